@@ -1,0 +1,357 @@
+"""Every failure this project reports: class, D-Bus error name, errno, advice.
+
+One table. The classes are named as the suffix of their D-Bus error name, so
+that a reader of the bus, the log and the code sees one word. Translation to a
+wire happens at three places only: bus dispatch, worker main, command line main.
+Names and errnos follow systemd-homed 262 (``org.freedesktop.home1(5)``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import ClassVar
+
+HOME1 = "org.freedesktop.home1."
+DBUS = "org.freedesktop.DBus.Error."
+SYSTEM = "System.Error."
+
+
+class HomeError(Exception):
+    """A failure that is somebody's answer: it says what, about which object, and what to do.
+
+    The message never carries a secret. ``bus_name`` is what D-Bus clients act on.
+    """
+
+    bus_name: ClassVar[str] = DBUS + "Failed"
+    errno_value: ClassVar[int] = errno.EIO
+    #: One sentence of advice, shown by the command line under the message.
+    hint: ClassVar[str] = ""
+    #: True if the same call may succeed later without anybody changing anything.
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "") -> None:
+        """Take the sentence shown to the caller; the class's first docstring line if empty."""
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+    @property
+    def message(self) -> str:
+        """The sentence shown to the caller."""
+        return str(self.args[0])
+
+
+# --- look-up and registration -------------------------------------------------
+
+
+class NoSuchHome(HomeError):
+    """No home area is known under this name or id."""
+
+    bus_name, errno_value = HOME1 + "NoSuchHome", errno.ESRCH
+    hint = "See `homemgr list` for the home areas of this machine."
+
+
+class UserNameExists(HomeError):
+    """The user name is already taken on this machine."""
+
+    bus_name, errno_value = HOME1 + "UserNameExists", errno.EEXIST
+    hint = "Choose another user name, or remove the account or group of that name first."
+
+
+class UIDInUse(HomeError):
+    """The uid is already taken on this machine."""
+
+    bus_name, errno_value = HOME1 + "UIDInUse", errno.EEXIST
+    hint = "Leave the uid out to have a free one chosen."
+
+
+class TooManyHomes(HomeError):
+    """No free uid is left in the configured range."""
+
+    bus_name, errno_value = SYSTEM + "ENOSPC", errno.ENOSPC
+    hint = "Widen UIDRange= in homemgr.conf."
+
+
+# --- state ----------------------------------------------------------------------
+
+
+class HomeExists(HomeError):
+    """The home area exists already."""
+
+    bus_name, errno_value = HOME1 + "HomeExists", errno.EEXIST
+
+
+class HomeAlreadyActive(HomeError):
+    """The home area is already active."""
+
+    bus_name, errno_value = HOME1 + "HomeAlreadyActive", errno.EALREADY
+
+
+class HomeAlreadyFixated(HomeError):
+    """The home area is already known to this machine."""
+
+    bus_name, errno_value = HOME1 + "HomeAlreadyFixated", errno.EALREADY
+
+
+class HomeUnfixated(HomeError):
+    """The home area was found on disk but never used on this machine."""
+
+    bus_name, errno_value = HOME1 + "HomeUnfixated", errno.EADDRNOTAVAIL
+    hint = "Activate it once with its password."
+
+
+class HomeNotActive(HomeError):
+    """The home area is not active."""
+
+    bus_name, errno_value = HOME1 + "HomeNotActive", errno.ENOEXEC
+
+
+class HomeAbsent(HomeError):
+    """The files of the home area are not there."""
+
+    bus_name, errno_value = HOME1 + "HomeAbsent", errno.ENETUNREACH
+    hint = "Attach the disk that holds it, or restore its image path."
+
+
+class HomeBusy(HomeError):
+    """The home area is in use."""
+
+    bus_name, errno_value = HOME1 + "HomeBusy", errno.EBUSY
+    hint = "End the programs that use it and try again."
+    retryable = True
+
+
+class HomeLocked(HomeError):
+    """The home area is locked."""
+
+    bus_name, errno_value = HOME1 + "HomeLocked", errno.ENOEXEC
+
+
+class HomeNotLocked(HomeError):
+    """The home area is not locked."""
+
+    bus_name, errno_value = HOME1 + "HomeNotLocked", errno.ENOEXEC
+
+
+class HomeNotReferenced(HomeError):
+    """No session holds the home area."""
+
+    bus_name, errno_value = HOME1 + "HomeNotReferenced", errno.ENOENT
+
+
+class HomeInUse(HomeError):
+    """The image of the home area is in use by somebody else."""
+
+    bus_name, errno_value = HOME1 + "HomeInUse", errno.EADDRINUSE
+    retryable = True
+
+
+class TooManyOperations(HomeError):
+    """Too many operations wait for this home area."""
+
+    bus_name, errno_value = HOME1 + "TooManyOperations", errno.EXFULL
+    retryable = True
+
+
+# --- credentials ------------------------------------------------------------------
+
+
+class BadPassword(HomeError):
+    """The password does not unlock this home area."""
+
+    bus_name, errno_value = HOME1 + "BadPassword", errno.ENOKEY
+
+
+class BadPasswordAndNoToken(HomeError):
+    """The password does not unlock this home area and no security token is plugged in."""
+
+    bus_name, errno_value = HOME1 + "BadPasswordAndNoToken", errno.EBADSLT
+
+
+class BadRecoveryKey(HomeError):
+    """The recovery key does not unlock this home area."""
+
+    bus_name, errno_value = HOME1 + "BadRecoveryKey", errno.EREMOTEIO
+
+
+class HomeCantAuthenticate(HomeError):
+    """The user record holds nothing to authenticate with."""
+
+    bus_name, errno_value = HOME1 + "HomeCantAuthenticate", errno.EKEYREVOKED
+    hint = "Give the user a password."
+
+
+class LowPasswordQuality(HomeError):
+    """The password is too weak."""
+
+    bus_name, errno_value = HOME1 + "LowPasswordQuality", errno.EDOM
+    hint = "Choose a longer password, or create the user with --enforce-password-policy=no."
+
+
+class AuthenticationLimitHit(HomeError):
+    """Too many attempts to log in."""
+
+    bus_name, errno_value = HOME1 + "AuthenticationLimitHit", errno.ETOOMANYREFS
+    retryable = True
+
+
+# --- records ------------------------------------------------------------------------
+
+
+class BadSignature(HomeError):
+    """The user record is not signed by a key this machine accepts."""
+
+    bus_name, errno_value = HOME1 + "BadSignature", errno.EKEYREJECTED
+    hint = "Put the public key of the record's origin into /var/lib/systemd/home/NAME.public."
+
+
+class RecordMismatch(HomeError):
+    """The user record is not that of this home area."""
+
+    bus_name, errno_value = HOME1 + "RecordMismatch", errno.EREMCHG
+
+
+class RecordDowngrade(HomeError):
+    """The user record is older than the one it should replace."""
+
+    bus_name, errno_value = HOME1 + "RecordDowngrade", errno.ESTALE
+    hint = "Fetch the current record and apply the change to that."
+
+
+class RecordSigned(HomeError):
+    """The user record is signed by another machine and cannot be changed here."""
+
+    bus_name, errno_value = HOME1 + "RecordSigned", errno.EPERM
+    hint = "Change it on the machine that signed it."
+
+
+class NoPrivateKey(HomeError):
+    """This machine has no private key to sign records with."""
+
+    bus_name, errno_value = HOME1 + "NoPrivateKey", errno.ENOKEY
+
+
+class NoSuchKey(HomeError):
+    """No signing key of this name is known."""
+
+    bus_name, errno_value = HOME1 + "NoSuchKey", errno.ENOENT
+
+
+# --- space --------------------------------------------------------------------------
+
+
+class NoDiskSpace(HomeError):
+    """Not enough space on disk."""
+
+    bus_name, errno_value = HOME1 + "NoDiskSpace", errno.ENOSPC
+    hint = "Free some space; nothing was changed."
+    retryable = True
+
+
+class BadHomeSize(HomeError):
+    """The size is out of range for this home area."""
+
+    bus_name, errno_value = HOME1 + "BadHomeSize", errno.ERANGE
+
+
+# --- generic bus errors ---------------------------------------------------------------
+
+
+class InvalidArgs(HomeError):
+    """The request is malformed."""
+
+    bus_name, errno_value = DBUS + "InvalidArgs", errno.EINVAL
+
+
+class InvalidRecord(InvalidArgs):
+    """The user record is malformed; the message begins with the JSON path of the culprit."""
+
+
+class UIDNotAllowed(HomeError):
+    """The uid is outside what a home area may use."""
+
+    bus_name, errno_value = DBUS + "BadAddress", errno.EADDRNOTAVAIL
+
+
+class AccessDenied(HomeError):
+    """The caller may not do this."""
+
+    bus_name, errno_value = DBUS + "AccessDenied", errno.EACCES
+
+
+class InteractiveAuthorizationRequired(HomeError):
+    """An administrator has to confirm this."""
+
+    bus_name, errno_value = DBUS + "InteractiveAuthorizationRequired", errno.EACCES
+
+
+class NotSupported(HomeError):
+    """This machine or file system cannot do it."""
+
+    bus_name, errno_value = DBUS + "NotSupported", errno.EOPNOTSUPP
+
+
+class FileNotFound(HomeError):
+    """The file does not exist."""
+
+    bus_name, errno_value = DBUS + "FileNotFound", errno.ENOENT
+
+
+class UnsafePath(HomeError):
+    """The path could be changed by somebody who is not root."""
+
+    bus_name, errno_value = SYSTEM + "EPERM", errno.EPERM
+    hint = "Use a directory that only root can change, all the way from / down."
+
+
+class HostileHome(HomeError):
+    """The home area holds something that must not be there."""
+
+    bus_name, errno_value = SYSTEM + "EBADMSG", errno.EBADMSG
+
+
+class PathExists(HomeError):
+    """The target exists already."""
+
+    bus_name, errno_value = SYSTEM + "EEXIST", errno.EEXIST
+
+
+class SystemFailure(HomeError):
+    """A system call failed; the wire name carries the errno, as sd-bus does it."""
+
+    def __init__(self, error: OSError, doing: str = "") -> None:
+        """Wrap ``error``; ``doing`` says what was attempted on which object."""
+        text = os.strerror(error.errno) if error.errno else str(error)
+        super().__init__(f"{doing}: {text}" if doing else text)
+        self.number = error.errno or errno.EIO
+
+    @property
+    def wire_name(self) -> str:
+        """``System.Error.EXXX`` for the wrapped errno."""
+        return SYSTEM + errno.errorcode.get(self.number, "EIO")
+
+
+def _subclasses(cls: type[HomeError]) -> list[type[HomeError]]:
+    return [cls, *(s for c in cls.__subclasses__() for s in _subclasses(c))]
+
+
+#: All failures by class name: how a worker's failure travels to the daemon.
+BY_CLASS: dict[str, type[HomeError]] = {c.__name__: c for c in _subclasses(HomeError)}
+
+#: First class declared for each D-Bus error name: how the command line finds advice.
+BY_BUS_NAME: dict[str, type[HomeError]] = {
+    c.bus_name: c for c in reversed(_subclasses(HomeError)) if c is not SystemFailure
+}
+
+
+def bus_name_of(error: HomeError) -> str:
+    """The D-Bus error name to answer with."""
+    return error.wire_name if isinstance(error, SystemFailure) else error.bus_name
+
+
+def from_os_error(error: OSError, doing: str) -> HomeError:
+    """Turn a failed system call into the answer for it: ``doing`` names the step and object."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoDiskSpace(f"{doing}: {os.strerror(error.errno)}.")
+    if error.errno == errno.EBUSY:
+        return HomeBusy(f"{doing}: {os.strerror(error.errno)}.")
+    return SystemFailure(error, doing)
