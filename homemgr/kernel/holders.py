@@ -1,0 +1,141 @@
+"""Which processes keep a mount busy, see proc(5).
+
+Looks at working directory, root, executable, open files and mappings of every
+process; by mount id, and for copies of the mount in other mount namespaces by
+device and path. Never asks a file system anything and stops at a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from homemgr.files import Fd, read_limited
+from homemgr.kernel.mountinfo import unescape
+from homemgr.kernel.statx import place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+#: A process with more mappings than fit in here is looked at only so far.
+_MAPS_LIMIT = 4 << 20
+
+
+class Target(NamedTuple):
+    """What must be held to count: a mount, its submounts, and where it is seen."""
+
+    mount_ids: frozenset[int]
+    device: int
+    path: str
+
+
+class Holder(NamedTuple):
+    """A process that keeps the mount busy; ``what`` says through which of its files."""
+
+    pid: int
+    comm: str
+    uid: int
+    what: str
+
+
+def find_holders(target: Target, *, limit_s: float) -> list[Holder]:
+    """Every process holding ``target``, found within ``limit_s`` seconds; we may be among them.
+
+    Processes that we may not look into (no CAP_SYS_PTRACE) are left out.
+    """
+    deadline = time.monotonic() + limit_s
+    found = _search(_held_file, target, deadline)
+    # Reading mappings costs more, and hardly ever is a file mapped but not open.
+    return found or _search(_held_mapping, target, deadline)
+
+
+def _search(
+    look: Callable[[int, Target], str | None], target: Target, deadline: float
+) -> list[Holder]:
+    found: list[Holder] = []
+    for pid in _pids():
+        if time.monotonic() > deadline:
+            break
+        holder = _inspect(pid, look, target)
+        if holder is not None:
+            found.append(holder)
+    return found
+
+
+def _pids() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _inspect(pid: int, look: Callable[[int, Target], str | None], target: Target) -> Holder | None:
+    try:
+        with Fd(os.open(f"/proc/{pid}", _DIRECTORY)) as process:
+            what = look(process.fileno(), target)
+            if what is None:
+                return None
+            comm = _read(process.fileno(), "comm", 64).decode("utf-8", "replace").rstrip("\n")
+            return Holder(pid, comm, os.fstat(process.fileno()).st_uid, what)
+    except OSError:
+        # Ended meanwhile, or not ours to look into.
+        return None
+
+
+def _held_file(process: int, target: Target) -> str | None:
+    for link in ("cwd", "root", "exe"):
+        if _is_held(process, link, target):
+            return link
+    for number in _numbers(process):
+        if _is_held(process, f"fd/{number}", target):
+            return f"fd {number}"
+    return None
+
+
+def _numbers(process: int) -> list[str]:
+    with Fd(os.open("fd", _DIRECTORY, dir_fd=process)) as fds:
+        return os.listdir(fds.fileno())
+
+
+def _is_held(process: int, link: str, target: Target) -> bool:
+    try:
+        where = place(process, link, follow=True)
+        if where.mount_id in target.mount_ids:
+            return True
+        # Reading the link costs a path walk; another device settles it without.
+        return where.device == target.device and _is_within(
+            os.readlink(link, dir_fd=process), target.path
+        )
+    except OSError:
+        # Closed meanwhile, or a kernel thread without executable.
+        return False
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory + "/")
+
+
+def _held_mapping(process: int, target: Target) -> str | None:
+    seen: set[str] = set()
+    for span, path in _mapped_files(_read(process, "maps", _MAPS_LIMIT)):
+        if path in seen:
+            continue
+        seen.add(path)
+        if _is_held(process, f"map_files/{span}", target):
+            return f"mapping of {path}"
+    return None
+
+
+def _mapped_files(maps: bytes) -> Iterator[tuple[str, str]]:
+    for line in maps.decode("utf-8", "surrogateescape").splitlines():
+        # address, permissions, offset, device, inode, path: only files have an absolute one.
+        fields = line.split(None, 5)
+        if len(fields) == 6 and fields[5].startswith("/"):
+            start, _, end = fields[0].partition("-")
+            # The names in map_files are without the leading zeros that maps may write.
+            yield f"{int(start, 16):x}-{int(end, 16):x}", unescape(fields[5])
+
+
+def _read(process: int, name: str, limit: int) -> bytes:
+    with Fd(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)) as fd:
+        return read_limited(fd.fileno(), limit, name)

@@ -1,0 +1,113 @@
+"""The mount API by descriptor: open_tree(2), mount_setattr(2), fsopen(2), move_mount(2), umount(2).
+
+One function per call, names and argument order of the man pages, descriptors and
+OSError out. Knows nothing of homes; when to mount what is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+from homemgr.files import Fd
+from homemgr.kernel.syscall import INT, PATH, POINTER, SIZE, UINT, libc_call, packed, system_call
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOVE_MOUNT_BENEATH = 0x200
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x100000
+
+MS_SLAVE = 1 << 19
+MS_PRIVATE = 1 << 18
+MS_SHARED = 1 << 20
+
+MNT_FORCE = 1
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_SET_FD = 5
+_FSCONFIG_CMD_CREATE = 6
+
+#: struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+_MOUNT_ATTR = "=QQQQ"
+_MOUNT_ATTR_SIZE = 32
+
+_open_tree = system_call("open_tree", 428, INT, PATH, UINT)
+_move_mount = system_call("move_mount", 429, INT, PATH, INT, PATH, UINT)
+_fsopen = system_call("fsopen", 430, PATH, UINT)
+_fsconfig = system_call("fsconfig", 431, INT, UINT, PATH, POINTER, INT)
+_fsmount = system_call("fsmount", 432, INT, UINT, UINT)
+_mount_setattr = system_call("mount_setattr", 442, INT, PATH, UINT, POINTER, SIZE)
+_umount2 = libc_call("umount2", PATH, INT)
+
+
+def open_tree(dirfd: int, path: str, flags: int) -> Fd:
+    """A descriptor of the mount at ``path``, or with OPEN_TREE_CLONE of a detached copy."""
+    return Fd(_open_tree(dirfd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC))
+
+
+def move_mount(from_dirfd: int, from_path: str, to_dirfd: int, to_path: str, flags: int) -> None:
+    """Attach a detached mount, or move one that is attached."""
+    _move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
+
+
+def mount_setattr(
+    dirfd: int,
+    path: str,
+    flags: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+) -> None:
+    """Change attributes of a mount, or of a whole tree with AT_RECURSIVE, in one step."""
+    attributes = packed(_MOUNT_ATTR, attr_set, attr_clr, propagation, userns_fd)
+    _mount_setattr(dirfd, os.fsencode(path), flags, attributes, _MOUNT_ATTR_SIZE)
+
+
+def fsopen(fsname: str) -> Fd:
+    """Begin a new mount of file system type ``fsname``."""
+    return Fd(_fsopen(os.fsencode(fsname), FSOPEN_CLOEXEC))
+
+
+def fsconfig_set_flag(fs_fd: int, key: str) -> None:
+    """Set an option without a value, such as ``ro``."""
+    _fsconfig(fs_fd, _FSCONFIG_SET_FLAG, os.fsencode(key), None, 0)
+
+
+def fsconfig_set_string(fs_fd: int, key: str, value: str) -> None:
+    """Set an option with a value; ``source`` is the device."""
+    _fsconfig(fs_fd, _FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
+
+
+def fsconfig_set_fd(fs_fd: int, key: str, value_fd: int) -> None:
+    """Set an option to an open file or detached mount."""
+    _fsconfig(fs_fd, _FSCONFIG_SET_FD, os.fsencode(key), None, value_fd)
+
+
+def fsconfig_create(fs_fd: int) -> None:
+    """Bring the file system up with the options set so far."""
+    _fsconfig(fs_fd, _FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsmount(fs_fd: int, attr_flags: int) -> Fd:
+    """The detached mount of a file system that was created."""
+    return Fd(_fsmount(fs_fd, FSMOUNT_CLOEXEC, attr_flags))
+
+
+def umount2(path: str, flags: int) -> None:
+    """Take away the mount on top of ``path``."""
+    _umount2(os.fsencode(path), flags)

@@ -1,0 +1,25 @@
+"""openat2(2): open a path under rules that the kernel enforces at every component."""
+
+from __future__ import annotations
+
+import os
+
+from homemgr.files import Fd
+from homemgr.kernel.syscall import INT, PATH, POINTER, SIZE, packed, system_call
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+
+#: struct open_how: flags, mode, resolve.
+_OPEN_HOW = "=QQQ"
+_OPEN_HOW_SIZE = 24
+
+_openat2 = system_call("openat2", 437, INT, PATH, POINTER, SIZE)
+
+
+def openat2(dirfd: int, path: str, flags: int, resolve: int, mode: int = 0) -> Fd:
+    """Open ``path`` below ``dirfd``; EAGAIN if a rename made RESOLVE_BENEATH undecidable."""
+    how = packed(_OPEN_HOW, flags | os.O_CLOEXEC, mode, resolve)
+    return Fd(_openat2(dirfd, os.fsencode(path), how, _OPEN_HOW_SIZE))

@@ -1,0 +1,52 @@
+"""What a process can say about itself: prctl(2) and unshare(2).
+
+Also the lock between what clears the dumpable flag and what needs it: every change of
+credentials clears it for the whole process, and without it /proc/PID of a child that
+shares our memory is closed to us unless we hold CAP_SYS_PTRACE.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from homemgr.kernel.syscall import INT, ULONG, libc_call
+
+CLONE_NEWNS = 0x20000
+CLONE_NEWUSER = 0x10000000
+
+PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+
+#: Held while the dumpable flag is needed, and while credentials change.
+CREDENTIALS = threading.Lock()
+
+_prctl = libc_call("prctl", INT, ULONG, ULONG, ULONG, ULONG)
+_unshare = libc_call("unshare", INT)
+
+
+def prctl(option: int, argument: int = 0) -> int:
+    """prctl(2) with one argument; the kernel wants the unused ones to be zero."""
+    return _prctl(option, argument, 0, 0, 0)
+
+
+def set_parent_death_signal(signal_number: int) -> None:
+    """Be sent this signal when the thread that started us ends; 0 for none."""
+    prctl(PR_SET_PDEATHSIG, signal_number)
+
+
+def set_dumpable(*, dumpable: bool) -> None:
+    """Allow or forbid core dumps of, and ptrace on, this process."""
+    prctl(PR_SET_DUMPABLE, int(dumpable))
+
+
+def is_dumpable() -> bool:
+    """Whether the process may be dumped by its own user."""
+    return prctl(PR_GET_DUMPABLE) == 1
+
+
+def unshare(flags: int) -> None:
+    """Leave namespaces shared so far; per thread, os.unshare exists from Python 3.12 on only."""
+    _unshare(flags)
