@@ -1,0 +1,1 @@
+"""Room wire: D-Bus and varlink as transports; knows nothing of home areas."""
