@@ -1,0 +1,1 @@
+"""The user record: its fields, merging, validation, signatures and changes. Pure."""

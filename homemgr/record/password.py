@@ -1,0 +1,110 @@
+"""Credentials against a record: does one unlock it, are all there, may they change.
+
+Pure: hashing is handed in as ``verify(plaintext, hash)``, the time as a number.
+Follows homed's order of tests and its priority of errors; security tokens are not
+asked here, their entries only decide which error is the true one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homemgr.errors import (
+    AccessDenied,
+    BadPassword,
+    BadPasswordAndNoToken,
+    BadRecoveryKey,
+    HomeCantAuthenticate,
+)
+from homemgr.record.secret import normalise_recovery_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from homemgr.record.effective import EffectiveRecord
+    from homemgr.record.secret import Secret
+
+
+def check(effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str], bool]) -> None:
+    """Return if the secret unlocks the record; else raise what is missing most."""
+    if _matches_any(secret.passwords, effective.hashed_passwords, verify):
+        return
+    if _matches_any(_recovery_keys(secret), effective.recovery_key_hashes, verify):
+        return
+    who = effective.user_and_realm
+    if effective.token_hashes:
+        raise BadPasswordAndNoToken(
+            f"No password given unlocks the home of {who}, and no security token of it is there."
+        )
+    if effective.hashed_passwords:
+        raise BadPassword(f"No password given unlocks the home of {who}.")
+    if effective.recovery_key_hashes:
+        raise BadRecoveryKey(f"No recovery key given unlocks the home of {who}.")
+    raise HomeCantAuthenticate(f"The record of {who} has no password to compare with.")
+
+
+def require_all(
+    effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str], bool]
+) -> None:
+    """Return if the secret has the plaintext of every hash: each gets a key slot of its own."""
+    who = effective.user_and_realm
+    hashes, recovery = effective.hashed_passwords, effective.recovery_key_hashes
+    if not (hashes or recovery or effective.token_hashes):
+        raise HomeCantAuthenticate(f"The record of {who} has no password to compare with.")
+    if not _match_all(secret.passwords, effective.token_hashes, verify):
+        raise BadPasswordAndNoToken(f"A security token of {who} is not there.")
+    if not _match_all(secret.passwords, hashes, verify):
+        raise BadPassword(f"Not every password of {who} was given.")
+    if not _match_all(_recovery_keys(secret), recovery, verify):
+        raise BadRecoveryKey(f"Not every recovery key of {who} was given.")
+
+
+def may_change(effective: EffectiveRecord, now_usec: int) -> None:
+    """Return if the ageing settings allow a password change now; else raise AccessDenied."""
+    last = effective.last_password_change_usec
+    if effective.password_change_now or last is None or last > now_usec:
+        # Asked for, or nothing to count from (a stamp of the future means a wrong clock).
+        return
+    age = now_usec - last
+    minimum = effective.password_change_min_usec
+    if minimum is not None and age < minimum:
+        raise AccessDenied(
+            f"The password of {effective.user_and_realm} was changed too recently: "
+            f"the next change is possible in {duration(minimum - age)}."
+        )
+    maximum = effective.password_change_max_usec
+    inactive = effective.password_change_inactive_usec
+    if maximum is not None and inactive is not None and age >= maximum + inactive:
+        raise AccessDenied(
+            f"The password of {effective.user_and_realm} has expired for so long "
+            "that only an administrator can give a new one."
+        )
+
+
+def duration(usec: int) -> str:
+    """A time span in words, rounded up to whole units."""
+    seconds = -(-usec // 1_000_000)
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return f"{-(-seconds // size)} {unit}s"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def _recovery_keys(secret: Secret) -> list[str]:
+    # Normalised first: slots and hashes know one spelling only (homed's defect 6). What does
+    # not look like a recovery key is not worth a slow hash.
+    return [key for p in secret.passwords if (key := normalise_recovery_key(p)) is not None]
+
+
+def _matches_any(
+    plaintexts: Iterable[str], hashes: Iterable[str], verify: Callable[[str, str], bool]
+) -> bool:
+    known = tuple(hashes)
+    return any(verify(plaintext, hashed) for plaintext in plaintexts for hashed in known)
+
+
+def _match_all(
+    plaintexts: Iterable[str], hashes: Iterable[str], verify: Callable[[str, str], bool]
+) -> bool:
+    given = tuple(plaintexts)
+    return all(any(verify(plaintext, hashed) for plaintext in given) for hashed in hashes)

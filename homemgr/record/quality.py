@@ -1,0 +1,103 @@
+"""The floor under new passwords: what is refused on every machine.
+
+Pure and built in, so that it holds without pwquality or passwdqc; not a measure of
+strength. A refusal says what to do better and never repeats the password.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from homemgr.errors import LowPasswordQuality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MIN_LENGTH: Final = 8
+MIN_DIFFERENT: Final = 4
+#: Fewer edits than these from an old password are a guess for who knows that one.
+MIN_EDITS: Final = 3
+#: What has to remain when the user name, or a common word, is taken out.
+MIN_REMAINDER: Final = 5
+# Longer ones are not compared letter by letter: the work grows with the square.
+_LONGEST_COMPARED: Final = 128
+
+# Stems of the passwords that lead every published list of stolen ones.
+_COMMON: Final = frozenset(
+    """
+    password passwort passw0rd letmein welcome monkey dragon master sunshine princess football
+    baseball superman batman trustno iloveyou starwars whatever computer internet changeme
+    qwerty qwertz qwertyuiop asdfgh asdfghjkl zxcvbn zxcvbnm qazwsx abcdef abcdefgh admin
+    administrator root login guest secret shadow michael jordan access hello freedom charlie
+    test default system linux debian ubuntu homectl
+    """.split()  # noqa: SIM905 (a hundred quotes and commas would hide the words)
+)
+_ROWS: Final = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "1234567890")
+_LEET: Final = str.maketrans("013457@$!", "oieastasi")
+
+
+def check_quality(password: str, old_passwords: Iterable[str], user_name: str) -> None:
+    """Return if a new password is acceptable; else raise LowPasswordQuality with the reason.
+
+    One that is among the old passwords is not new and passes.
+    """
+    old = tuple(old_passwords)
+    if password in old:
+        return
+    problem = (
+        _too_simple(password) or _too_well_known(password, user_name) or _too_similar(password, old)
+    )
+    if problem:
+        raise LowPasswordQuality(f"The password is too weak: {problem}.")
+
+
+def _too_simple(password: str) -> str:
+    if len(password) < MIN_LENGTH:
+        return f"it has {len(password)} characters, at least {MIN_LENGTH} are needed"
+    if len(set(password.lower())) < MIN_DIFFERENT:
+        return f"it repeats itself, at least {MIN_DIFFERENT} different characters are needed"
+    steps = {ord(b) - ord(a) for a, b in itertools.pairwise(password)}
+    if steps <= {1} or steps <= {-1} or _is_along_a_row(password.lower()):
+        return "it is a run of neighbouring characters"
+    return ""
+
+
+def _is_along_a_row(password: str) -> bool:
+    return any(password in row or password in row[::-1] for row in _ROWS)
+
+
+def _too_well_known(password: str, user_name: str) -> str:
+    lowered = password.lower()
+    name = user_name.lower()
+    for word in (name, name[::-1]):
+        if len(word) > 1 and word in lowered and len(lowered) - len(word) < MIN_REMAINDER:
+            return "it is little more than the user name"
+    for spelling in (lowered, lowered.translate(_LEET)):
+        stem = spelling.strip("0123456789 .,;:!?*#+-_$%&/()=").strip()
+        if stem in _COMMON and len(lowered) - len(stem) < MIN_REMAINDER:
+            return "it is one of the most common passwords with little added"
+        if not stem and len(lowered) < 2 * MIN_LENGTH:
+            return "it consists of digits and punctuation only, add letters or make it longer"
+    return ""
+
+
+def _too_similar(password: str, old_passwords: tuple[str, ...]) -> str:
+    new = password.lower()[:_LONGEST_COMPARED]
+    for old_password in old_passwords:
+        old = old_password.lower()[:_LONGEST_COMPARED]
+        if new in (old, old[::-1]) or _edits(old, new) < MIN_EDITS:
+            return "it is too similar to the old one"
+    return ""
+
+
+def _edits(a: str, b: str) -> int:
+    """Levenshtein distance: insertions, deletions and replacements between two texts."""
+    if abs(len(a) - len(b)) >= MIN_EDITS:
+        return MIN_EDITS  # far enough, whatever is in between
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
+    return row[-1]

@@ -1,0 +1,78 @@
+"""What users may change in their own record without an administrator.
+
+Pure: both records are stripped of what the *current* one allows, and what is left
+must be the same JSON. So the new record can never widen its own permission.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from homemgr.record import jsontext
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homemgr.record.effective import EffectiveRecord
+    from homemgr.record.jsontext import Json, JsonObject
+    from homemgr.record.machine import Machine
+    from homemgr.record.model import UserRecord
+
+# Never taken out as a whole, whatever a list says: they have rules of their own,
+# or are what the comparison is about.
+_STRUCTURE: Final = frozenset(
+    {"userName", "realm", "privileged", "perMachine", "blobManifest", *jsontext.UNSIGNED_SECTIONS}
+)
+
+
+class _Allowed(NamedTuple):
+    fields: frozenset[str]
+    blobs: frozenset[str]
+    privileged: frozenset[str]
+
+
+def is_own_change(current: UserRecord, new: UserRecord, machine: Machine) -> bool:
+    """Whether the owner himself may turn ``current`` into ``new``."""
+    allowed = _allowed(current.on(machine))
+    return _rest(current, machine, allowed) == _rest(new, machine, allowed)
+
+
+def _allowed(current: EffectiveRecord) -> _Allowed:
+    return _Allowed(
+        frozenset(current.self_modifiable_fields) - _STRUCTURE,
+        frozenset(current.self_modifiable_blobs),
+        frozenset(current.self_modifiable_privileged),
+    )
+
+
+def _rest(record: UserRecord, machine: Machine, allowed: _Allowed) -> bytes:
+    """The signed part without what may be changed, as text: 1 and true must not be equal."""
+    rest = _without_fields(record.data, allowed)
+    privileged = record.section("privileged")
+    kept: JsonObject = {k: v for k, v in privileged.items() if k not in allowed.privileged}
+    _set_or_drop(rest, "privileged", kept)
+    entries: list[Json] = []
+    for entry in record.per_machine:
+        # Entries for other machines are not this machine's to change: they stay whole.
+        left = _without_fields(entry, allowed) if machine.matches(entry) else entry
+        if left:
+            entries.append(left)
+    _set_or_drop(rest, "perMachine", entries)
+    return jsontext.canonical(rest)
+
+
+def _without_fields(members: Mapping[str, Json], allowed: _Allowed) -> JsonObject:
+    left = {name: value for name, value in members.items() if name not in allowed.fields}
+    manifest = left.get("blobManifest")
+    if isinstance(manifest, dict):
+        blobs: JsonObject = {k: v for k, v in manifest.items() if k not in allowed.blobs}
+        _set_or_drop(left, "blobManifest", blobs)
+    return left
+
+
+def _set_or_drop(members: JsonObject, name: str, value: list[Json] | JsonObject) -> None:
+    # A section that holds nothing more says the same as a missing one.
+    if value:
+        members[name] = value
+    else:
+        members.pop(name, None)
