@@ -1,0 +1,136 @@
+"""Reading a command line: options before, between and after words, as getopt_long(3) does.
+
+Driven by rows of `Option`; knows nothing of verbs. argparse would cost more time
+than `homemgr list` has, so nothing is imported here.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class UsageError(Exception):
+    """The command line makes no sense; the message says which part."""
+
+
+class UnknownOption(UsageError):
+    """No such option here; ``option`` is how it was written."""
+
+    def __init__(self, option: str) -> None:
+        """Name the culprit."""
+        super().__init__(f"Unknown option {option}.")
+        self.option = option
+
+
+class Option:
+    """One option: long name, letter, name of its value (empty: takes none), help line."""
+
+    __slots__ = ("help", "name", "short", "value")
+
+    def __init__(self, name: str, short: str = "", value: str = "", text: str = "") -> None:
+        """``name`` or ``short`` may be empty, not both."""
+        self.name = name
+        self.short = short
+        self.value = value
+        self.help = text
+
+    @property
+    def shown(self) -> str:
+        """How messages name it."""
+        return f"--{self.name}" if self.name else f"-{self.short}"
+
+
+class Arguments:
+    """What was given: words in order, and options in order with their values."""
+
+    __slots__ = ("given", "words")
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.words: list[str] = []
+        self.given: list[tuple[Option, str]] = []
+
+    def has(self, name: str) -> bool:
+        """Whether the option with this long name (or letter) was given."""
+        return any(name in (option.name, option.short) for option, _ in self.given)
+
+    def count(self, name: str) -> int:
+        """How often it was given."""
+        return sum(name in (option.name, option.short) for option, _ in self.given)
+
+    def value(self, name: str, default: str = "") -> str:
+        """Its value; the last one wins."""
+        for option, value in reversed(self.given):
+            if name in (option.name, option.short):
+                return value
+        return default
+
+
+def parse(argv: Sequence[str], options: Iterable[Option], most_words: int = 1 << 20) -> Arguments:
+    """Sort ``argv`` into words and options; after ``most_words`` words all the rest are words."""
+    rows = list(options)
+    found = Arguments()
+    rest = list(argv)
+    while rest:
+        text = rest.pop(0)
+        if text == "--" or (len(found.words) >= most_words and not text.startswith("-")):
+            found.words += rest if text == "--" else [text, *rest]
+            break
+        if text.startswith("--"):
+            _long(text, rest, rows, found)
+        elif text.startswith("-") and text != "-":
+            _cluster(text, rest, rows, found)
+        else:
+            found.words.append(text)
+    return found
+
+
+def _long(text: str, rest: list[str], rows: list[Option], found: Arguments) -> None:
+    name, equals, value = text[2:].partition("=")
+    option = _match(name, rows)
+    if not option.value:
+        if equals:
+            raise UsageError(f"Option --{option.name} takes no value.")
+        found.given.append((option, ""))
+        return
+    if not equals:
+        value = _next(option, rest)
+    found.given.append((option, value))
+
+
+def _match(name: str, rows: list[Option]) -> Option:
+    near = []
+    for option in rows:
+        if option.name == name:
+            return option
+        if name and option.name.startswith(name):
+            near.append(option)
+    # An abbreviation is as good as the name while it is unambiguous.
+    if len(near) == 1:
+        return near[0]
+    if near:
+        names = ", ".join(f"--{option.name}" for option in near)
+        raise UsageError(f"Option --{name} is ambiguous: {names}.")
+    raise UnknownOption(f"--{name}")
+
+
+def _cluster(text: str, rest: list[str], rows: list[Option], found: Arguments) -> None:
+    """Letters behind one dash: each an option, the last one perhaps with its value attached."""
+    letters = text[1:]
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        option = next((row for row in rows if row.short == letter), None)
+        if option is None:
+            raise UnknownOption(f"-{letter}")
+        if option.value:
+            found.given.append((option, letters or _next(option, rest)))
+            return
+        found.given.append((option, ""))
+
+
+def _next(option: Option, rest: list[str]) -> str:
+    if not rest:
+        raise UsageError(f"Option {option.shown} needs a value ({option.value}).")
+    return rest.pop(0)

@@ -1,0 +1,219 @@
+"""`homemgr`: find the verb, run it, word what went wrong. See homectl(1).
+
+The one place of the command line where failures become text and exit codes.
+Imports only what the given verb needs: start-up time is what people notice.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from homemgr.cli.arguments import Option, UnknownOption, UsageError, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType, TracebackType
+
+    from homemgr.cli.arguments import Arguments
+
+#: Understood with every verb, wherever they stand.
+COMMON = (
+    Option("help", "h", "", "Show this help"),
+    Option("version", "", "", "Show the version"),
+    Option("no-pager", "", "", "Accepted for compatibility: output is never paged"),
+    Option("no-legend", "", "", "Show no header and footer"),
+    Option("no-ask-password", "", "", "Ask for nothing, neither passwords nor authorization"),
+    Option("json", "", "FORMAT", "Print JSON: pretty, short or off"),
+    Option("", "j", "", "Same as --json=pretty on a terminal, --json=short otherwise"),
+    Option("host", "H", "[USER@]HOST", "Not built: run homemgr through ssh instead"),
+    Option("machine", "M", "CONTAINER", "Not built: run homemgr inside the container instead"),
+)
+
+
+class Verb:
+    """One row of the table of verbs: its module, its words, what it does."""
+
+    __slots__ = ("exit_code", "fewest", "help", "module", "most", "usage")
+
+    def __init__(self, module: str, words: tuple[int, int], usage: str, text: str) -> None:
+        """``words`` is how few and how many words may follow the verb."""
+        self.module = module
+        self.fewest, self.most = words
+        self.usage = usage
+        self.help = text
+        # homectl answers a wrong command line with 1; verbs of our own follow the custom.
+        self.exit_code = 2 if module in ("setup", "unsetup", "demo") else 1
+
+
+_MANY = 1 << 20
+
+VERBS = {
+    "list": Verb("list", (0, 0), "", "List home areas"),
+    "activate": Verb("activate", (1, _MANY), "USER...", "Activate a home area"),
+    "deactivate": Verb("deactivate", (1, _MANY), "USER...", "Deactivate a home area"),
+    "deactivate-all": Verb("deactivate_all", (0, 0), "", "Deactivate all active home areas"),
+    "with": Verb("with_home", (1, _MANY), "USER [COMMAND...]", "Run a command with a home area"),
+    "authenticate": Verb("authenticate", (0, _MANY), "[USER...]", "Check credentials"),
+    "inspect": Verb("inspect", (0, _MANY), "[USER...]", "Show a home area"),
+    "create": Verb("create", (0, 1), "USER", "Create a home area"),
+    "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
+    "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
+    "remove": Verb("remove", (1, _MANY), "USER...", "Remove a home area and its files"),
+    "setup": Verb("setup", (0, 0), "", "Put units and policy in place, displace systemd-homed"),
+    "unsetup": Verb("unsetup", (0, 0), "", "Take units and policy away, give systemd-homed back"),
+    "demo": Verb("demo", (0, 0), "", "Show it all on a private bus, leave nothing behind"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line ``argv`` (without the program's name) and return the exit code."""
+    sys.excepthook = _last_words
+    verb = None
+    try:
+        verb, rest = _find_verb(argv)
+        return _run(verb, rest)
+    except UsageError as error:
+        from homemgr.cli.complain import complain
+
+        complain(str(error), f"See `homemgr {verb or ''} --help`.".replace("  ", " "))
+        return VERBS[verb].exit_code if verb else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has seen enough: end as SIGPIPE would have ended us.
+        return 141
+    except OSError as error:
+        from homemgr.cli.complain import complain
+
+        what = f"{error.filename}: " if error.filename else ""
+        complain(f"{what}{error.strerror or error}")
+        return 1
+    finally:
+        _flush()
+
+
+def _run(name: str | None, argv: list[str]) -> int:
+    if name is None:
+        return _without_verb(argv)
+    verb = VERBS[name]
+    module = load(verb.module)
+    arguments = parse(argv, (*COMMON, *module.OPTIONS), getattr(module, "WORDS", _MANY))
+    if arguments.has("help"):
+        return _help(name)
+    if arguments.has("version"):
+        return _version()
+    _refuse_remote(arguments)
+    if not verb.fewest <= len(arguments.words) <= verb.most:
+        raise UsageError(f"Expected `homemgr {name} {verb.usage}`.".replace(" `.", "`."))
+    from homemgr.cli.complain import Reported, complain
+    from homemgr.errors import HomeError
+    from homemgr.wire.messages import BusError
+
+    try:
+        return int(module.run(arguments))
+    except Reported:
+        return 1
+    except BusError as error:
+        complain(error.message or error.name, bus_name=error.name)
+    except HomeError as error:
+        complain(error.message, error.hint)
+    return 1
+
+
+def load(name: str) -> ModuleType:
+    """The module of a verb: it has OPTIONS and run(arguments)."""
+    return __import__(f"homemgr.cli.verbs.{name}", fromlist=["run"])
+
+
+def _find_verb(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The first word and everything else; `list` is what homectl does without a word."""
+    index = _first_word(argv)
+    if index is None:
+        wants_text = any(text in ("-h", "--help", "--version") for text in argv)
+        return (None if wants_text else "list"), argv
+    name = argv[index]
+    if name == "help" and index == len(argv) - 1:
+        return None, ["--help"]
+    if name not in VERBS:
+        raise UsageError(f"Unknown verb {name}.")
+    return name, argv[:index] + argv[index + 1 :]
+
+
+def _first_word(argv: list[str]) -> int | None:
+    options: tuple[Option, ...] = COMMON
+    index = 0
+    while index < len(argv):
+        text = argv[index]
+        if text == "--" or not text.startswith("-") or text == "-":
+            return index + (text == "--") if index + (text == "--") < len(argv) else None
+        try:
+            # One option alone: it complains if its value is in the next argument.
+            parse([text], options)
+        except UnknownOption:
+            if options is not COMMON:
+                raise
+            # Options of a verb that stand before it: only all the tables can tell.
+            options = _all_options()
+            continue
+        except UsageError:
+            index += 1
+        index += 1
+    return None
+
+
+def _all_options() -> tuple[Option, ...]:
+    rows: dict[tuple[str, str], Option] = {}
+    for verb in VERBS.values():
+        for option in (*COMMON, *load(verb.module).OPTIONS):
+            rows.setdefault((option.name, option.short), option)
+    return tuple(rows.values())
+
+
+def _refuse_remote(arguments: Arguments) -> None:
+    for name, advice in (("host", "ssh HOST homemgr ..."), ("machine", "a shell in it")):
+        if arguments.has(name):
+            raise UsageError(f"--{name}= is not supported: use {advice} instead.")
+
+
+def _without_verb(argv: list[str]) -> int:
+    arguments = parse(argv, COMMON)
+    return _version() if arguments.has("version") else _help(None)
+
+
+def _version() -> int:
+    # Written in one place only, the metadata of the installed package.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print("homemgr", version("homemgr"))
+    except PackageNotFoundError:
+        print("homemgr (not installed)")
+    return 0
+
+
+def _help(name: str | None) -> int:
+    from homemgr.cli.help import overview, verb_help
+
+    print(overview(VERBS, COMMON) if name is None else verb_help(name, VERBS[name], COMMON))
+    return 0
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The reader is gone or the disk full; at exit Python would complain once more.
+        sys.stdout = None
+
+
+def _last_words(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A bug of ours, in one line; HOMEMGR_DEBUG=1 shows where."""
+    from os import environ
+
+    if environ.get("HOMEMGR_DEBUG") == "1":
+        sys.__excepthook__(kind, error, trace)
+    elif not issubclass(kind, KeyboardInterrupt):
+        print(f"homemgr: internal error: {kind.__name__}: {error}", file=sys.stderr)
+        print("         Set HOMEMGR_DEBUG=1 to see where, and report it.", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Putting units and policy in place, and taking them away again."""

@@ -1,0 +1,131 @@
+"""Carrying out a plan and taking it back, step by step, in words.
+
+Every change goes through the journal first, so that a setup that was
+interrupted can be completed or undone. Knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from homemgr.cli.setup import live, pam, plan
+from homemgr.cli.setup.journal import Journal
+from homemgr.errors import HomeBusy, NotSupported
+from homemgr.files import DIRECTORY_FLAGS, Fd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from homemgr.cli.setup.journal import Change
+    from homemgr.cli.setup.plan import Step
+    from homemgr.cli.setup.tree import Tree
+
+    Say = Callable[[str], None]
+
+_HOMED_RAN = "homed_was_running"
+
+
+def setup(tree: Tree, programs: str, say: Say) -> None:
+    """Put everything in place; run twice it completes or renews what is there."""
+    with _alone(tree):
+        journal = Journal(tree)
+        if journal.exists and not journal.complete:
+            say("remark:   an earlier setup was interrupted, completing it")
+        todo = plan.make(tree, journal, programs)
+        if live.is_running(tree):
+            journal.facts.setdefault(_HOMED_RAN, live.is_active(live.HOMED))
+        journal.complete = False
+        journal.save()
+        if live.is_running(tree):
+            live.stop_homed(say)
+        changed = [_apply(tree, journal, step, say) for step in todo.steps]
+        _drop_obsolete(tree, journal, {step.path for step in todo.steps}, say)
+        pam.enable(tree, journal, say)
+        if live.is_running(tree):
+            live.take_over(say)
+        journal.complete = True
+        journal.save()
+        for remark in todo.remarks:
+            say(f"remark:   {remark}")
+        say(f"Set up: {sum(changed)} of {len(changed)} steps had something to change.")
+
+
+def unsetup(tree: Tree, say: Say) -> None:
+    """Put back everything that setup changed."""
+    with _alone(tree):
+        journal = Journal(tree)
+        if not journal.exists:
+            say(f"Nothing to do: {tree.root} was not set up.")
+            return
+        journal.complete = False
+        journal.save()
+        if live.is_running(tree):
+            live.stop_ours(say)
+        pam.disable(tree, journal, say)
+        for change in reversed(journal.changes):
+            _restore(tree, change, say)
+        if live.is_running(tree):
+            live.give_back(say, start_homed=journal.facts.get(_HOMED_RAN, False))
+        journal.erase()
+        say("Everything that setup changed is as it was before.")
+
+
+@contextmanager
+def _alone(tree: Tree) -> Iterator[None]:
+    """Two of these at once would each remember the other's work as the original."""
+    with Fd(os.open(tree.root, DIRECTORY_FLAGS)) as lock:
+        try:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HomeBusy(f"Another setup or unsetup works on {tree.root} right now.") from error
+        yield
+
+
+def _apply(tree: Tree, journal: Journal, step: Step, say: Say) -> bool:
+    before = tree.state(step.path)
+    known = journal.find(step.path)
+    if before == step.wanted and known:
+        say(f"in place: {step.path}")
+        return False
+    if known and not known.accounts_for(before):
+        raise NotSupported(
+            f"{step.path} was changed after the earlier setup, by somebody else. "
+            "Put it back or remove it, then run setup again."
+        )
+    for directory in tree.missing_directories(step.path):
+        journal.directories.append(directory)
+        journal.save()
+        tree.make_directory(directory)
+    journal.note(step.path, before, step.wanted)
+    journal.save()
+    tree.make(step.path, step.wanted)
+    say(f"{'replaced' if before else 'new':9} {step.describe()}")
+    return True
+
+
+def _drop_obsolete(tree: Tree, journal: Journal, wanted: set[str], say: Say) -> None:
+    """Undo steps of an earlier setup that this one no longer has."""
+    for change in [c for c in journal.changes if c.path not in wanted]:
+        _restore(tree, change, say)
+        journal.changes.remove(change)
+        journal.save()
+
+
+def _restore(tree: Tree, change: Change, say: Say) -> None:
+    now = tree.state(change.path)
+    if now == change.before:
+        return
+    if change.accounts_for(now):
+        tree.make(change.path, change.before)
+        say(f"{'restored' if change.before else 'removed':9} {change.path}")
+    elif change.before is None and now is not None:
+        # Ours, but edited since: out of effect, yet not lost.
+        kept = f"{change.path}~"
+        tree.make(kept, now)
+        tree.make(change.path, None)
+        say(f"removed   {change.path}, which was edited since setup; kept as {kept}")
+    else:
+        say(f"remark:   {change.path} was changed since setup and is left as it is")
