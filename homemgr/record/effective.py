@@ -273,6 +273,26 @@ class EffectiveRecord:
         return self._certain_number("rateLimitBurst")
 
     @property
+    def rate_limit_begin_usec(self) -> int | None:
+        """When the current window began."""
+        return self._number("rateLimitBeginUSec")
+
+    @property
+    def rate_limit_count(self) -> int:
+        """Attempts counted in the current window."""
+        return self._certain_number("rateLimitCount")
+
+    @property
+    def good_authentication_counter(self) -> int:
+        """Authentications that worked."""
+        return self._certain_number("goodAuthenticationCounter")
+
+    @property
+    def bad_authentication_counter(self) -> int:
+        """Authentications that failed."""
+        return self._certain_number("badAuthenticationCounter")
+
+    @property
     def self_modifiable_fields(self) -> tuple[str, ...]:
         """Regular fields the user may change."""
         return self._texts("selfModifiableFields")

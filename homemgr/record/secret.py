@@ -7,7 +7,7 @@ on the worker's socket only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from homemgr.errors import InvalidArgs, InvalidRecord
 from homemgr.record import jsontext
@@ -60,14 +60,14 @@ class Secret:
         return cls.from_json(jsontext.parse(text))
 
     @classmethod
-    def from_json(cls, members: Mapping[str, Json], path: str = "") -> Secret:
+    def from_json(cls, members: Mapping[str, object], path: str = "") -> Secret:
         """Take the members of a secret section; unknown ones are passed over."""
         pins = [*_texts(members, "tokenPin", path), *_texts(members, "pkcs11Pin", path)]
         flags = {name: _flag(members, name, path) for name in _FLAGS if _is_set(members, name)}
         return cls(_texts(members, "password", path), pins, flags)
 
     @classmethod
-    def of(cls, record: UserRecord) -> Secret:
+    def of_record(cls, record: UserRecord) -> Secret:
         """The secret section a record came with; empty if there is none."""
         return cls.from_json(record.section("secret"), ".secret")
 
@@ -119,24 +119,24 @@ def normalise_recovery_key(text: str) -> str | None:
     return "-".join(letters[i : i + _RECOVERY_KEY_GROUP] for i in starts)
 
 
-def _is_set(members: Mapping[str, Json], name: str) -> bool:
+def _is_set(members: Mapping[str, object], name: str) -> bool:
     return members.get(name) is not None
 
 
-def _texts(members: Mapping[str, Json], name: str, path: str) -> list[str]:
+def _texts(members: Mapping[str, object], name: str, path: str) -> list[str]:
     if not _is_set(members, name):
         return []
     value = _read(members, name, path)
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
-def _flag(members: Mapping[str, Json], name: str, path: str) -> bool:
+def _flag(members: Mapping[str, object], name: str, path: str) -> bool:
     return bool(_read(members, name, path))
 
 
-def _read(members: Mapping[str, Json], name: str, path: str) -> Json:
+def _read(members: Mapping[str, object], name: str, path: str) -> Json:
     try:
         # Read under .secret, whose values never appear in a message.
-        return FIELDS[name].rule.read(members[name], jsontext.child(".secret", name))
+        return FIELDS[name].rule.read(cast("Json", members[name]), jsontext.child(".secret", name))
     except InvalidRecord as error:
         raise InvalidArgs(error.message.removeprefix("" if path else ".secret")) from None

@@ -31,7 +31,7 @@ class _Allowed(NamedTuple):
     privileged: frozenset[str]
 
 
-def is_own_change(current: UserRecord, new: UserRecord, machine: Machine) -> bool:
+def may_update(current: UserRecord, new: UserRecord, machine: Machine) -> bool:
     """Whether the owner himself may turn ``current`` into ``new``."""
     allowed = _allowed(current.on(machine))
     return _rest(current, machine, allowed) == _rest(new, machine, allowed)

@@ -7,7 +7,6 @@ nobody takes the fallback path for his home; only the shell is replaced.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from homemgr.record.fields import SERVICE
@@ -15,44 +14,42 @@ from homemgr.record.fields import SERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
     from homemgr.record.machine import Machine
     from homemgr.record.model import UserRecord
 
 
-@dataclass(frozen=True)
-class Situation:
-    """How a home is right now, as far as its status says it."""
+def synthesize(
+    effective: EffectiveRecord,
+    *,
+    state: str,
+    is_active: bool,
+    is_signed_locally: bool | None = None,
+    fallback_shell: str | None = None,
+    disk: Mapping[str, int] | None = None,
+    file_system_type: str | None = None,
+) -> JsonObject:
+    """The status members of now, for :meth:`UserRecord.with_status`; stored counters stay.
 
-    #: homed's word for the state.
-    state: str
-    #: Active in the wider sense: its files are there.
-    is_active: bool
-    #: Signed by this machine alone; None if that is not known.
-    signed_locally: bool | None = None
-    #: Shell while inactive; None to leave fallbacks out.
-    fallback_shell: str | None = None
-    #: diskSize, diskUsage, diskFree, diskCeiling, diskFloor, as far as known.
-    disk: Mapping[str, int] = field(default_factory=dict)
-    file_system_type: str | None = None
-
-
-def with_situation(record: UserRecord, machine: Machine, situation: Situation) -> UserRecord:
-    """The record as shown: stored counters stay, everything else in status is of now."""
+    ``is_active`` in the wider sense: the files are there. ``disk`` holds diskSize,
+    diskUsage, diskFree, diskCeiling, diskFloor as far as known. Without a fallback
+    shell the fallbacks are left out.
+    """
     members: JsonObject = {
-        "state": situation.state,
+        "state": state,
         "service": SERVICE,
-        "useFallback": not situation.is_active,
-        **situation.disk,
+        "useFallback": not is_active,
+        **(disk or {}),
     }
-    if situation.signed_locally is not None:
-        members["signedLocally"] = situation.signed_locally
-    if situation.file_system_type is not None:
-        members["fileSystemType"] = situation.file_system_type
-    if situation.fallback_shell is not None:
-        members["fallbackShell"] = situation.fallback_shell
-        members["fallbackHomeDirectory"] = record.on(machine).home_directory
-    return record.with_status(machine.id, members)
+    if is_signed_locally is not None:
+        members["signedLocally"] = is_signed_locally
+    if file_system_type is not None:
+        members["fileSystemType"] = file_system_type
+    if fallback_shell is not None:
+        members["fallbackShell"] = fallback_shell
+        members["fallbackHomeDirectory"] = effective.home_directory
+    return members
 
 
 def group_record(record: UserRecord, machine: Machine) -> JsonObject:

@@ -49,7 +49,7 @@ _FORBIDDEN: Final = (
 )
 
 
-def check_uid(uid: int) -> None:
+def check_allowed(uid: int) -> None:
     """Refuse a uid that a home must not have; raises UIDNotAllowed."""
     if not 0 <= uid <= _HIGHEST_UID:
         raise UIDNotAllowed(f"Uid {uid} is not allowed: expected 1000..{_HIGHEST_UID}.")
@@ -59,7 +59,7 @@ def check_uid(uid: int) -> None:
 
 
 def is_allowed(uid: int) -> bool:
-    """Whether :func:`check_uid` accepts the uid."""
+    """Whether :func:`check_allowed` accepts the uid."""
     return 0 <= uid <= _HIGHEST_UID and not any(uid in forbidden for forbidden, _ in _FORBIDDEN)
 
 

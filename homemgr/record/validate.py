@@ -134,7 +134,7 @@ def _check_new_uid(record: UserRecord, machine: Machine | None) -> None:
     for _, members in _places(record, machine):
         uid = _readable(members, "uid", None)
         if isinstance(uid, int):
-            uids.check_uid(uid)
+            uids.check_allowed(uid)
 
 
 def _require_hashes(record: UserRecord) -> None:
