@@ -1,0 +1,18 @@
+"""homemgr: portable home areas that nobody owns on disk.
+
+Faces translate, the daemon decides, a worker does, the kernel room calls, the
+record room knows:
+
+- ``entry``: composition root of `homemgr` and `homemgrd`
+- ``cli``: verbs, options, prompts; speaks to the service over the bus
+- ``bus``: org.freedesktop.home1 and io.systemd.UserDatabase as tables
+- ``daemon``: homes, their state, queues, references; who may do what
+- ``work``: one module for each verb, run in a process of its own
+- ``storage``: how a home lies on disk and becomes a detached mount
+- ``record``: user records: sections, rules, signatures; pure
+- ``wire``: D-Bus and varlink transport, polkit's question
+- ``kernel``: one function for each system call, no policy
+- ``errors``, ``job``, ``files``, ``crypt``: the ground floor
+
+Imports point downwards only; tests/lint enforces the table.
+"""

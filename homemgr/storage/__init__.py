@@ -1,0 +1,1 @@
+"""How a home area lies on disk and becomes a detached mount; no D-Bus, no final decision."""

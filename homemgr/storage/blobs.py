@@ -1,0 +1,187 @@
+"""The blobs inside a home: `.identity-blob`, pictures and the like that go with the record.
+
+Reads only what a manifest of checksums vouches for, and copies it before it is
+judged: the home's owner may change the original meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from homemgr.errors import HostileHome, InvalidArgs
+from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, write_all
+from homemgr.kernel.identity import filesystem_identity
+from homemgr.kernel.openat2 import openat2
+from homemgr.kernel.rename import RENAME_EXCHANGE, renameat2
+from homemgr.storage.embedded import RESOLVE_GUARDED, hostile, open_guarded
+from homemgr.storage.tree import delete_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from homemgr.storage.top import Top
+
+BLOBS = ".identity-blob"
+
+#: All blobs of a home together.
+BLOBS_LIMIT = 64 << 20
+
+_BLOBS_NEW = ".identity-blob.homemgr-new"
+
+_ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+_CHUNK = 1 << 18
+
+
+def read_blobs(top: Top, manifest: Mapping[str, str]) -> dict[str, Fd]:
+    """The embedded blobs that are what ``manifest`` (name to SHA-256) says, as sealed copies.
+
+    Whatever is missing, misnamed or different is left out, as systemd-homed does it.
+    """
+    try:
+        directory = openat2(top.fd.fileno(), BLOBS, DIRECTORY_FLAGS, RESOLVE_GUARDED)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise hostile(top.fd, BLOBS, "a directory", error) from error
+    copies: dict[str, Fd] = {}
+    left = BLOBS_LIMIT
+    with directory:
+        for name, digest in sorted(manifest.items()):
+            copy = _read_blob(directory, name, top.disk_uid, left)
+            if copy is None:
+                continue
+            if digest_of(copy.fileno()) != digest:
+                copy.close()
+                continue
+            left -= os.fstat(copy.fileno()).st_size
+            copies[name] = copy
+    return copies
+
+
+def write_blobs(top: Top, blobs: Mapping[str, int]) -> None:
+    """Make ``blobs`` (name to open file) all that is in `.identity-blob`, swapped in as a whole."""
+    check_blobs(blobs)
+    with filesystem_identity(top.disk_uid, top.disk_gid):
+        # Also what a run that was killed left behind.
+        _discard(top.fd, _BLOBS_NEW)
+        try:
+            if blobs:
+                place_blobs(top.fd, blobs, _BLOBS_NEW)
+                _swap_in(top.fd.fileno())
+            else:
+                _discard(top.fd, BLOBS)
+        finally:
+            _discard(top.fd, _BLOBS_NEW)
+        os.fsync(top.fd.fileno())
+
+
+def place_blobs(parent: Fd, blobs: Mapping[str, int], name: str = BLOBS) -> None:
+    """Fill the new directory ``name``; for a caller with the identity of the home's owner."""
+    os.mkdir(name, 0o700, dir_fd=parent.fileno())
+    with openat2(parent.fileno(), name, DIRECTORY_FLAGS, RESOLVE_GUARDED) as directory:
+        os.fchmod(directory.fileno(), 0o700)
+        left = BLOBS_LIMIT
+        for blob, source in sorted(blobs.items()):
+            left -= _write_blob(directory.fileno(), blob, source, left)
+        os.fsync(directory.fileno())
+
+
+def manifest_of(blobs: Mapping[str, int]) -> dict[str, str]:
+    """Name and SHA-256 of each blob, as `blobManifest` has them."""
+    check_blobs(blobs)
+    return {name: digest_of(fd) for name, fd in sorted(blobs.items())}
+
+
+def check_blobs(blobs: Mapping[str, int]) -> None:
+    """`InvalidArgs` unless all names and the total size are allowed."""
+    total = 0
+    for name, fd in blobs.items():
+        if not is_blob_name(name):
+            raise InvalidArgs(f"{name!r} is not a name for a blob: letters, digits, -._~ only.")
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidArgs(f"Blob {name!r} is not a regular file.")
+        total += found.st_size
+    if total > BLOBS_LIMIT:
+        raise InvalidArgs(f"The blobs have {total} bytes; at most {BLOBS_LIMIT} are allowed.")
+
+
+def is_blob_name(name: str) -> bool:
+    """Whether a blob may be called so."""
+    return 0 < len(name) <= 255 and not name.startswith(".") and set(name) <= _ALLOWED
+
+
+def digest_of(fd: int) -> str:
+    """SHA-256 of an open file from its beginning, in hexadecimal."""
+    total = hashlib.sha256()
+    for chunk in _chunks(fd):
+        total.update(chunk)
+    return total.hexdigest()
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    # By position: the descriptor is borrowed, its offset not ours to move.
+    position = 0
+    while chunk := os.pread(fd, _CHUNK, position):
+        yield chunk
+        position += len(chunk)
+
+
+def _copy(source: int, target: int, limit: int) -> int:
+    written = 0
+    for chunk in _chunks(source):
+        written += len(chunk)
+        if written > limit:
+            raise InvalidArgs(f"The blobs have more than {BLOBS_LIMIT} bytes.")
+        write_all(target, chunk)
+    return written
+
+
+def _read_blob(directory: Fd, name: str, owner: int, limit: int) -> Fd | None:
+    if not is_blob_name(name):
+        return None
+    copy = Fd(os.memfd_create("blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    try:
+        with open_guarded(directory, name, owner) as source:
+            _copy(source.fileno(), copy.fileno(), limit)
+    except (FileNotFoundError, HostileHome, InvalidArgs):
+        copy.close()
+        return None
+    except OSError:
+        copy.close()
+        raise
+    fcntl.fcntl(copy.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+    return copy
+
+
+def _write_blob(directory: int, name: str, source: int, limit: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
+    with Fd(os.open(name, flags, 0o600, dir_fd=directory)) as new:
+        written = _copy(source, new.fileno(), limit)
+        os.fchmod(new.fileno(), 0o644)
+        os.fsync(new.fileno())
+    return written
+
+
+def _swap_in(home: int) -> None:
+    try:
+        renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
+    except FileNotFoundError:
+        os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home, dst_dir_fd=home)
+
+
+def _discard(home: Fd, name: str) -> None:
+    """Remove ``name``, whatever its owner has made of it."""
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=home.fileno())
+    except IsADirectoryError:
+        delete_tree(home, name)

@@ -1,0 +1,200 @@
+"""Storage `directory`: the home is a plain directory tree, every file of it nobody's.
+
+New homes are built under a dot name and renamed when complete; old ones are renamed
+away before they are deleted. Whatever is killed in between, `sweep` cleans up.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from homemgr.errors import HomeAbsent, HostileHome, InvalidArgs, NotSupported, PathExists
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel.identity import filesystem_identity
+from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
+from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
+from homemgr.storage.blobs import BLOBS, check_blobs, place_blobs
+from homemgr.storage.embedded import IDENTITY, place_identity
+from homemgr.storage.idmapping import NOBODY
+from homemgr.storage.paths import location, open_safe_parent
+from homemgr.storage.skeleton import copy_skeleton
+from homemgr.storage.synchronize import fsync_tree
+from homemgr.storage.top import Top
+from homemgr.storage.tree import delete_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Names of trees that are not yet, or no longer, a home: prefix, NAME, dot, random digits.
+NEW_PREFIX = ".#homemgr-new-"
+GONE_PREFIX = ".#homemgr-gone-"
+
+_RANDOM_BYTES = 4
+
+
+class Swept(NamedTuple):
+    """What was left behind by killed operations: names being created, names being removed."""
+
+    new: list[str]
+    gone: list[str]
+
+
+def open_home(image_path: str) -> Top:
+    """Open the home at ``image_path`` as it lies on disk."""
+    with open_safe_parent(image_path) as parent:
+        try:
+            fd = openat2(
+                parent.fileno(),
+                os.path.basename(image_path),
+                DIRECTORY_FLAGS,
+                RESOLVE_NO_SYMLINKS,
+            )
+        except FileNotFoundError as error:
+            raise HomeAbsent(f"There is no home area at {image_path}.") from error
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            raise HostileHome(f"{image_path} is not a directory.") from error
+    return Top(fd, image_path)
+
+
+def create(
+    base: Fd,
+    file_name: str,
+    *,
+    access_mode: int,
+    skeleton: str | None,
+    identity: bytes,
+    blobs: Mapping[str, int],
+) -> list[str]:
+    """Make the home ``file_name`` in ``base``: complete and durable, or not there at all.
+
+    Returns the paths of what is in the skeleton but could not be copied.
+    """
+    _check_name(file_name)
+    check_blobs(blobs)
+    if _exists(base, file_name):
+        raise _taken(base, file_name)
+    temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
+    try:
+        with filesystem_identity(NOBODY, NOBODY):
+            os.mkdir(temporary, 0o700, dir_fd=base.fileno())
+            skipped = _populate(base, temporary, access_mode, skeleton, identity, blobs)
+        renameat2(base.fileno(), temporary, base.fileno(), file_name, RENAME_NOREPLACE)
+    except FileExistsError as error:
+        delete_tree(base, temporary)
+        raise _taken(base, file_name) from error
+    except BaseException:
+        delete_tree(base, temporary)
+        raise
+    os.fsync(base.fileno())
+    return skipped
+
+
+def _populate(
+    base: Fd,
+    temporary: str,
+    access_mode: int,
+    skeleton: str | None,
+    identity: bytes,
+    blobs: Mapping[str, int],
+) -> list[str]:
+    with Fd(os.open(temporary, DIRECTORY_FLAGS, dir_fd=base.fileno())) as top:
+        # Tells `sweep` that somebody is still at work here.
+        fcntl.flock(top.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _require_nobody(top)
+        skipped: list[str] = []
+        if skeleton is not None:
+            skipped = copy_skeleton(skeleton, top, leave_out={IDENTITY, BLOBS})
+        if blobs:
+            place_blobs(top, blobs)
+        os.fchmod(top.fileno(), access_mode & 0o7777)
+        fsync_tree(top)
+        # Last: a tree with a record is a complete home.
+        place_identity(top, identity)
+        return skipped
+
+
+def _require_nobody(top: Fd) -> None:
+    found = os.fstat(top.fileno())
+    if (found.st_uid, found.st_gid) != (NOBODY, NOBODY):
+        # Mount options like grpid or uid= decide about owners before we do.
+        raise NotSupported(
+            f"New files at {location(top.fileno())} get the owner {found.st_uid}:{found.st_gid};"
+            f" expected {NOBODY}:{NOBODY}. Check the mount options of the file system."
+        )
+
+
+def set_aside(parent: Fd, file_name: str) -> str:
+    """Rename the home ``file_name`` so that it is no home any more; returns its new name."""
+    _check_name(file_name)
+    aside = f"{GONE_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
+    try:
+        renameat2(parent.fileno(), file_name, parent.fileno(), aside, RENAME_NOREPLACE)
+    except FileNotFoundError as error:
+        where = location(parent.fileno())
+        raise HomeAbsent(f"There is no {file_name} in {where}.") from error
+    os.fsync(parent.fileno())
+    return aside
+
+
+def delete_aside(parent: Fd, aside: str) -> None:
+    """Delete what `set_aside` renamed."""
+    assert aside.startswith(GONE_PREFIX)
+    delete_tree(parent, aside)
+
+
+def remove(parent: Fd, file_name: str) -> None:
+    """Delete the home ``file_name``; once this has begun it never comes back half."""
+    delete_aside(parent, set_aside(parent, file_name))
+
+
+def sweep(parent: Fd) -> Swept:
+    """Delete what killed operations left behind; trees somebody still works on stay."""
+    swept = Swept([], [])
+    for entry in sorted(os.listdir(parent.fileno())):
+        for prefix, names in ((NEW_PREFIX, swept.new), (GONE_PREFIX, swept.gone)):
+            if entry.startswith(prefix) and not _is_worked_on(parent, entry):
+                delete_tree(parent, entry)
+                names.append(entry.removeprefix(prefix).rpartition(".")[0])
+    return swept
+
+
+def _is_worked_on(parent: Fd, name: str) -> bool:
+    try:
+        with Fd(os.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())) as tree:
+            fcntl.flock(tree.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        # Not a directory, so not a tree of ours: leave it to whoever made it.
+        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
+            return True
+        raise
+    return False
+
+
+def _check_name(file_name: str) -> None:
+    room = 255 - len(GONE_PREFIX) - 1 - 2 * _RANDOM_BYTES
+    if not file_name or file_name.startswith(".") or "/" in file_name or "\0" in file_name:
+        raise InvalidArgs(f"{file_name!r} cannot be the file name of a home area.")
+    if len(os.fsencode(file_name)) > room:
+        raise InvalidArgs(
+            f"{file_name!r} is too long; a home's file name has at most {room} bytes."
+        )
+
+
+def _exists(parent: Fd, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _taken(base: Fd, file_name: str) -> PathExists:
+    return PathExists(f"{os.path.join(location(base.fileno()), file_name)} exists already.")
