@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Fd:
         self._number = -1
         fcntl.fcntl(number, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         self._number = number
+
+    @classmethod
+    def open(cls, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> Fd:
+        """Own what open(2) gives, or openat(2) with ``dir_fd``; close-on-exec from the start."""
+        return cls(os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd))
 
     def fileno(self) -> int:
         """The borrowed number; `ValueError` once it was closed or taken."""
@@ -101,7 +106,7 @@ def opened(directory: Fd | str) -> Iterator[int]:
     if isinstance(directory, Fd):
         yield directory.fileno()
         return
-    with Fd(os.open(directory, DIRECTORY_FLAGS)) as owned:
+    with Fd.open(directory, DIRECTORY_FLAGS) as owned:
         yield owned.fileno()
 
 
@@ -121,15 +126,13 @@ def write_atomically(directory: Fd | str, name: str, data: bytes, mode: int) -> 
     temporary = f".#{name}{secrets.token_hex(8)}"
     with opened(directory) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
-        with Fd(os.open(temporary, flags, 0o600, dir_fd=parent)) as new:
-            try:
-                write_all(new.fileno(), data)
-                os.fchmod(new.fileno(), mode)
-                os.fsync(new.fileno())
-                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-            except BaseException:
-                os.unlink(temporary, dir_fd=parent)
-                raise
+        with ExitStack() as undo, Fd.open(temporary, flags, dir_fd=parent) as new:
+            undo.callback(os.unlink, temporary, dir_fd=parent)
+            write_all(new.fileno(), data)
+            os.fchmod(new.fileno(), mode)
+            os.fsync(new.fileno())
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            undo.pop_all()
         # The name is durable only with the directory that holds it.
         os.fsync(parent)
 
@@ -140,7 +143,7 @@ def read_bounded(directory: Fd | str, name: str, limit: int) -> bytes:
     OSError says why not: ELOOP a symbolic link, EBADF not a regular file, EFBIG too large.
     """
     with opened(directory) as parent:
-        fd = Fd(os.open(name, os.O_RDONLY | GUARDED_FLAGS, dir_fd=parent))
+        fd = Fd.open(name, os.O_RDONLY | GUARDED_FLAGS, dir_fd=parent)
     with fd:
         if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
             raise OSError(errno.EBADF, "not a regular file", name)

@@ -71,7 +71,7 @@ def _pids() -> list[int]:
 
 def _inspect(pid: int, look: Callable[[int, Target], str | None], target: Target) -> Holder | None:
     try:
-        with Fd(os.open(f"/proc/{pid}", _DIRECTORY)) as process:
+        with Fd.open(f"/proc/{pid}", _DIRECTORY) as process:
             what = look(process.fileno(), target)
             if what is None:
                 return None
@@ -93,7 +93,7 @@ def _held_file(process: int, target: Target) -> str | None:
 
 
 def _numbers(process: int) -> list[str]:
-    with Fd(os.open("fd", _DIRECTORY, dir_fd=process)) as fds:
+    with Fd.open("fd", _DIRECTORY, dir_fd=process) as fds:
         return os.listdir(fds.fileno())
 
 
@@ -137,5 +137,5 @@ def _mapped_files(maps: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _read(process: int, name: str, limit: int) -> bytes:
-    with Fd(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)) as fd:
+    with Fd.open(name, os.O_RDONLY, dir_fd=process) as fd:
         return read_limited(fd.fileno(), limit, name)

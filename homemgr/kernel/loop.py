@@ -56,7 +56,7 @@ def attach(
     )
     configuration = struct.pack(_LOOP_CONFIG, backing_fd, block_size, information)
     mode = os.O_RDONLY if read_only else os.O_RDWR
-    with Fd(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)) as control:
+    with Fd.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC) as control:
         for _ in range(_RACES):
             number = fcntl.ioctl(control.fileno(), _LOOP_CTL_GET_FREE)
             found = _configure(f"/dev/loop{number}", mode, configuration)
@@ -66,7 +66,7 @@ def attach(
 
 
 def _configure(path: str, mode: int, configuration: bytes) -> Loop | None:
-    device = Fd(os.open(path, mode | os.O_CLOEXEC))
+    device = Fd.open(path, mode)
     try:
         fcntl.ioctl(device.fileno(), _LOOP_CONFIGURE, configuration)
     except OSError as error:

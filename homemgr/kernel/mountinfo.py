@@ -147,7 +147,7 @@ _ERRORS = "surrogateescape"
 
 
 def _read_mountinfo() -> str:
-    with Fd(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)) as fd:
+    with Fd.open("/proc/self/mountinfo", os.O_RDONLY) as fd:
         chunks: list[bytes] = []
         while chunk := os.read(fd.fileno(), 1 << 16):
             chunks.append(chunk)

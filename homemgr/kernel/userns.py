@@ -37,7 +37,7 @@ def create_userns(uid_map: str, gid_map: str) -> Fd:
         try:
             _write(f"/proc/{pid}/uid_map", uid_map)
             _write(f"/proc/{pid}/gid_map", gid_map)
-            return Fd(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
+            return Fd.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
         finally:
             os.waitpid(pid, _WALL)
 
@@ -63,5 +63,5 @@ def _dumpable() -> Iterator[None]:
 
 def _write(path: str, text: str) -> None:
     # The kernel takes a map in one write(2) or not at all.
-    with Fd(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as fd:
+    with Fd.open(path, os.O_WRONLY) as fd:
         write_all(fd.fileno(), text.encode("ascii"))

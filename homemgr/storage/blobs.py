@@ -18,7 +18,7 @@ from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, write_all
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
 from homemgr.kernel.rename import RENAME_EXCHANGE, renameat2
-from homemgr.storage.embedded import RESOLVE_GUARDED, hostile, open_guarded
+from homemgr.storage.guarded import RESOLVE_GUARDED, hostile, open_guarded
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _read_blob(directory: Fd, name: str, owner: int, limit: int) -> Fd | None:
 
 def _write_blob(directory: int, name: str, source: int, limit: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
-    with Fd(os.open(name, flags, 0o600, dir_fd=directory)) as new:
+    with Fd.open(name, flags, 0o600, dir_fd=directory) as new:
         written = _copy(source, new.fileno(), limit)
         os.fchmod(new.fileno(), 0o644)
         os.fsync(new.fileno())

@@ -10,9 +10,17 @@ import errno
 import fcntl
 import os
 import secrets
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr.errors import HomeAbsent, HostileHome, InvalidArgs, NotSupported, PathExists
+from homemgr.errors import (
+    FileNotFound,
+    HomeAbsent,
+    HostileHome,
+    InvalidArgs,
+    NotSupported,
+    PathExists,
+)
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
@@ -23,7 +31,8 @@ from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location, open_safe_parent
 from homemgr.storage.skeleton import copy_skeleton
 from homemgr.storage.synchronize import fsync_tree
-from homemgr.storage.top import Top
+from homemgr.storage.top import Top as Top
+from homemgr.storage.top import attach as attach
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
@@ -45,7 +54,7 @@ class Swept(NamedTuple):
 
 def open_home(image_path: str) -> Top:
     """Open the home at ``image_path`` as it lies on disk."""
-    with open_safe_parent(image_path) as parent:
+    with _open_parent(image_path) as parent:
         try:
             fd = openat2(
                 parent.fileno(),
@@ -60,6 +69,13 @@ def open_home(image_path: str) -> Top:
                 raise
             raise HostileHome(f"{image_path} is not a directory.") from error
     return Top(fd, image_path)
+
+
+def _open_parent(image_path: str) -> Fd:
+    try:
+        return open_safe_parent(image_path)
+    except FileNotFound as error:
+        raise HomeAbsent(f"There is no home area at {image_path}.") from error
 
 
 def create(
@@ -80,17 +96,16 @@ def create(
     if _exists(base, file_name):
         raise _taken(base, file_name)
     temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
-    try:
+    with ExitStack() as undo:
+        undo.callback(delete_tree, base, temporary)
         with filesystem_identity(NOBODY, NOBODY):
             os.mkdir(temporary, 0o700, dir_fd=base.fileno())
             skipped = _populate(base, temporary, access_mode, skeleton, identity, blobs)
-        renameat2(base.fileno(), temporary, base.fileno(), file_name, RENAME_NOREPLACE)
-    except FileExistsError as error:
-        delete_tree(base, temporary)
-        raise _taken(base, file_name) from error
-    except BaseException:
-        delete_tree(base, temporary)
-        raise
+        try:
+            renameat2(base.fileno(), temporary, base.fileno(), file_name, RENAME_NOREPLACE)
+        except FileExistsError as error:
+            raise _taken(base, file_name) from error
+        undo.pop_all()
     os.fsync(base.fileno())
     return skipped
 
@@ -103,7 +118,7 @@ def _populate(
     identity: bytes,
     blobs: Mapping[str, int],
 ) -> list[str]:
-    with Fd(os.open(temporary, DIRECTORY_FLAGS, dir_fd=base.fileno())) as top:
+    with Fd.open(temporary, DIRECTORY_FLAGS, dir_fd=base.fileno()) as top:
         # Tells `sweep` that somebody is still at work here.
         fcntl.flock(top.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         _require_nobody(top)
@@ -142,15 +157,18 @@ def set_aside(parent: Fd, file_name: str) -> str:
     return aside
 
 
-def delete_aside(parent: Fd, aside: str) -> None:
-    """Delete what `set_aside` renamed."""
-    assert aside.startswith(GONE_PREFIX)
-    delete_tree(parent, aside)
+def delete_aside(parent: Fd, file_name: str) -> None:
+    """Delete everything that `set_aside` renamed away from ``file_name``."""
+    _check_name(file_name)
+    for entry in os.listdir(parent.fileno()):
+        if entry.startswith(GONE_PREFIX) and _original(entry, GONE_PREFIX) == file_name:
+            delete_tree(parent, entry)
 
 
 def remove(parent: Fd, file_name: str) -> None:
     """Delete the home ``file_name``; once this has begun it never comes back half."""
-    delete_aside(parent, set_aside(parent, file_name))
+    set_aside(parent, file_name)
+    delete_aside(parent, file_name)
 
 
 def sweep(parent: Fd) -> Swept:
@@ -160,13 +178,17 @@ def sweep(parent: Fd) -> Swept:
         for prefix, names in ((NEW_PREFIX, swept.new), (GONE_PREFIX, swept.gone)):
             if entry.startswith(prefix) and not _is_worked_on(parent, entry):
                 delete_tree(parent, entry)
-                names.append(entry.removeprefix(prefix).rpartition(".")[0])
+                names.append(_original(entry, prefix))
     return swept
+
+
+def _original(entry: str, prefix: str) -> str:
+    return entry.removeprefix(prefix).rpartition(".")[0]
 
 
 def _is_worked_on(parent: Fd, name: str) -> bool:
     try:
-        with Fd(os.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())) as tree:
+        with Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno()) as tree:
             fcntl.flock(tree.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

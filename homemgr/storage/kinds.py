@@ -34,10 +34,10 @@ class Storage(Protocol):
         """Make a new home in ``base``, complete or not at all."""
 
     def set_aside(self, parent: Fd, file_name: str) -> str:
-        """Make the home no home any more, durably; returns what to delete."""
+        """Make the home no home any more, durably; returns its new name."""
 
-    def delete_aside(self, parent: Fd, aside: str) -> None:
-        """Delete what was set aside."""
+    def delete_aside(self, parent: Fd, file_name: str) -> None:
+        """Delete what was set aside under this name."""
 
     def sweep(self, parent: Fd) -> Swept:
         """Delete what killed operations left behind."""

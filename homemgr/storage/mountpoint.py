@@ -10,10 +10,17 @@ import errno
 import os
 import stat
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from homemgr.errors import HomeAlreadyActive, HomeBusy, HomeNotActive, UnsafePath
+from homemgr.errors import (
+    FileNotFound,
+    HomeAlreadyActive,
+    HomeBusy,
+    HomeNotActive,
+    PathExists,
+    UnsafePath,
+)
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.holders import Holder, Target, find_holders
 from homemgr.kernel.mountinfo import Mount, submounts
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
 
 _MODE = 0o700
 
+_NOT_DISCARDED = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+
 #: Pauses between attempts while a mount is busy: references may be on their way out.
 _PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.065)
 
@@ -52,6 +61,33 @@ def is_active(home_directory: str) -> bool:
         return False
 
 
+def require_unused(home_directory: str) -> None:
+    """`PathExists` unless a new home may be seen there: nothing, or an empty directory of ours."""
+    with open_safe_parent(home_directory) as parent:
+        try:
+            found = os.stat(
+                os.path.basename(home_directory), dir_fd=parent.fileno(), follow_symlinks=False
+            )
+        except FileNotFoundError:
+            return
+    if is_active(home_directory):
+        raise HomeAlreadyActive(f"Something is mounted at {home_directory} already.")
+    is_ours = found.st_uid == 0 and found.st_mode == stat.S_IFDIR | _MODE
+    if not is_ours or os.listdir(home_directory):
+        raise PathExists(f"{home_directory} exists already; it is not a directory of ours.")
+
+
+def discard(home_directory: str) -> None:
+    """Remove the directory where a home was seen, if it is there and empty."""
+    with suppress(FileNotFound), open_safe_parent(home_directory) as parent:
+        try:
+            os.rmdir(os.path.basename(home_directory), dir_fd=parent.fileno())
+        except OSError as error:
+            # Somebody else's, in use again, or never made: none of it is in the way.
+            if error.errno not in _NOT_DISCARDED:
+                raise
+
+
 def prepare(home_directory: str, *, own_image: Fd | None = None) -> Fd:
     """The empty directory to publish a home at, made if missing, root's and closed to others.
 
@@ -62,17 +98,16 @@ def prepare(home_directory: str, *, own_image: Fd | None = None) -> Fd:
         with suppress(FileExistsError):
             os.mkdir(name, _MODE, dir_fd=parent.fileno())
         target = _open_target(parent.fileno(), name, home_directory)
-    try:
+    with ExitStack() as undo:
+        undo.callback(target.close)
         _put_in_order(target, home_directory, own_image)
-    except BaseException:
-        target.close()
-        raise
+        undo.pop_all()
     return target
 
 
 def _open_target(parent: int, name: str, home_directory: str) -> Fd:
     try:
-        target = Fd(os.open(name, DIRECTORY_FLAGS, dir_fd=parent))
+        target = Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent)
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
@@ -166,7 +201,7 @@ def _unmount_below(home_directory: str) -> None:
 
 def _open_root(home_directory: str) -> Fd:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return Fd(os.open(home_directory, flags))
+    return Fd.open(home_directory, flags)
 
 
 def _unmount_one(root: int, mount: Mount) -> None:

@@ -64,7 +64,7 @@ def location(fd: int) -> str:
 
 def _open_base(parent: int, name: str, path: str) -> Fd:
     try:
-        return Fd(os.open(name, DIRECTORY_FLAGS, dir_fd=parent))
+        return Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent)
     except OSError as error:
         raise UnsafePath(f"The base directory {path} must be a directory: {error}.") from error
 
@@ -92,7 +92,7 @@ def _require_private(directory: Fd) -> None:
 
 def _open_directory(path: str) -> Fd:
     """Open ``path`` component by component, judging every directory and link on the way."""
-    current = Fd(os.open("/", _LOOK))
+    current = Fd.open("/", _LOOK)
     try:
         _require_safe(current.fileno())
         pending, links = _components(path), 0
@@ -106,12 +106,12 @@ def _open_directory(path: str) -> Fd:
                 pending += _components(target)
                 if not target.startswith("/"):
                     continue
-                following = Fd(os.open("/", _LOOK))
+                following = Fd.open("/", _LOOK)
             current.close()
             current = following
             _require_safe(current.fileno())
         # So far only looked at: a real descriptor can be listed and synced.
-        return Fd(os.open(".", DIRECTORY_FLAGS, dir_fd=current.fileno()))
+        return Fd.open(".", DIRECTORY_FLAGS, dir_fd=current.fileno())
     finally:
         current.close()
 
@@ -122,7 +122,7 @@ def _components(path: str) -> list[str]:
 
 def _look(parent: int, name: str, path: str) -> Fd:
     try:
-        return Fd(os.open(name, _LOOK, dir_fd=parent))
+        return Fd.open(name, _LOOK, dir_fd=parent)
     except FileNotFoundError as error:
         where = os.path.join(location(parent), name)
         raise FileNotFound(f"Directory {where} on the way to {path} does not exist.") from error

@@ -33,7 +33,7 @@ def copy_skeleton(path: str, target: Fd, leave_out: Collection[str]) -> list[str
     Returns the paths of what could not be copied. A skeleton that is missing is empty.
     """
     try:
-        source = Fd(os.open(path, DIRECTORY_FLAGS))
+        source = Fd.open(path, DIRECTORY_FLAGS)
     except FileNotFoundError:
         return []
     with source:
@@ -73,8 +73,8 @@ class _Copy:
     def _subdirectory(self, source: int, target: int, name: str, path: str) -> None:
         os.mkdir(name, 0o700, dir_fd=target)
         with (
-            Fd(os.open(name, DIRECTORY_FLAGS, dir_fd=source)) as old,
-            Fd(os.open(name, DIRECTORY_FLAGS, dir_fd=target)) as new,
+            Fd.open(name, DIRECTORY_FLAGS, dir_fd=source) as old,
+            Fd.open(name, DIRECTORY_FLAGS, dir_fd=target) as new,
         ):
             self.directory(old.fileno(), new.fileno(), path + "/")
             _copy_attributes(old.fileno(), new.fileno())
@@ -83,8 +83,8 @@ class _Copy:
 def _copy_file(source: int, target: int, name: str) -> None:
     new_flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
     with (
-        Fd(os.open(name, os.O_RDONLY | GUARDED_FLAGS, dir_fd=source)) as old,
-        Fd(os.open(name, new_flags, 0o600, dir_fd=target)) as new,
+        Fd.open(name, os.O_RDONLY | GUARDED_FLAGS, dir_fd=source) as old,
+        Fd.open(name, new_flags, 0o600, dir_fd=target) as new,
     ):
         copy_data(old.fileno(), new.fileno())
         _copy_attributes(old.fileno(), new.fileno())

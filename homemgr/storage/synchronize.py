@@ -19,7 +19,7 @@ def _walk(directory: int, *, wait: bool) -> None:
         listed = list(entries)
     for entry in listed:
         if entry.is_dir(follow_symlinks=False):
-            with Fd(os.open(entry.name, DIRECTORY_FLAGS, dir_fd=directory)) as below:
+            with Fd.open(entry.name, DIRECTORY_FLAGS, dir_fd=directory) as below:
                 _walk(below.fileno(), wait=wait)
         elif entry.is_file(follow_symlinks=False):
             _flush(directory, entry.name, wait=wait)
@@ -28,7 +28,7 @@ def _walk(directory: int, *, wait: bool) -> None:
 
 
 def _flush(directory: int, name: str, *, wait: bool) -> None:
-    with Fd(os.open(name, os.O_RDONLY | GUARDED_FLAGS, dir_fd=directory)) as file:
+    with Fd.open(name, os.O_RDONLY | GUARDED_FLAGS, dir_fd=directory) as file:
         if wait:
             os.fsync(file.fileno())
         else:
