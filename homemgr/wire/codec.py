@@ -84,6 +84,11 @@ class Body(bytearray):
         super().__init__()
         self.fds: list[Fd] = list(fds)
 
+    def close_fds(self) -> None:
+        """Close the descriptors of a body that is not sent after all."""
+        for fd in self.fds:
+            fd.close()
+
 
 # --- values to bytes ------------------------------------------------------------------
 

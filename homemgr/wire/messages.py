@@ -12,7 +12,7 @@ from functools import lru_cache
 from struct import Struct
 
 from homemgr.wire.codec import Body, decode, decoder
-from homemgr.wire.signature import CodecError
+from homemgr.wire.signature import CodecError, TooLarge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _assemble(
     fixed = _FIXED["<"].pack(0x6C, kind, flags, 1, size, serial, len(packed))
     packed += _PAD[-len(packed) & 7]
     if HEADER_BYTES + len(packed) + size > MAX_MESSAGE_BYTES or fd_count > MAX_FDS:
-        raise CodecError(f"a message of {size} bytes and {fd_count} descriptors is too large")
+        raise TooLarge(f"a message of {size} bytes and {fd_count} descriptors is too large")
     return b"".join((fixed, packed, body or b""))
 
 

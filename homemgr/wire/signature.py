@@ -22,6 +22,10 @@ class CodecError(ValueError):
     """A value does not fit its signature, or bytes do not follow the wire format."""
 
 
+class TooLarge(CodecError):
+    """A message has more bytes or descriptors than a bus carries."""
+
+
 def _end_of_type(signature: str, at: int, depth: int = 0) -> int:
     """Index behind the complete type that starts at ``at``."""
     if depth > MAX_NESTING or at >= len(signature):

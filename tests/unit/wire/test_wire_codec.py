@@ -37,7 +37,7 @@ types = st.recursive(
     lambda inner: (
         inner.map("a".__add__)
         | st.lists(inner, min_size=1, max_size=3).map(lambda kinds: f"({''.join(kinds)})")
-        | st.tuples(basic_types.filter("d".__ne__), inner).map(lambda kv: "a{%s%s}" % kv)
+        | st.tuples(basic_types.filter("d".__ne__), inner).map(lambda kv: "a{" + "".join(kv) + "}")
     ),
     max_leaves=6,
 )
