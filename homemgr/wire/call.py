@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from typing import TYPE_CHECKING
 
-from homemgr.errors import AccessDenied, HomeError, InvalidArgs, bus_name_of
+from homemgr.errors import AccessDenied, HomeError, bus_name_of
 from homemgr.files import Fd
 from homemgr.wire import messages
 from homemgr.wire.codec import Encoded, Variant, encode
 from homemgr.wire.messages import BusError
+from homemgr.wire.outline import outline
 from homemgr.wire.signature import CodecError, TooLarge
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Refusal(BusError):
 class Call:
     """A method call as its handler sees it.
 
-    ``fds`` came with it; they are closed when the handler has finished, unless taken
-    (`Fd.take`). An ``h`` among the arguments is an index into them.
+    ``fds`` came with it, and stand in the arguments wherever the signature says ``h``;
+    they are closed when the handler has finished, unless taken (`Fd.take`).
     """
 
     __slots__ = (
@@ -76,12 +76,6 @@ class Call:
             return await self._connection.credentials(self.sender)
         except BusError as gone:
             raise AccessDenied("The caller left the bus before it could be identified.") from gone
-
-    def fd(self, index: object) -> Fd:
-        """The descriptor that an ``h`` argument stands for; still owned by the call."""
-        if isinstance(index, int) and 0 <= index < len(self.fds):
-            return self.fds[index]
-        raise InvalidArgs(f"{self.member}: an argument names a descriptor that was not sent.")
 
     # --- answering: used by the dispatcher only -----------------------------------
 
@@ -132,7 +126,7 @@ class Call:
         if isinstance(error, TooLarge):
             return messages.LIMITS_EXCEEDED, f"The answer to {self.member} is too large."
         # Only types and places: the text of an unexpected error may quote an argument.
-        log.error("%s.%s failed: %s", self.interface, self.member, _outline(error))
+        log.error("%s.%s failed: %s", self.interface, self.member, outline(error))
         return _BUG, f"{self.member} failed inside the service; its log says where."
 
     def _release(self) -> None:
@@ -154,16 +148,6 @@ class Call:
             return False
         self.fail(error)
         return isinstance(error, Exception)
-
-
-def _outline(error: BaseException | None) -> str:
-    """The chain of ``error`` as types and stack frames, without any text of its own."""
-    parts = []
-    while error is not None:
-        frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        parts.append(f"{type(error).__name__}\n{frames}")
-        error = error.__cause__ or error.__context__
-    return "\ncaused by ".join(parts)
 
 
 def _close_fds_in(value: object) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from homemgr.files import Fd
 from homemgr.wire import messages
-from homemgr.wire.codec import Handle, Variant, encode
+from homemgr.wire.codec import encode
 from homemgr.wire.handshake import connected_socket
 from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError, Message
 from homemgr.wire.peer import Peer
@@ -142,20 +142,24 @@ class Connection:
         self._pending[serial] = answer
         self._transport.send(frame, encoded.fds)
         try:
-            return _values(await answer)
+            message = await answer
+            if message.kind == messages.ERROR:
+                raise message.error()
+            values, message.fds = message.arguments()
+            return values
         finally:
             self._pending.pop(serial, None)
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 # Cancelled in the very moment the answer came, or an error reply.
                 answer.result().close_fds()
 
-    def tell_driver(self, member: str, signature: str, body: Sequence[object]) -> None:
-        """Call a method of the bus driver without waiting for it."""
-        target = (BUS_NAME, BUS_PATH, BUS_NAME, member)
-        frame = messages.call(
-            self._next_serial(), target, signature, encode(signature, body), messages.NO_REPLY
-        )
-        self._transport.send(frame)
+    def tell(
+        self, target: tuple[str, str, str, str], signature: str, body: Sequence[object]
+    ) -> None:
+        """Call destination, path, interface, member of ``target`` and expect no answer."""
+        encoded = encode(signature, body)
+        serial = self._next_serial()
+        self._transport.send(messages.call(serial, target, signature, encoded, messages.NO_REPLY))
 
     def _next_serial(self) -> int:
         # 32 bits, and 0 means none.
@@ -210,7 +214,7 @@ class Connection:
         """Call ``callback(path, arguments)`` for each such signal of the service ``sender``."""
         await self._signals.subscribe(sender, interface, member, callback)
 
-    def watch(self, name: str, callback: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, name: str, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` once when ``name`` leaves the bus; returns how to stop watching."""
         return self._signals.watch(name, callback)
 
@@ -278,29 +282,3 @@ class Connection:
             log.warning("The bus does not take our last messages; leaving without them.")
         self._transport.close()
         await self._gone.wait()
-
-
-def _values(message: Message) -> list[object]:
-    """The arguments of an answer, which take over its descriptors; raises error replies."""
-    if message.kind == messages.ERROR:
-        raise message.error()
-    taken: set[int] = set()
-    values = [_with_fds(value, message.fds, taken) for value in message.body()]
-    message.fds = [fd for index, fd in enumerate(message.fds) if index not in taken]
-    return values
-
-
-def _with_fds(value: object, fds: list[Fd], taken: set[int]) -> object:
-    """``value`` with the descriptors themselves where it holds indexes of them."""
-    if isinstance(value, Handle):
-        if value >= len(fds):
-            raise CodecError("an answer names a descriptor that did not come with it")
-        taken.add(value)
-        return fds[value]
-    if isinstance(value, Variant):
-        return Variant(value.signature, _with_fds(value.value, fds, taken))
-    if isinstance(value, dict):
-        return {key: _with_fds(item, fds, taken) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_with_fds(item, fds, taken) for item in value)
-    return value

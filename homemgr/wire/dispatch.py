@@ -131,6 +131,8 @@ def _arguments(method: Method, message: Message) -> list[object]:
         )
         raise Refusal(messages.INVALID_ARGS, text)
     try:
+        if "h" in message.signature:
+            return message.arguments()[0]
         return message.body()
     except CodecError as wrong:
         text = f"The arguments of {method.name} are malformed."

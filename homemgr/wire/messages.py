@@ -11,7 +11,7 @@ import struct
 from functools import lru_cache
 from struct import Struct
 
-from homemgr.wire.codec import Body, decode, decoder
+from homemgr.wire.codec import Body, Handle, Variant, decode, decoder
 from homemgr.wire.signature import CodecError, TooLarge
 
 TYPE_CHECKING = False
@@ -119,6 +119,12 @@ class Message:
         """The decoded arguments; `CodecError` if they do not follow the signature."""
         return decode(self.signature, self._data, self._start, self._order)
 
+    def arguments(self) -> tuple[list[object], list[Fd]]:
+        """The decoded arguments with `Fd` objects in the place of ``h``, and the other `Fd`."""
+        left = dict(enumerate(self.fds))
+        values = [_with_fds(value, left) for value in self.body()]
+        return values, list(left.values())
+
     def error(self) -> BusError:
         """An error reply as the exception to raise."""
         text = ""
@@ -130,6 +136,22 @@ class Message:
         """Close whatever descriptors nobody took."""
         for fd in self.fds:
             fd.close()
+
+
+def _with_fds(value: object, fds: dict[int, Fd]) -> object:
+    """``value`` with the descriptors themselves where it holds indexes of them."""
+    if isinstance(value, Handle):
+        if value not in fds:
+            # Named twice it would have two owners.
+            raise CodecError("a message names a descriptor that it lacks, or names it twice")
+        return fds.pop(value)
+    if isinstance(value, Variant):
+        return Variant(value.signature, _with_fds(value.value, fds))
+    if isinstance(value, dict):
+        return {key: _with_fds(item, fds) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_fds(item, fds) for item in value)
+    return value
 
 
 # --- received ---------------------------------------------------------------------------

@@ -41,8 +41,10 @@ class Bus(Protocol):
     ) -> list[object]:
         """Call and wait."""
 
-    def tell_driver(self, member: str, signature: str, body: Sequence[object]) -> None:
-        """Call a method of the bus driver and do not wait."""
+    def tell(
+        self, target: tuple[str, str, str, str], signature: str, body: Sequence[object]
+    ) -> None:
+        """Call and do not wait."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Signals:
         """Ask ``bus`` for what is wanted."""
         self._bus = bus
         self._subscriptions: list[_Subscription] = []
-        self._watched: dict[str, list[Callable[[], None]]] = {}
+        self._watched: dict[str, list[Callable[[], object]]] = {}
 
     async def subscribe(self, sender: str, interface: str, member: str, callback: OnSignal) -> None:
         """Call ``callback(path, arguments)`` for each such signal, for good."""
@@ -77,7 +79,9 @@ class Signals:
         )
         self._subscriptions.append(one)
         if sender != BUS_NAME:
-            one.owner = await self._owner(sender)
+            owner = await self._owner(sender)
+            # News that came in the meantime is newer than this answer.
+            one.owner = one.owner or owner
 
     async def _add_match(self, rule: str) -> None:
         await self._bus.call(BUS_NAME, BUS_PATH, BUS_NAME, "AddMatch", "s", [rule])
@@ -92,11 +96,11 @@ class Signals:
             return ""
         return str(owner)
 
-    def watch(self, name: str, callback: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, name: str, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` once when ``name`` leaves the bus; returns how to stop watching."""
         callbacks = self._watched.setdefault(name, [])
         if not callbacks:
-            self._bus.tell_driver("AddMatch", "s", [_vanished_rule(name)])
+            self._tell_driver("AddMatch", _vanished_rule(name))
         callbacks.append(callback)
 
         def stop() -> None:
@@ -108,11 +112,14 @@ class Signals:
 
         return stop
 
-    def _forget(self, name: str) -> list[Callable[[], None]]:
+    def _tell_driver(self, member: str, rule: str) -> None:
+        self._bus.tell((BUS_NAME, BUS_PATH, BUS_NAME, member), "s", [rule])
+
+    def _forget(self, name: str) -> list[Callable[[], object]]:
         callbacks = self._watched.pop(name, None)
         if callbacks is None:
             return []
-        self._bus.tell_driver("RemoveMatch", "s", [_vanished_rule(name)])
+        self._tell_driver("RemoveMatch", _vanished_rule(name))
         return callbacks
 
     def deliver(self, message: Message) -> None:
