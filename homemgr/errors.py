@@ -29,6 +29,8 @@ class HomeError(Exception):
     hint: ClassVar[str] = ""
     #: True if the same call may succeed later without anybody changing anything.
     retryable: ClassVar[bool] = False
+    #: Monotonic time (s) before which the caller is not told: slows down guessing.
+    answer_at: float = 0.0
 
     def __init__(self, message: str = "") -> None:
         """Take the sentence shown to the caller; the class's first docstring line if empty."""

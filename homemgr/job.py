@@ -1,0 +1,151 @@
+"""What the daemon and a worker say to each other, and how it is framed.
+
+A job is one worker process and one stream socket. The daemon sends a request
+(JSON, descriptors beside it), the worker may ask for processor time, and ends
+with one result or one failure. Secrets travel here and nowhere else. This
+module knows neither side's inner life.
+
+Frame: 4 bytes length, big endian, then that many bytes of JSON. Descriptors
+ride on the first byte of the request's frame.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.files import Fd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: A record is at most 1 MiB, a request holds two of them and the keys.
+MAX_FRAME_BYTES = 8 << 20
+#: One descriptor for each blob; the kernel takes at most 253 in one message.
+MAX_FDS = 128
+
+HEADER = struct.Struct(">I")
+
+Message = dict[str, object]
+
+
+class ProtocolError(Exception):
+    """The other side sent what it never should; a bug, not an answer."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job: the verb, its JSON arguments, and descriptors the arguments refer to by index."""
+
+    verb: str
+    arguments: Mapping[str, object]
+    fds: tuple[int, ...] = ()
+
+    def message(self) -> Message:
+        """The JSON that is framed."""
+        return {"verb": self.verb, "arguments": dict(self.arguments)}
+
+
+def pack(message: Message) -> bytes:
+    """Frame one message."""
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise errors.InvalidArgs(
+            f"The request is too large: {len(body)} bytes, at most {MAX_FRAME_BYTES} are taken."
+        )
+    return HEADER.pack(len(body)) + body
+
+
+def body_length(header: bytes) -> int:
+    """Length of the body that follows ``header``; raises ProtocolError beyond the limit."""
+    (length,) = HEADER.unpack(header)
+    if length > MAX_FRAME_BYTES:
+        raise ProtocolError(f"frame of {length} bytes")
+    return int(length)
+
+
+def unpack(body: bytes) -> Message:
+    """The message in a frame's body."""
+    message = json.loads(body)
+    if not isinstance(message, dict):
+        raise ProtocolError("frame is no JSON object")
+    return message
+
+
+def failure(error: errors.HomeError) -> Message:
+    """The message that carries a failure from the worker to the daemon."""
+    told: Message = {"class": type(error).__name__, "message": error.message}
+    if isinstance(error, errors.SystemFailure):
+        told["errno"] = error.number
+    return {"error": told}
+
+
+def revive(told: object) -> errors.HomeError:
+    """The failure in ``told``, as the worker raised it."""
+    if not isinstance(told, dict):
+        raise ProtocolError("failure is no JSON object")
+    cls = errors.BY_CLASS.get(str(told.get("class")), errors.HomeError)
+    text = str(told.get("message", ""))
+    if cls is errors.SystemFailure:
+        failed = errors.SystemFailure(OSError(int(told.get("errno", 0)), ""), "")
+        failed.args = (text,)
+        return failed
+    return cls(text)
+
+
+class Channel:
+    """The worker's end of a job's socket. Blocking; owned by the worker until it exits."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over ``sock``."""
+        self._sock = sock
+
+    def receive(self) -> tuple[Request, list[Fd]]:
+        """The request and the descriptors that came with it.
+
+        Raises EOFError if the daemon is gone.
+        """
+        header, raw_fds, _, _ = socket.recv_fds(self._sock, HEADER.size, MAX_FDS)
+        fds = [Fd(fd) for fd in raw_fds]
+        header += self._exactly(HEADER.size - len(header)) if len(header) < HEADER.size else b""
+        message = unpack(self._exactly(body_length(header)))
+        arguments = message.get("arguments")
+        if not isinstance(arguments, dict):
+            raise ProtocolError("request without arguments")
+        return Request(str(message.get("verb")), arguments), fds
+
+    def send(self, message: Message) -> None:
+        """Send one message to the daemon."""
+        self._sock.sendall(pack(message))
+
+    @contextmanager
+    def processor(self) -> Iterator[None]:
+        """Hold one of the machine's processors for expensive arithmetic.
+
+        The daemon hands out as many as the machine has, so that a storm of
+        logins neither thrashes nor allocates a hashing arena for each caller.
+        """
+        self.send({"need": "processor"})
+        if "granted" not in unpack(self._frame()):
+            raise ProtocolError("the processor was not granted")
+        try:
+            yield
+        finally:
+            self.send({"free": "processor"})
+
+    def _frame(self) -> bytes:
+        return self._exactly(body_length(self._exactly(HEADER.size)))
+
+    def _exactly(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            chunk = self._sock.recv(count - len(data))
+            if not chunk:
+                raise EOFError("the daemon is gone")
+            data += chunk
+        return bytes(data)

@@ -1,0 +1,48 @@
+"""Verb create: make the files of a new home area, all of them nobody's from the first byte."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.record import password
+from homemgr.storage import mountpoint, paths
+from homemgr.storage.kinds import storage_named
+
+if TYPE_CHECKING:
+    from homemgr.work.task import Task
+
+
+def run(task: Task) -> dict[str, object]:
+    """Build the home beside its final place and rename it there as the last step."""
+    effective = task.effective
+    # Each hash gets its plaintext checked: a typo at creation would lock the user out.
+    password.require_all(effective, task.secret, task.verify)
+    mountpoint.require_unused(effective.home_directory)
+    image_path = task.image_path
+    base_directory, file_name = os.path.split(image_path)
+    if base_directory == task.text("base_directory"):
+        paths.ensure_base(base_directory)
+    with paths.open_safe_parent(image_path, for_new=True) as base:
+        try:
+            storage_named(task.text("storage")).create(
+                base,
+                file_name,
+                access_mode=effective.access_mode,
+                skeleton=effective.skeleton_directory,
+                identity=task.record.embedded().pretty(),
+                blobs=dict(zip(task.texts("blobs"), (fd.fileno() for fd in task.fds), strict=True)),
+            )
+        except FileExistsError as error:
+            raise errors.PathExists(
+                f"{image_path} exists already; nothing was changed. "
+                "Remove it or choose another image path."
+            ) from error
+    return {
+        "binding": {
+            "imagePath": image_path,
+            "storage": task.text("storage"),
+            "homeDirectory": effective.home_directory,
+        }
+    }

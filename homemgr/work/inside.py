@@ -1,0 +1,92 @@
+"""The record inside the home and the one on the host: read, verify, settle, authenticate.
+
+Nothing is mounted before all of this succeeded. The credentials are checked
+against the record that wins, so that a password change killed between the two
+copies never locks anybody out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.record import signature
+from homemgr.record.reconcile import Mode, Reconciled, Winner, reconcile
+from homemgr.record.validate import parse_embedded
+from homemgr.storage import embedded
+
+if TYPE_CHECKING:
+    from homemgr.record.model import UserRecord
+    from homemgr.storage.top import Top
+    from homemgr.work.task import Task
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A home area that may be used: its top directory and the record that counts."""
+
+    top: Top
+    settled: Reconciled
+
+    @property
+    def record(self) -> UserRecord:
+        """The record that counts from now on."""
+        return self.settled.record
+
+    def write_through(self) -> None:
+        """Write the record into the home if the copy there is not the one that counts."""
+        if self.settled.rewrite_embedded:
+            embedded.write_identity(self.top, self.settled.record.embedded().pretty())
+
+
+def open_top(task: Task) -> Top:
+    """The home's top directory on disk; raises HomeAbsent if it is not there."""
+    return task.storage.open_home(task.image_path)
+
+
+def open_home(task: Task, mode: Mode = Mode.ANY, host: UserRecord | None = None) -> Opened:
+    """Open the home, settle which record counts and check the credentials against it.
+
+    ``host`` replaces the host copy, for changes. Raises BadSignature,
+    RecordMismatch, HostileHome, HomeAbsent and the credential failures.
+    """
+    top = open_top(task)
+    try:
+        settled = _settle(task, top, mode, host or task.record)
+        task.check_credentials(settled.record)
+        return Opened(top, settled)
+    except BaseException:
+        top.close()
+        raise
+
+
+def _settle(task: Task, top: Top, mode: Mode, host: UserRecord) -> Reconciled:
+    found = read_record(task, top)
+    if not task.is_fixated:
+        if found is None:
+            raise errors.HomeAbsent(
+                f"{task.image_path} holds no user record; it is no home area of this kind."
+            )
+        # The host knows nothing but the name: the home's own record is all there is.
+        if not found.is_same_user(host):
+            raise errors.RecordMismatch(
+                f"{task.image_path} holds the record of {found.user_and_realm}, "
+                f"expected {host.user_and_realm}."
+            )
+        merged = found.with_local_sections_of(host)
+        return Reconciled(merged, Winner.EMBEDDED, rewrite_host=True, rewrite_embedded=False)
+    if found is None:
+        # Lost or deleted by the user: the host copy is signed and complete, write it back.
+        return Reconciled(host, Winner.HOST, rewrite_host=False, rewrite_embedded=True)
+    return reconcile(host, found, mode)
+
+
+def read_record(task: Task, top: Top) -> UserRecord | None:
+    """The record inside the home, with a signature we accept; None if there is none."""
+    text = embedded.read_identity(top)
+    if text is None:
+        return None
+    record = parse_embedded(text)
+    signature.require_accepted(record, task.keyring)
+    return record

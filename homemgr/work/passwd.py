@@ -1,0 +1,41 @@
+"""Verb passwd: new hashes into the record, signed, written into the home.
+
+The daemon writes the host copy after this. Killed in between, the home's copy
+is the newer one and counts: the new password works.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.record import changes, password, signature
+from homemgr.record.reconcile import Mode
+from homemgr.record.secret import Secret
+from homemgr.storage import embedded
+from homemgr.work import inside
+
+if TYPE_CHECKING:
+    from homemgr.work.task import Task
+
+
+def run(task: Task) -> dict[str, object]:
+    """Check the old credentials and replace the hashes; gives the new record."""
+    opened = inside.open_home(task, Mode.REQUIRE_NEWER_OR_EQUAL)
+    with opened.top:
+        new_secret = Secret.from_json(task.object("new_secret"))
+        record = opened.record
+        if new_secret.passwords:
+            hashes = [task.hash_password(word) for word in new_secret.passwords]
+            now_usec = task.argument("now_usec")
+            assert isinstance(now_usec, int)
+            record = changes.with_new_password(record, hashes, now_usec)
+            # Recovery keys and tokens keep their hashes: their plaintexts must be at hand.
+            merged = new_secret.merged(task.secret)
+            password.require_all(record.on(task.machine), merged, task.verify)
+        else:
+            raise errors.InvalidArgs("new_secret: expected a new password, found none.")
+        key = signature.PrivateKey.from_pem(task.text("private_key").encode())
+        signed = signature.sign(record, key)
+        embedded.write_identity(opened.top, signed.embedded().pretty())
+    return {"record": signed.embedded().data}

@@ -1,0 +1,125 @@
+"""A job's arguments as the objects the verbs work with. Valid for one process, one job."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from homemgr import crypt, errors, job
+from homemgr.record import password
+from homemgr.record.machine import Machine
+from homemgr.record.model import UserRecord
+from homemgr.record.names import image_file_name
+from homemgr.record.secret import Secret
+from homemgr.record.signature import Keyring
+from homemgr.storage.kinds import Storage, storage_named
+
+if TYPE_CHECKING:
+    from homemgr.files import Fd
+    from homemgr.record.effective import EffectiveRecord
+    from homemgr.record.jsontext import JsonObject
+
+
+class Task:
+    """One request. What a verb does not need is never looked at."""
+
+    def __init__(self, request: job.Request, fds: list[Fd], channel: job.Channel) -> None:
+        """Borrow the descriptors; the worker closes them."""
+        self.verb = request.verb
+        self.fds = fds
+        self.channel = channel
+        self._arguments = request.arguments
+
+    def argument(self, name: str) -> object:
+        """A plain argument; None if the daemon did not send it."""
+        return self._arguments.get(name)
+
+    def text(self, name: str) -> str:
+        """A text argument that must be there."""
+        value = self._arguments.get(name)
+        if not isinstance(value, str):
+            raise job.ProtocolError(f"{self.verb}: argument {name} is no text")
+        return value
+
+    def object(self, name: str) -> JsonObject:
+        """A JSON object that must be there."""
+        value = self._arguments.get(name)
+        if not isinstance(value, dict):
+            raise job.ProtocolError(f"{self.verb}: argument {name} is no object")
+        return cast("JsonObject", value)  # it came as JSON
+
+    def texts(self, name: str) -> list[str]:
+        """A list of texts that must be there."""
+        value = self._arguments.get(name)
+        if not isinstance(value, list):
+            raise job.ProtocolError(f"{self.verb}: argument {name} is no list")
+        return [str(item) for item in value]
+
+    @cached_property
+    def record(self) -> UserRecord:
+        """The host copy; of an unfixated home, what little is known."""
+        return UserRecord(self.object("record"))
+
+    @property
+    def is_fixated(self) -> bool:
+        """False if the host copy is only a guess about an image found on disk."""
+        return bool(self.argument("is_fixated"))
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine whose values count."""
+        told = self.object("machine")
+        hostname = told.get("hostname")
+        return Machine(
+            str(told["id"]), hostname if isinstance(hostname, str) else None, str(told["home_root"])
+        )
+
+    @property
+    def effective(self) -> EffectiveRecord:
+        """The host copy's values here."""
+        return self.record.on(self.machine)
+
+    @cached_property
+    def secret(self) -> Secret:
+        """The credentials the client gave."""
+        return Secret.from_json(self.object("secret"))
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The public keys whose signatures count."""
+        pems = self.object("public_keys")
+        return Keyring.from_pem({name: str(pem).encode() for name, pem in pems.items()})
+
+    @property
+    def image_path(self) -> str:
+        """Where the files lie on disk: what the record says, or the place for new homes."""
+        name = image_file_name(self.record.name, self.record.realm)
+        return self.effective.image_path or os.path.join(self.text("base_directory"), name)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """How the files lie on disk; raises NotSupported for a storage this version lacks."""
+        return storage_named(self.effective.storage or "directory")
+
+    @property
+    def local_uid(self) -> int:
+        """The uid the user has on this machine."""
+        uid = self.effective.uid
+        if uid is None:
+            raise errors.HomeError(f"The record of {self.record.name} has no uid on this machine.")
+        return uid
+
+    def verify(self, word: str, hashed: str) -> bool:
+        """Whether ``word`` is the password behind ``hashed``; takes a processor meanwhile."""
+        with self.channel.processor():
+            return crypt.verify(word, hashed)
+
+    def hash_password(self, word: str) -> str:
+        """A fresh hash; takes a processor meanwhile."""
+        with self.channel.processor():
+            return crypt.hash_password(word, os.environ.get("SYSTEMD_CRYPT_PREFIX"))
+
+    def check_credentials(self, record: UserRecord) -> None:
+        """Raise the credential failure unless the secret unlocks ``record``."""
+        password.check(record.on(self.machine), self.secret, self.verify)

@@ -1,0 +1,70 @@
+"""The life of one worker process: read the request, run its verb, tell the result, exit.
+
+The third and last place where failures are translated: what is not a HomeError
+becomes one that tells strangers nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from homemgr import errors, job
+from homemgr.kernel import process
+from homemgr.work import activate, authenticate, create, deactivate, passwd, remove, sweep, update
+from homemgr.work.task import Task
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+#: One entry for each verb; the daemon names them in its requests.
+VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
+    "activate": activate.run,
+    "authenticate": authenticate.run,
+    "create": create.run,
+    "deactivate": deactivate.run,
+    "fixate": authenticate.run,
+    "passwd": passwd.run,
+    "remove": remove.run,
+    "sweep": sweep.run,
+    "update": update.run,
+}
+
+
+def run(sock: socket.socket) -> None:
+    """Carry out the one job that comes over ``sock``."""
+    # Passwords pass through this memory: no core dumps, no ptrace by the user.
+    process.set_dumpable(dumpable=False)
+    channel = job.Channel(sock)
+    try:
+        request, fds = channel.receive()
+    except EOFError:
+        return
+    try:
+        answer = _answer(Task(request, fds, channel))
+    finally:
+        for fd in fds:
+            fd.close()
+    try:
+        channel.send(answer)
+    except BrokenPipeError:
+        log.warning("The daemon is gone before the result of %s.", request.verb)
+
+
+def _answer(task: Task) -> job.Message:
+    """The result or the failure, as a message."""
+    try:
+        return {"result": VERBS[task.verb](task)}
+    except errors.HomeError as error:
+        return job.failure(error)
+    except OSError as error:
+        return job.failure(errors.from_os_error(error, f"{task.verb} failed"))
+    except EOFError:
+        # The daemon died while we waited for it; nobody reads this.
+        return job.failure(errors.HomeError("The daemon is gone."))
+    except Exception:  # a bug: the log gets everything, the client a sentence
+        log.exception("Bug in the worker for %s.", task.verb)
+        return job.failure(errors.HomeError(f"Internal error in {task.verb}; the log has more."))

@@ -1,0 +1,128 @@
+"""Runs real workers on real homes, with the daemon's part of the talk played by the test.
+
+`Worker.run` gives the result; `Worker.run_killed` kills the process with SIGKILL
+at the n-th system call that changes something, by strace's fault injection.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from homemgr import crypt, job
+from homemgr.record import signature
+from homemgr.record.model import UserRecord
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse battery"
+
+#: System calls after which a home may be in another state than before.
+CHANGING = (
+    "mkdir,mkdirat,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,symlinkat,"
+    "fsync,fdatasync,fchmod,fchmodat,chmod,utimensat,ftruncate,fsetxattr,setxattr,fallocate,"
+    "open_tree,mount_setattr,move_mount,umount2,copy_file_range,sendfile"
+)
+
+
+class KilledError(Exception):
+    """The worker died before it answered."""
+
+
+@dataclass
+class Worker:
+    """Everything a daemon would tell about one home of alice below ``area``."""
+
+    area: Path
+    password: str = PASSWORD
+    uid: int = 60456
+    image_path: str | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        private, public = signature.generate_key_pair()
+        self.keyring = signature.Keyring.from_pem({"local.public": public}, private)
+        self.record = self.signed(self.password, 1_000_000)
+
+    def signed(self, password: str, stamp: int) -> UserRecord:
+        """A record of alice with one password, signed by this machine."""
+        assert self.keyring.private is not None
+        record = UserRecord(
+            {
+                "userName": "alice",
+                "disposition": "regular",
+                "uid": self.uid,
+                "lastChangeUSec": stamp,
+                "org.homemgr.idmapPolicy": "strict",
+                "privileged": {"hashedPassword": [crypt.hash_password(password, "$6$")]},
+                **self.extra,  # type: ignore[dict-item]
+            }
+        )
+        return signature.sign(record, self.keyring.private)
+
+    def request(self, verb: str, **more: object) -> bytes:
+        """The frame a daemon would send."""
+        arguments: dict[str, object] = {
+            "record": self.record.data,
+            "is_fixated": True,
+            "secret": {"password": [self.password]},
+            "machine": {"id": "0" * 31 + "1", "hostname": "box", "home_root": str(self.area)},
+            "public_keys": {n: k.pem for n, k in self.keyring.public.items()},
+            "base_directory": str(self.area / ".homemgr"),
+        }
+        if verb == "create":
+            arguments |= {"storage": "directory", "blobs": []}
+        return job.pack(job.Request(verb, {**arguments, **more}).message())
+
+    def run(self, verb: str, **more: object) -> dict[str, object]:
+        """Run a job to its end; raises what the worker raised."""
+        return self._talk([], self.request(verb, **more))
+
+    def run_killed(self, verb: str, at: int, **more: object) -> dict[str, object]:
+        """Run a job and kill it on entry to its ``at``-th changing call; KilledError if it was."""
+        strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CHANGING}"]
+        inject = ["-e", f"inject={CHANGING}:error=EINTR:signal=SIGKILL:when={at}"]
+        return self._talk([*strace, *inject, "--"], self.request(verb, **more))
+
+    def _talk(self, prefix: list[str], request: bytes) -> dict[str, object]:
+        ours, theirs = socket.socketpair()
+        fd = theirs.fileno()
+        argv = [*prefix, sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
+        with ours, theirs, subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd]) as worker:
+            theirs.close()
+            try:
+                ours.sendall(request)
+                return _answer(job.Channel(ours), ours)
+            except (EOFError, ConnectionError) as error:
+                raise KilledError from error
+            finally:
+                ours.close()
+                worker.wait()
+
+
+def _answer(channel: job.Channel, sock: socket.socket) -> dict[str, object]:
+    while True:
+        message = job.unpack(_frame(sock))
+        if message.get("need"):
+            channel.send({"granted": "processor"})
+        elif "error" in message:
+            raise job.revive(message["error"])
+        elif "result" in message:
+            result = message["result"]
+            assert isinstance(result, dict)
+            return result
+
+
+def _frame(sock: socket.socket) -> bytes:
+    def exactly(count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            chunk = sock.recv(count - len(data))
+            if not chunk:
+                raise EOFError
+            data += chunk
+        return data
+
+    return exactly(job.body_length(exactly(job.HEADER.size)))
