@@ -1,0 +1,56 @@
+"""Who may do what: root always, owners where the interface says so, polkit for the rest.
+
+The action ids are systemd-homed's, so that existing polkit rules keep their
+meaning. Without polkit only root passes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.record import selfservice
+
+if TYPE_CHECKING:
+    from homemgr.daemon.home import Home
+    from homemgr.record.model import UserRecord
+    from homemgr.wire.dispatch import Call
+    from homemgr.wire.polkit import Polkit
+
+PREFIX = "org.freedesktop.home1."
+
+
+class Authority:
+    """Answers for one bus connection."""
+
+    def __init__(self, polkit: Polkit) -> None:
+        """Ask ``polkit`` where neither root nor owner settles it."""
+        self._polkit = polkit
+
+    async def require_root(self, call: Call) -> None:
+        """Raise AccessDenied unless root calls."""
+        peer = await call.caller()
+        if peer.uid != 0:
+            raise errors.AccessDenied(f"{call.member} is for root; the caller has uid {peer.uid}.")
+
+    async def require(
+        self, call: Call, action: str, home: Home | None = None, *, owner_may: bool = False
+    ) -> None:
+        """Raise AccessDenied or InteractiveAuthorizationRequired unless the caller may do this."""
+        peer = await call.caller()
+        if peer.uid == 0 or (owner_may and home is not None and peer.uid == home.uid):
+            return
+        details = {"uid": str(home.uid), "username": home.name} if home else {}
+        await self._polkit.check(call, PREFIX + action, details)
+
+    async def require_update(self, call: Call, home: Home, new: UserRecord) -> None:
+        """As ``require`` for an update: owners have an action of their own for what is theirs."""
+        peer = await call.caller()
+        machine = home.services.machine
+        is_own = peer.uid == home.uid and selfservice.may_update(home.record, new, machine)
+        action = "update-home-by-owner" if is_own else "update-home"
+        await self.require(call, action, home)
+
+    async def sees_privileged(self, call: Call, home: Home) -> bool:
+        """True for root and the owner: they get the privileged section of the record."""
+        return (await call.caller()).uid in (0, home.uid)

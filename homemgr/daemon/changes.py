@@ -1,0 +1,183 @@
+"""Operations that change a home area or its record: create, update, change the password, remove.
+
+Decides what may be changed and in which order copies are written, so that a
+kill between any two steps leaves a home that is usable or cleanly absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon import blobs as manifests
+from homemgr.daemon.home import Home, now_usec
+from homemgr.daemon.login import attempt
+from homemgr.daemon.states import Job, Operation
+from homemgr.files import Fd
+from homemgr.record import changes as edits
+from homemgr.record import password, signature
+from homemgr.record.fields import IDMAP_POLICY
+from homemgr.record.model import UserRecord
+from homemgr.record.quality import check_quality
+from homemgr.record.secret import Secret
+from homemgr.record.signature import Verdict
+from homemgr.record.validate import Purpose, validate
+
+if TYPE_CHECKING:
+    from homemgr.daemon.home import Services
+
+log = logging.getLogger(__name__)
+
+#: Files that go with a record, by name; None: leave what there is.
+Blobs = Mapping[str, Fd] | None
+
+
+async def admit_new(services: Services, record: UserRecord, blobs: Blobs) -> UserRecord:
+    """A record a client wants a home for, checked and signed; without binding and secret.
+
+    Raises InvalidRecord, BadSignature, NoPrivateKey.
+    """
+    validate(record, Purpose.CREATE, services.machine)
+    record = record.without("secret")
+    if blobs is not None:
+        record = await asyncio.to_thread(manifests.with_manifest, record, blobs)
+    if signature.verdict(record, services.keyring) is Verdict.UNSIGNED and not record.data.get(
+        IDMAP_POLICY
+    ):
+        # Written into the signed part: it travels with the home.
+        record = record.replaced({IDMAP_POLICY: "strict"})
+    return signature.accepted_or_signed(record, services.keyring)
+
+
+async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bool = False) -> None:
+    """Make the files of a home whose record has just been admitted, then store its record.
+
+    The files appear under their final name in one step, the record after that:
+    killed in between, the home is found on disk and usable with its password.
+    """
+    services = home.services
+    effective = home.effective
+    storage = effective.storage or services.config.default_storage
+    if effective.enforce_password_policy:
+        for word in secret.passwords:
+            check_quality(word, (), home.name)
+    operation = Operation.REALIZE if realize else Operation.CREATE
+    async with home.exclusively(operation):
+        result = await home.work(
+            Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
+        )
+        binding = result.get("binding")
+        assert isinstance(binding, dict)
+        home.is_present = True
+        try:
+            await _store_blobs(home, blobs or {})
+            await home.store_record(home.record.with_binding(services.machine.id, binding))
+        except errors.HomeError:
+            # Files without a record would be a home nobody asked to keep.
+            await _delete_files(home)
+            raise
+        services.changed(home)
+    log.info("Home area %s is created with storage %s.", home.name, storage)
+
+
+async def update(
+    home: Home, record: UserRecord, secret: Secret, blobs: Blobs = None, *, offline: bool = False
+) -> None:
+    """Replace the record, in the home first and then on the host; offline on the host alone.
+
+    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature.
+    """
+    operation = Operation.UPDATE_OFFLINE if offline else Operation.UPDATE
+    async with home.exclusively(operation):
+        new = await _admit_change(home, record, blobs)
+        if not offline:
+            async with attempt(home, secret):
+                names = None if blobs is None else sorted(blobs)
+                result = await home.work(
+                    Job.UPDATE, secret, fds=_numbers(blobs), new_record=new.data, blobs=names
+                )
+            new = _record_in(result)
+        if blobs is not None:
+            await _store_blobs(home, blobs)
+        await home.store_record(new.with_local_sections_of(home.record))
+
+
+async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRecord:
+    """The record that shall replace the home's: checked against it, signed if ours to sign."""
+    validate(record, Purpose.UPDATE, home.services.machine)
+    new = record.without("secret", "binding", "status")
+    if blobs is not None:
+        new = await asyncio.to_thread(manifests.with_manifest, new, blobs)
+    edits.check_update(home.record, new)
+    if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:
+        signature.require_ours(home.record, home.services.keyring)
+    return signature.accepted_or_signed(new, home.services.keyring)
+
+
+async def change_password(home: Home, new_secret: Secret, old_secret: Secret) -> None:
+    """Replace the passwords. The home's own copy is written first and then wins: one works."""
+    keyring = home.services.keyring
+    signature.require_ours(home.record, keyring)
+    if keyring.private is None:
+        raise errors.NoPrivateKey
+    effective = home.effective
+    password.may_change(effective, now_usec())
+    if effective.enforce_password_policy:
+        for word in new_secret.passwords:
+            check_quality(word, old_secret.passwords, home.name)
+    async with home.exclusively(Operation.PASSWD):
+        async with attempt(home, old_secret):
+            result = await home.work(
+                Job.PASSWD,
+                old_secret,
+                new_secret=new_secret.to_json(),
+                private_key=keyring.private.to_pem().decode(),
+                now_usec=now_usec(),
+            )
+        await home.store_record(_record_in(result).with_local_sections_of(home.record))
+    log.info("The password of home area %s is changed.", home.name)
+
+
+async def remove(home: Home) -> None:
+    """Delete the home area: out of sight in one step, then the record, then the files."""
+    async with home.exclusively(Operation.REMOVE):
+        # Both steps are one operation to clients, whichever of them a kill interrupts.
+        await _set_aside(home)
+        await asyncio.to_thread(home.services.store.delete, home.name)
+        home.forget()
+        await home.work(Job.REMOVE, Secret(), step="delete")
+    log.info("Home area %s is removed.", home.name)
+
+
+async def _set_aside(home: Home) -> None:
+    """Rename the image away, if there is one: from then on the home does not exist."""
+    with suppress(errors.HomeAbsent):
+        await home.work(Job.REMOVE, Secret(), step="set-aside")
+
+
+async def _delete_files(home: Home) -> None:
+    """Take back a creation; what cannot be deleted now is swept at the next start."""
+    await _set_aside(home)
+    await home.work(Job.REMOVE, Secret(), step="delete")
+
+
+def _record_in(result: Mapping[str, object]) -> UserRecord:
+    """The record a job wrote into the home."""
+    found = result.get("record")
+    assert isinstance(found, dict)
+    return UserRecord(found)
+
+
+def _numbers(blobs: Blobs) -> tuple[int, ...]:
+    """Descriptors to send to a worker, in the order of the names."""
+    return tuple((blobs or {})[name].fileno() for name in sorted(blobs or {}))
+
+
+async def _store_blobs(home: Home, blobs: Mapping[str, Fd]) -> None:
+    """Make ``blobs`` the public files of the user on this machine."""
+    numbers = {name: blob.fileno() for name, blob in blobs.items()}
+    await asyncio.to_thread(home.services.store.write_blobs, home.name, numbers)

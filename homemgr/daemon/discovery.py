@@ -1,0 +1,86 @@
+"""Home areas that lie on disk without a record on this machine.
+
+Knows where images may lie and how they are named; looks at nothing inside
+them. Names and the synthetic record follow systemd-homed 262.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homemgr.record import names
+from homemgr.record.model import UserRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homemgr.record.jsontext import JsonObject
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image found: its path, whom it is named after, and who owns it on disk."""
+
+    path: str
+    user: str
+    realm: str | None
+    owner: int
+
+
+def scan(directories: Sequence[str]) -> list[Image]:
+    """All images in ``directories``; blocks. What cannot be read is logged and left out."""
+    found: list[Image] = []
+    for directory in directories:
+        try:
+            entries = sorted(os.listdir(directory))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("Cannot look for home areas in %s: %s", directory, error.strerror)
+            continue
+        images = (_assess(directory, entry) for entry in entries)
+        found.extend(image for image in images if image is not None)
+    return found
+
+
+def _assess(directory: str, entry: str) -> Image | None:
+    """The image of this name, or None if it is not one."""
+    named = names.parse_image_file_name(entry)
+    if named is None:
+        return None
+    path = os.path.join(directory, entry)
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    if not stat.S_ISDIR(status.st_mode):
+        return None
+    return Image(path, *named, status.st_uid)
+
+
+def lies_in(path: str, directories: Sequence[str]) -> bool:
+    """True if an image at ``path`` would be found by scanning ``directories``."""
+    return os.path.dirname(path) in directories
+
+
+def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) -> UserRecord:
+    """What is known of a home before its own record has been read."""
+    data: JsonObject = {"userName": image.user, "disposition": "regular"}
+    if image.realm:
+        data["realm"] = image.realm
+    return UserRecord(data).with_binding(
+        machine_id,
+        {
+            "imagePath": image.path,
+            "homeDirectory": os.path.join(home_root, image.user),
+            "storage": "directory",
+            "uid": uid,
+            "gid": uid,
+        },
+    )

@@ -1,0 +1,301 @@
+"""One home area as the daemon sees it: its record, its state, one job at a time.
+
+Knows how operations exclude each other and how a record is kept; what the
+operations do is in ``login`` and ``changes``. Mounts nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon.references import References
+from homemgr.daemon.states import Job, Operation, Resting, Way, admit, wire_name
+from homemgr.record.signature import Keyring, Verdict, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from homemgr.daemon.config import Config
+    from homemgr.daemon.jobs import JobRunner
+    from homemgr.daemon.store import Store
+    from homemgr.record.effective import EffectiveRecord
+    from homemgr.record.jsontext import JsonObject
+    from homemgr.record.machine import Machine
+    from homemgr.record.model import UserRecord
+    from homemgr.record.secret import Secret
+
+log = logging.getLogger(__name__)
+
+#: Operations that wait for one home (systemd-homed's limit).
+MAX_QUEUE = 100
+#: Counters and rate limits are saved this long after they changed, off the login path.
+SAVE_DELAY_S = 0.5
+
+
+def now_usec() -> int:
+    """Microseconds since 1970, as in user records."""
+    return time.time_ns() // 1000
+
+
+@dataclass
+class Services:
+    """What every home of one daemon shares."""
+
+    config: Config
+    store: Store
+    runner: JobRunner
+    keyring: Keyring
+    machine: Machine
+    #: Whether something is mounted on this home directory; must not block.
+    is_mounted: Callable[[str], bool]
+    #: Called after a change that look-ups could have cached.
+    changed: Callable[[Home], None] = field(default=lambda home: None)
+    #: Called when a home ceased to exist.
+    vanished: Callable[[Home], None] = field(default=lambda home: None)
+
+
+class Home:
+    """A home area known to this daemon; lives as long as it is listed.
+
+    ``record`` is the host copy with binding and status. An unfixated home has a
+    synthetic record, which is never stored.
+    """
+
+    def __init__(self, services: Services, record: UserRecord, *, is_fixated: bool) -> None:
+        """Know the home area of ``record``; nothing is touched on disk."""
+        self.services = services
+        self.name = record.name
+        self.is_fixated = is_fixated
+        #: False once removed: queued operations then answer NoSuchHome.
+        self.is_known = True
+        self.is_present = True
+        self.is_mounted = False
+        #: Deactivates the home after its last reference disappeared; None while in use.
+        self.ending: asyncio.Task[None] | None = None
+        #: True after an attempt to deactivate failed and until the home is used again.
+        self.is_lingering = False
+        self.references = References(
+            services.config.reference_directory, record.name, self._references_gone
+        )
+        #: What to do when the last reference disappeared; set by the registry.
+        self.on_abandoned: Callable[[Home], None] = lambda home: None
+        self._record = record
+        self._verdict: Verdict | None = None
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._job: Job | None = None
+        self._for_acquire = False
+        self._saving: asyncio.Task[None] | None = None
+        #: Writes of one host copy never overlap, or an older one could come out on top.
+        self._save_lock = asyncio.Lock()
+
+    # -- what it is ---------------------------------------------------------------
+
+    @property
+    def record(self) -> UserRecord:
+        """The host copy of the user record."""
+        return self._record
+
+    @property
+    def effective(self) -> EffectiveRecord:
+        """The record's values on this machine."""
+        return self._record.on(self.services.machine)
+
+    @property
+    def uid(self) -> int:
+        """The local uid; every home has one from its registration on."""
+        uid = self.effective.uid
+        assert uid is not None
+        return uid
+
+    @property
+    def image_path(self) -> str:
+        """Where the files lie on disk; empty if the record does not say yet."""
+        return self.effective.image_path or ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Who signed the record."""
+        if self._verdict is None:
+            self._verdict = verdict(self._record, self.services.keyring)
+        return self._verdict
+
+    @property
+    def resting(self) -> Resting:
+        """The state, leaving aside a running job."""
+        if self.is_mounted:
+            return Resting.LINGERING if self.is_lingering else Resting.ACTIVE
+        if not self.is_fixated:
+            return Resting.UNFIXATED
+        return Resting.INACTIVE if self.is_present else Resting.ABSENT
+
+    @property
+    def state(self) -> str:
+        """The state's name on the wire."""
+        return wire_name(self.resting, self._job, for_acquire=self._for_acquire)
+
+    @property
+    def is_active(self) -> bool:
+        """True if the user's files are there to be used."""
+        return self.is_mounted and self._job is not Job.ACTIVATE
+
+    @property
+    def job(self) -> Job | None:
+        """The operation that runs now."""
+        return self._job
+
+    def observe(self) -> None:
+        """Look again whether the home directory is mounted, for instance after a restart."""
+        if self._job is None:
+            mounted = self.services.is_mounted(self.effective.home_directory)
+            if mounted != self.is_mounted:
+                self.is_mounted = mounted
+                self.services.changed(self)
+
+    # -- one operation at a time ------------------------------------------------------
+
+    @asynccontextmanager
+    async def exclusively(
+        self, operation: Operation, *, queued: bool = False
+    ) -> AsyncIterator[Way]:
+        """Hold this home for one operation and say how the state admits it.
+
+        Raises HomeBusy while another runs, unless ``queued``: then waits its turn.
+        """
+        if not queued and self._lock.locked():
+            raise errors.HomeBusy(
+                f"Cannot {operation.value} home area {self.name}: it is {self.state} just now."
+            )
+        if self._waiting >= MAX_QUEUE:
+            raise errors.TooManyOperations(
+                f"{MAX_QUEUE} operations wait for home area {self.name}."
+            )
+        self._waiting += 1
+        try:
+            await self._lock.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            if not self.is_known:
+                raise errors.NoSuchHome(f"Home area {self.name} has just been removed.")
+            self.observe()
+            yield admit(operation, self.resting, self.name)
+        finally:
+            self._lock.release()
+
+    async def work(
+        self,
+        job: Job,
+        secret: Secret,
+        *,
+        for_acquire: bool = False,
+        fds: tuple[int, ...] = (),
+        **arguments: object,
+    ) -> dict[str, object]:
+        """Run a worker's job on this home; the caller holds it exclusively."""
+        self._job, self._for_acquire = job, for_acquire
+        self.services.changed(self)
+        try:
+            request = {**self._job_arguments(secret), **arguments}
+            return await self.services.runner.run(job.name.lower(), request, fds)
+        finally:
+            self._job, self._for_acquire = None, False
+            self.services.changed(self)
+
+    def _job_arguments(self, secret: Secret) -> dict[str, object]:
+        """What every job is told."""
+        services = self.services
+        return {
+            "record": self._record.for_host().data,
+            "is_fixated": self.is_fixated,
+            "secret": secret.to_json(),
+            "machine": dataclasses.asdict(services.machine),
+            "public_keys": {n: k.pem for n, k in services.keyring.public.items()},
+            "base_directory": services.config.base_directory,
+        }
+
+    # -- the record ----------------------------------------------------------------------
+
+    def replace_record(self, record: UserRecord) -> None:
+        """Take ``record`` as the host copy from now on, in memory."""
+        self._record = record
+        self._verdict = None
+        self.services.changed(self)
+
+    async def store_record(self, record: UserRecord) -> None:
+        """Take ``record`` as the host copy and have it on disk when this returns."""
+        async with self._save_lock:
+            await asyncio.to_thread(self.services.store.save, self.name, record.for_host())
+            self.replace_record(record)
+
+    def update_status(self, members: JsonObject) -> None:
+        """Change counters kept in the record; they reach the disk a moment later."""
+        verdict = self._verdict
+        self.replace_record(self._record.with_status(self.services.machine.id, members))
+        # Status is not signed, and verifying again would be most of a login's time here.
+        self._verdict = verdict
+        if self.is_fixated and self._saving is None:
+            self._saving = asyncio.create_task(self._save_soon())
+
+    async def flush(self) -> None:
+        """Have pending counters on disk when this returns."""
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+            await self._save()
+
+    async def _save_soon(self) -> None:
+        await asyncio.sleep(SAVE_DELAY_S)
+        self._saving = None
+        await self._save()
+
+    async def _save(self) -> None:
+        if not (self.is_known and self.is_fixated):
+            return
+        try:
+            async with self._save_lock:
+                record = self._record.for_host()
+                await asyncio.to_thread(self.services.store.save, self.name, record)
+        except errors.HomeError as error:
+            # Counters only: what identifies the user is saved by store_record, which raises.
+            log.warning("%s", error)
+
+    # -- end of use --------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """Call off the deactivation to come: the home is in use again, or gone."""
+        if self.ending is not None:
+            self.ending.cancel()
+            self.ending = None
+        if self.is_lingering:
+            self.is_lingering = False
+            self.services.changed(self)
+
+    def forget(self) -> None:
+        """Cease to exist for clients."""
+        self.is_known = False
+        self.keep()
+        self.references.close()
+        self.references.forget()
+        self.services.vanished(self)
+
+    def close(self) -> None:
+        """Stop watching, at the daemon's end; the home stays as it is."""
+        self.keep()
+        self.references.close()
+
+    def _references_gone(self) -> None:
+        self.on_abandoned(self)
+
+
+def image_is_there(path: str) -> bool:
+    """Whether the image exists; blocks, so only for threads."""
+    return os.path.lexists(path)

@@ -1,0 +1,260 @@
+"""Operations that begin and end the use of a home area: authenticate, activate, acquire, release.
+
+Decides what happens in which state and which failures count; the work itself
+is a job. Semantics of org.freedesktop.home1(5), with the exceptions named
+where they are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon.home import Home, now_usec
+from homemgr.daemon.states import Job, Operation, Way
+from homemgr.record import password, ratelimit
+from homemgr.record.model import UserRecord
+from homemgr.record.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from homemgr.files import Fd
+
+log = logging.getLogger(__name__)
+
+#: A wrong password is answered this long after it was asked about, at the earliest.
+#: systemd-homed keeps the home busy meanwhile; here only the answer waits.
+FAILURE_DELAY_S = 3.0
+
+#: Waiting times between attempts to deactivate a home that was held; the last one repeats.
+LINGER_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+_CREDENTIAL_FAILURES = (
+    errors.BadPassword,
+    errors.BadPasswordAndNoToken,
+    errors.BadRecoveryKey,
+)
+
+
+async def activate(home: Home, secret: Secret) -> None:
+    """Mount the home area; it stays until it is deactivated or released."""
+    async with home.exclusively(Operation.ACTIVATE) as way:
+        if way is Way.KEEP:
+            # systemd-homed 262 never answers here (and aborts at the next call).
+            home.keep()
+            return
+        await _activate(home, secret)
+
+
+async def activate_if_referenced(home: Home, secret: Secret) -> None:
+    """Activate for a session that already holds a reference (the fallback shell)."""
+    if not home.references.held:
+        raise errors.HomeNotReferenced(
+            f"Home area {home.name} is not activated: no session holds a reference to it."
+        )
+    await activate(home, secret)
+
+
+async def authenticate(home: Home, secret: Secret) -> None:
+    """Check the credentials and change nothing; an unfixated home stays unfixated."""
+    async with home.exclusively(Operation.AUTHENTICATE):
+        await _authenticate(home, secret)
+
+
+async def fixate(home: Home, secret: Secret) -> None:
+    """Make a home found on disk known to this machine: its own record becomes the host copy."""
+    async with home.exclusively(Operation.FIXATE):
+        async with attempt(home, secret):
+            result = await home.work(Job.FIXATE, secret)
+        await _adopt_result(home, result)
+
+
+async def deactivate(home: Home) -> None:
+    """Unmount the home area, whether or not references exist (as systemd-homed does)."""
+    async with home.exclusively(Operation.DEACTIVATE):
+        await _deactivate(home)
+
+
+async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
+    """Authenticate, activate if needed, and return a reference that keeps the home active.
+
+    Waits for whatever runs on the home, a deactivation included.
+    """
+    # The reference exists before the check: a deactivation that waits sees it and gives way.
+    reference = home.references.add(please_suspend=please_suspend)
+    try:
+        async with home.exclusively(Operation.ACQUIRE, queued=True) as way:
+            if way is Way.AUTHENTICATE:
+                if await _authenticate(home, secret, for_acquire=True):
+                    home.keep()
+                    home.references.grant()
+                    return reference
+                # Unmounted behind our back since we looked: bring it back.
+                home.observe()
+            await _activate(home, secret, for_acquire=True)
+            home.references.grant()
+    except BaseException:
+        reference.close()
+        raise
+    return reference
+
+
+async def reference(home: Home, *, please_suspend: bool) -> Fd:
+    """A reference to an active home without asking for credentials.
+
+    Waits for a running operation instead of failing as systemd-homed does: the
+    session of a login whose authentication process just ended comes here.
+    Never raises a credential failure, on which pam_systemd_home.so would abort.
+    """
+    async with home.exclusively(Operation.REFERENCE, queued=True):
+        home.keep()
+        home.references.grant()
+        return home.references.add(please_suspend=please_suspend)
+
+
+def reference_unrestricted(home: Home, *, please_suspend: bool) -> Fd:
+    """A reference in any state: for sessions that will ask for the password themselves."""
+    home.references.grant()
+    return home.references.add(please_suspend=please_suspend)
+
+
+async def release(home: Home) -> None:
+    """Deactivate now if no reference is left; raises HomeBusy if one is."""
+    async with home.exclusively(Operation.RELEASE, queued=True) as way:
+        if home.references.held:
+            raise errors.HomeBusy(f"Home area {home.name} is still in use by other sessions.")
+        if way is Way.RUN:
+            await _deactivate(home)
+
+
+async def release_by_force(home: Home) -> None:
+    """Deactivate whatever references exist, after what runs on the home has ended."""
+    async with home.exclusively(Operation.RELEASE, queued=True) as way:
+        if way is Way.RUN:
+            await _deactivate(home)
+
+
+def abandoned(home: Home) -> None:
+    """The last reference disappeared: deactivate after a grace, unless somebody comes back.
+
+    sshd authenticates by keyboard-interactive in a process that ends, with its
+    reference, before the session asks for one; the grace bridges that.
+    """
+    if home.resting.is_active and home.ending is None:
+        home.ending = asyncio.create_task(_end(home, home.services.config.grace_s))
+
+
+async def _end(home: Home, delay_s: float) -> None:
+    """Deactivate ``home``, again and again until it works or somebody uses it."""
+    for attempt in itertools.count():
+        await asyncio.sleep(delay_s)
+        if await _try_to_end(home):
+            home.ending = None
+            home.keep()
+            return
+        delay_s = LINGER_DELAYS_S[min(attempt, len(LINGER_DELAYS_S) - 1)]
+
+
+async def _try_to_end(home: Home) -> bool:
+    """One attempt to deactivate; True when there is nothing more to do."""
+    try:
+        async with home.exclusively(Operation.RELEASE, queued=True) as way:
+            if way is Way.RUN and not home.references.held:
+                await _run_deactivation(home)
+    except errors.NoSuchHome:
+        return True
+    except errors.HomeError as error:
+        log.warning("Home area %s stays active for now: %s", home.name, error)
+        home.is_lingering = True
+        home.services.changed(home)
+        return False
+    return True
+
+
+async def _deactivate(home: Home) -> None:
+    """Deactivate now; if that fails, keep trying in the background and say why it failed."""
+    try:
+        await _run_deactivation(home)
+    except errors.HomeError:
+        home.is_lingering = True
+        if home.ending is None:
+            home.ending = asyncio.create_task(_end(home, LINGER_DELAYS_S[0]))
+        raise
+    home.keep()
+
+
+async def _run_deactivation(home: Home) -> None:
+    await home.work(Job.DEACTIVATE, Secret())
+    home.is_mounted = False
+    if not home.references.held:
+        home.references.forget()
+    home.services.changed(home)
+    log.info("Home area %s is deactivated.", home.name)
+
+
+async def _activate(home: Home, secret: Secret, *, for_acquire: bool = False) -> None:
+    async with attempt(home, secret):
+        result = await home.work(Job.ACTIVATE, secret, for_acquire=for_acquire)
+    home.is_mounted = True
+    await _adopt_result(home, result)
+    log.info("Home area %s is active.", home.name)
+
+
+async def _authenticate(home: Home, secret: Secret, *, for_acquire: bool = False) -> bool:
+    """Check credentials; True if the home turned out to be mounted."""
+    async with attempt(home, secret):
+        result = await home.work(Job.AUTHENTICATE, secret, for_acquire=for_acquire)
+    if home.is_fixated:
+        await _adopt_result(home, result)
+    return bool(result.get("is_mounted"))
+
+
+async def _adopt_result(home: Home, result: dict[str, object]) -> None:
+    """Keep what a job found out: a newer record from inside the home, binding members."""
+    machine_id = home.services.machine.id
+    record, binding = home.record, result.get("binding")
+    found = result.get("record")
+    if isinstance(found, dict):
+        record = UserRecord(found)
+    if isinstance(binding, dict):
+        record = record.with_binding(machine_id, binding)
+    if record is not home.record and (not home.is_fixated or record.data != home.record.data):
+        status = home.record.status(machine_id)
+        await home.store_record(record.with_status(machine_id, status))
+        home.is_fixated = True
+        home.services.changed(home)
+
+
+@asynccontextmanager
+async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
+    """Count an attempt to authenticate: rate limit before, good and bad counters after."""
+    if not secret.is_empty:
+        if home.is_fixated:
+            home.update_status(ratelimit.count(home.effective, now_usec()))
+    elif home.is_fixated:
+        # PAM's first question is empty; the answer needs no worker and is no guess.
+        password.check(home.effective, secret, _never)
+    started = asyncio.get_running_loop().time()
+    try:
+        yield
+    except errors.HomeAbsent:
+        home.is_present = False
+        raise
+    except _CREDENTIAL_FAILURES as failure:
+        if home.is_fixated and not secret.is_empty:
+            home.update_status(ratelimit.failed(home.effective, now_usec()))
+        if secret.passwords:
+            failure.answer_at = started + FAILURE_DELAY_S
+        raise
+    home.is_present = True
+    if home.is_fixated:
+        home.update_status(ratelimit.succeeded(home.effective, now_usec()))
+
+
+def _never(_password: str, _hashed: str) -> bool:
+    return False

@@ -1,0 +1,185 @@
+"""The daemon's whole: starts from what is on disk, registers and finds home areas.
+
+Strings registry, store, jobs and accounts together; the faces on the bus and
+on the user database socket call it and know nothing of the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon import accounts, changes, discovery, login
+from homemgr.daemon.home import Home, Services, image_is_there
+from homemgr.daemon.registry import Registry
+from homemgr.daemon.states import Resting
+from homemgr.record.model import UserRecord
+from homemgr.record.secret import Secret
+from homemgr.record.signature import Verdict, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homemgr.files import Fd
+    from homemgr.record.jsontext import JsonObject
+
+log = logging.getLogger(__name__)
+
+#: Homes are looked at this many at a time when the daemon starts: stat(2) may block.
+_START_BATCH = 64
+
+
+class Manager:
+    """Owner of every home of this daemon, from its start to its end."""
+
+    def __init__(self, services: Services) -> None:
+        """Know no home yet."""
+        self.services = services
+        self.registry = Registry(services.config.uid_range)
+        services.changed = self.registry.note_change
+        services.vanished = self.registry.remove
+
+    # -- start and end ------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load every record, finish what a killed daemon left half done, find unknown homes."""
+        await asyncio.to_thread(self.services.store.prepare)
+        for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
+            self._load(record)
+        await self._sweep()
+        homes = list(self.registry)
+        present = await asyncio.to_thread(lambda: [image_is_there(h.image_path) for h in homes])
+        for home, is_present in zip(homes, present, strict=True):
+            home.is_present = is_present
+            home.observe()
+        await self.discover()
+        for home in self.registry:
+            if home.is_mounted and home.references.recover():
+                login.abandoned(home)
+
+    async def stop(self) -> None:
+        """Write what is pending; homes stay as they are."""
+        await asyncio.gather(*(home.flush() for home in self.registry))
+        for home in self.registry:
+            home.close()
+
+    def _load(self, record: UserRecord) -> None:
+        """List the home of a stored record, if a key we accept signed it."""
+        if verdict(record, self.services.keyring) in (Verdict.UNSIGNED, Verdict.UNKNOWN):
+            log.error(
+                "Ignoring the record of user %s: no key of this machine verifies its signature.",
+                record.name,
+            )
+            return
+        if record.on(self.services.machine).uid is None:
+            log.error("Ignoring the record of user %s: it has no uid on this machine.", record.name)
+            return
+        self._list(Home(self.services, record, is_fixated=True))
+
+    def _list(self, home: Home) -> None:
+        home.on_abandoned = login.abandoned
+        self.registry.add(home)
+
+    async def _sweep(self) -> None:
+        """Remove leftovers of operations that a kill interrupted."""
+        config = self.services.config
+        directories = [config.base_directory, config.home_root]
+        try:
+            result = await self.services.runner.run("sweep", {"directories": directories})
+        except errors.HomeError as error:
+            log.warning("Leftovers of earlier operations stay: %s", error)
+            return
+        removed = result.get("removed")
+        assert isinstance(removed, list)
+        for name in removed:
+            home = self.registry.by_name(str(name))
+            if home is not None and not await asyncio.to_thread(image_is_there, home.image_path):
+                log.info("Finishing the removal of home area %s.", home.name)
+                await asyncio.to_thread(self.services.store.delete, home.name)
+                home.forget()
+
+    # -- homes that lie on disk ---------------------------------------------------------
+
+    async def discover(self) -> None:
+        """Look which images are there, and list those that no record describes."""
+        config, machine = self.services.config, self.services.machine
+        directories = (config.base_directory, config.home_root)
+        found = await asyncio.to_thread(discovery.scan, directories)
+        for image in found:
+            await self._notice(image)
+        paths = {image.path for image in found}
+        for home in list(self.registry):
+            if home.job is not None or not discovery.lies_in(home.image_path, directories):
+                continue
+            is_present = home.image_path in paths
+            if not is_present and not home.is_fixated and not home.is_mounted:
+                home.forget()
+            elif is_present != home.is_present:
+                home.is_present = is_present
+                self.registry.note_change(home)
+        log.debug("%d home areas are known on machine %s.", len(self.registry), machine.id)
+
+    async def _notice(self, image: discovery.Image) -> None:
+        """List an image as unfixated unless its name is known or taken."""
+        if self.registry.by_name(image.user) or await accounts.name_taken(image.user):
+            return
+        try:
+            with self.registry.reserving_name(image.user):
+                uid = await self.registry.reserve_uid(
+                    image.user, None, image.owner, accounts.id_taken
+                )
+                try:
+                    record = discovery.synthetic_record(
+                        image, uid, self.services.machine.id, self.services.config.home_root
+                    )
+                    self._list(Home(self.services, record, is_fixated=False))
+                finally:
+                    self.registry.release_uid(uid)
+        except errors.HomeError as error:
+            log.warning("Ignoring %s: %s", image.path, error)
+
+    # -- operations without a home to begin with -------------------------------------------
+
+    async def create(self, text: str, blobs: Mapping[str, Fd] | None = None) -> None:
+        """Register and make the home area a client's record describes."""
+        offered = UserRecord.parse(text)
+        secret = Secret.of_record(offered)
+        record = await changes.admit_new(self.services, offered, blobs)
+        with self.registry.reserving_name(record.name):
+            if await accounts.name_taken(record.name):
+                raise errors.UserNameExists(
+                    f"User name {record.name} is already taken by an account or group."
+                )
+            wanted = record.on(self.services.machine).uid
+            uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)
+            home = self._provisional(record, uid)
+        try:
+            await changes.create(home, secret, blobs)
+        except BaseException:
+            home.forget()
+            raise
+
+    def _provisional(self, record: UserRecord, uid: int) -> Home:
+        """List a home that is about to be created, so that name and uid are seen as taken."""
+        blob_directory = self.services.store.blob_directory(record.name)
+        binding: JsonObject = {"uid": uid, "gid": uid, "blobDirectory": blob_directory}
+        bound = record.with_binding(self.services.machine.id, binding)
+        home = Home(self.services, bound, is_fixated=True)
+        home.is_present = False
+        try:
+            self._list(home)
+        finally:
+            self.registry.release_uid(uid)
+        return home
+
+    async def deactivate_all(self) -> None:
+        """Deactivate every active home; raises the first failure after trying all."""
+        active = [h for h in self.registry if h.resting in (Resting.ACTIVE, Resting.LINGERING)]
+        results = await asyncio.gather(
+            *(login.release_by_force(home) for home in active), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result

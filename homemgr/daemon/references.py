@@ -1,0 +1,128 @@
+"""The references that keep a home area active: descriptors clients hold.
+
+A reference is the write end of a FIFO; all clients of one kind share the FIFO,
+so the kernel counts them, also those of a login process that died. The file
+survives a restart of the daemon and so do the references. Interface as
+systemd-homed 262 (org.freedesktop.home1(5), AcquireHome).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from homemgr.files import Fd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+
+#: File name suffix by whether the client may be suspended with its home locked.
+_SUFFIXES = {False: "dont-suspend", True: "please-suspend"}
+
+
+class References:
+    """All references to one home area; calls ``gone`` when the last one disappears.
+
+    Owned by the home; ``close`` forgets them without calling anybody.
+    """
+
+    def __init__(self, directory: str, user: str, gone: Callable[[], None]) -> None:
+        """Watch nothing yet; the FIFOs are made on first need."""
+        self._directory = directory
+        self._user = user
+        self._gone = gone
+        self._read_ends: dict[bool, Fd] = {}
+        self._is_granted = False
+
+    @property
+    def held(self) -> bool:
+        """True while any client holds a reference."""
+        return bool(self._read_ends)
+
+    def add(self, *, please_suspend: bool) -> Fd:
+        """A new reference: the caller sends it away and closes its own copy."""
+        path = self._path(please_suspend=please_suspend)
+        os.makedirs(self._directory, 0o755, exist_ok=True)
+        if please_suspend not in self._read_ends:
+            # It may be left by the last session, or by the daemon before us.
+            with suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            self._watch(please_suspend, Fd(os.open(path, _READ)))
+        return Fd(os.open(path, _WRITE))
+
+    def grant(self) -> None:
+        """A reference was earned: from now on the end of the last one ends the home's use.
+
+        A reference that an attempt with a wrong password opened and closed does
+        not count, or anybody could end a use that needs no reference.
+        """
+        self._is_granted = True
+
+    def recover(self) -> bool:
+        """Take up what a daemon before us left; True if clients held the home then but none now."""
+        abandoned = False
+        for please_suspend in _SUFFIXES:
+            try:
+                end = Fd(os.open(self._path(please_suspend=please_suspend), _READ))
+            except FileNotFoundError:
+                continue
+            if _has_writers(end):
+                self._watch(please_suspend, end)
+                self._is_granted = True
+            else:
+                end.close()
+                abandoned = True
+        return abandoned and not self.held
+
+    def forget(self) -> None:
+        """Remove the FIFOs once the home is inactive: what is left means a daemon that died."""
+        for please_suspend in _SUFFIXES:
+            if please_suspend not in self._read_ends:
+                try:
+                    os.unlink(self._path(please_suspend=please_suspend))
+                except FileNotFoundError:
+                    continue
+
+    def close(self) -> None:
+        """Stop watching; the references themselves stay with their holders."""
+        for please_suspend in list(self._read_ends):
+            self._unwatch(please_suspend)
+
+    def _path(self, *, please_suspend: bool) -> str:
+        return os.path.join(self._directory, f"{self._user}.{_SUFFIXES[please_suspend]}")
+
+    def _watch(self, please_suspend: bool, end: Fd) -> None:  # noqa: FBT001 -- the key of the table
+        self._read_ends[please_suspend] = end
+        asyncio.get_running_loop().add_reader(end.fileno(), self._readable, please_suspend)
+
+    def _unwatch(self, please_suspend: bool) -> None:  # noqa: FBT001 -- the key of the table
+        end = self._read_ends.pop(please_suspend)
+        asyncio.get_running_loop().remove_reader(end.fileno())
+        end.close()
+
+    def _readable(self, please_suspend: bool) -> None:  # noqa: FBT001 -- the key of the table
+        if _has_writers(self._read_ends[please_suspend]):
+            return
+        self._unwatch(please_suspend)
+        if not self.held and self._is_granted:
+            self._is_granted = False
+            log.info("The last reference to home area %s is gone.", self._user)
+            self._gone()
+
+
+def _has_writers(end: Fd) -> bool:
+    """Drain ``end``; False once nobody has it open for writing (fifo(7): read gives 0)."""
+    try:
+        while os.read(end.fileno(), 4096):
+            pass
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,110 @@
+"""Host copies of user records and blob directories, as files.
+
+One file ``USER.identity`` for each home, the format and place of systemd-homed,
+so that either service can take over from the other. Writes are atomic and
+synced; what cannot be read is kept and reported, never deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from homemgr import errors, files
+from homemgr.record import jsontext
+from homemgr.record.model import UserRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".identity"
+
+#: All blobs of one home together (systemd-homed's limit).
+MAX_BLOB_BYTES = 64 << 20
+
+
+class Store:
+    """The record directory and the blob root of one daemon. All methods may block."""
+
+    def __init__(self, record_directory: str, blob_root: str) -> None:
+        """Use these two directories; they are made by ``prepare``."""
+        self._records = record_directory
+        self._blobs = blob_root
+
+    def prepare(self) -> None:
+        """Make the directories: only root may look at records, everybody at pictures."""
+        os.makedirs(self._records, 0o700, exist_ok=True)
+        os.makedirs(self._blobs, 0o755, exist_ok=True)
+
+    def load(self) -> Iterator[UserRecord]:
+        """Every readable record; one that is not is logged and left where it is."""
+        for entry in sorted(os.listdir(self._records)):
+            if not entry.endswith(SUFFIX) or entry.startswith("."):
+                continue
+            try:
+                text = files.read_bounded(self._records, entry, jsontext.MAX_RECORD_BYTES)
+                if text.strip() in (b"", b"{}"):
+                    log.warning("User record %s/%s is empty, ignoring it.", self._records, entry)
+                    continue
+                record = UserRecord.parse(text)
+            except (OSError, errors.HomeError) as error:
+                log.error("Cannot read user record %s/%s: %s", self._records, entry, error)
+                continue
+            if record.name + SUFFIX != entry:
+                log.error(
+                    "User record %s/%s names user %s, ignoring it.",
+                    self._records,
+                    entry,
+                    record.name,
+                )
+                continue
+            yield record
+
+    def save(self, user: str, record: UserRecord) -> None:
+        """Replace the host copy of ``user``; raises NoDiskSpace and SystemFailure."""
+        try:
+            files.write_atomically(self._records, user + SUFFIX, record.pretty(), 0o600)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Saving the user record of {user}") from error
+
+    def delete(self, user: str) -> None:
+        """Forget ``user``: record first, so that a kill in between leaves only pictures."""
+        try:
+            os.unlink(self._record_path(user))
+        except FileNotFoundError:
+            log.debug("There was no user record of %s to delete.", user)
+        with files.opened(self._records) as directory:
+            os.fsync(directory)
+        shutil.rmtree(self.blob_directory(user), ignore_errors=True)
+
+    def blob_directory(self, user: str) -> str:
+        """Where the public files of ``user`` are."""
+        return os.path.join(self._blobs, user)
+
+    def _record_path(self, user: str) -> str:
+        return os.path.join(self._records, user + SUFFIX)
+
+    def make_blob_directory(self, user: str) -> None:
+        """An empty directory for every known home: ``homectl update`` insists on one."""
+        os.makedirs(self.blob_directory(user), 0o755, exist_ok=True)
+
+    def write_blobs(self, user: str, blobs: Mapping[str, int]) -> None:
+        """Make ``blobs`` (name to open file, checked before) all public files of ``user``."""
+        self.make_blob_directory(user)
+        directory = self.blob_directory(user)
+        for name in set(os.listdir(directory)) - set(blobs):
+            os.unlink(os.path.join(directory, name))
+        for name, fd in blobs.items():
+            os.lseek(fd, 0, os.SEEK_SET)
+            content = files.read_limited(fd, MAX_BLOB_BYTES, name)
+            files.write_atomically(directory, name, content, 0o644)
+
+    def drop_unknown_blobs(self, known: set[str]) -> None:
+        """Delete blob directories of users that are no more; a record we cannot read counts."""
+        for user in os.listdir(self._blobs):
+            if user not in known and not os.path.exists(self._record_path(user)):
+                shutil.rmtree(self.blob_directory(user), ignore_errors=True)
