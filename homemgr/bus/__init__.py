@@ -1,0 +1,1 @@
+"""Faces: what D-Bus and varlink clients see. Convert, call, convert; decide nothing."""

@@ -1,0 +1,275 @@
+"""The interfaces org.freedesktop.home1.Manager and .Home, built from tables.
+
+Each member converts its arguments, asks whether the caller may, calls the
+daemon and converts the result. Both interfaces share the operation rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from homemgr import errors
+from homemgr.bus import labels
+from homemgr.bus.operations import OPERATIONS, HomeOperation
+from homemgr.daemon import changes
+from homemgr.record.model import UserRecord
+from homemgr.record.secret import Secret
+from homemgr.wire.codec import Encoded, encode
+from homemgr.wire.dispatch import Call, Interface, Method, Property
+
+if TYPE_CHECKING:
+    from homemgr.daemon.access import Authority
+    from homemgr.daemon.answers import Answers
+    from homemgr.daemon.home import Home
+    from homemgr.daemon.manager import Manager
+    from homemgr.files import Fd
+
+MANAGER = "org.freedesktop.home1.Manager"
+HOME = "org.freedesktop.home1.Home"
+
+_PRIVILEGED = (("org.freedesktop.systemd1.Privileged", "true"),)
+_NAME = (("user_name", "s"),)
+_RECORD = (("user_record", "s"),)
+_WITH_BLOBS = (*_RECORD, ("blobs", "a{sh}"), ("flags", "t"))
+_RECORD_REPLY = (("user_record", "s"), ("incomplete", "b"), ("bus_path", "o"))
+_UNIX_REPLY = (
+    ("home_state", "s"),
+    ("gid", "u"),
+    ("real_name", "s"),
+    ("home_directory", "s"),
+    ("shell", "s"),
+    ("bus_path", "o"),
+)
+_LIST = "a(susussso)"
+
+#: Bit 0 of UpdateHomeEx: change the host copy only.
+_OFFLINE = 1
+
+
+@dataclass
+class Faces:
+    """What the members work on: one daemon and the authority for its bus."""
+
+    manager: Manager
+    authority: Authority
+    answers: Answers
+    _list: tuple[int, Encoded] | None = None
+
+    async def find(self, call: Call, user_name: str) -> Home:
+        """The home a caller means; the empty name is the caller's own."""
+        if not user_name:
+            return self.manager.registry.require_uid((await call.caller()).uid)
+        return self.manager.registry.require(user_name)
+
+    def list_homes(self) -> Encoded:
+        """The reply to ListHomes, encoded once for each change."""
+        generation = self.manager.registry.generation
+        if self._list is None or self._list[0] != generation:
+            rows = [_list_row(home) for home in self.manager.registry]
+            self._list = generation, Encoded(_LIST, bytes(encode(_LIST, [rows])))
+        return self._list[1]
+
+
+@dataclass(frozen=True)
+class HomeTarget:
+    """What a Home object's members work on."""
+
+    faces: Faces
+    home: Home
+
+
+def unix(home: Home) -> tuple[int, str, str, str]:
+    """Gid, real name, home directory and shell: the real ones, whatever the state."""
+    effective = home.effective
+    real_name = effective.real_name or home.name
+    return effective.gid or home.uid, real_name, effective.home_directory, effective.shell
+
+
+def _list_row(home: Home) -> tuple[object, ...]:
+    gid, real_name, home_directory, shell = unix(home)
+    path = labels.path_of(home.name)
+    return home.name, home.uid, home.state, gid, real_name, home_directory, shell, path
+
+
+# -- operations on one home, as members of both interfaces ------------------------------
+
+
+async def _perform(
+    faces: Faces, call: Call, operation: HomeOperation, home: Home, arguments: Iterable[object]
+) -> object:
+    if operation.action is not None:
+        await faces.authority.require(call, operation.action, home, owner_may=operation.owner_may)
+    return await answered_in_time(operation.run(home, *arguments))
+
+
+async def answered_in_time(running: Awaitable[object]) -> object:
+    """The result; a failure that must not be told at once is told when its time has come."""
+    try:
+        return await running
+    except errors.HomeError as failure:
+        wait = failure.answer_at - asyncio.get_running_loop().time()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        raise
+
+
+def _manager_member(operation: HomeOperation) -> Method:
+    async def run(faces: Faces, call: Call, user_name: str, *arguments: object) -> object:
+        if "manager" in operation.privileged:
+            await faces.authority.require_root(call)
+        home = await faces.find(call, user_name)
+        return _as_reply(await _perform(faces, call, operation, home, arguments))
+
+    annotations = _PRIVILEGED if "manager" in operation.privileged else ()
+    return Method(operation.manager, _NAME + operation.takes, operation.gives, run, annotations)
+
+
+def _home_member(operation: HomeOperation) -> Method:
+    async def run(target: HomeTarget, call: Call, *arguments: object) -> object:
+        if "home" in operation.privileged:
+            await target.faces.authority.require_root(call)
+        return _as_reply(await _perform(target.faces, call, operation, target.home, arguments))
+
+    annotations = _PRIVILEGED if "home" in operation.privileged else ()
+    return Method(operation.home, operation.takes, operation.gives, run, annotations)
+
+
+def _as_reply(result: object) -> object:
+    return None if result is None else (result,)
+
+
+# -- look-ups --------------------------------------------------------------------------------
+
+
+async def _get_home_by_name(faces: Faces, call: Call, user_name: str) -> object:
+    home = await faces.find(call, user_name)
+    return (home.uid, home.state, *unix(home), labels.path_of(home.name))
+
+
+async def _get_home_by_uid(faces: Faces, _call: Call, uid: int) -> object:
+    home = faces.manager.registry.require_uid(uid)
+    return (home.name, home.state, *unix(home), labels.path_of_uid(uid))
+
+
+async def _record_for(faces: Faces, call: Call, home: Home) -> tuple[str, bool]:
+    privileged = await faces.authority.sees_privileged(call, home)
+    return faces.answers.user_record(home, privileged=privileged)
+
+
+async def _get_user_record_by_name(faces: Faces, call: Call, user_name: str) -> object:
+    home = await faces.find(call, user_name)
+    return (*await _record_for(faces, call, home), labels.path_of(home.name))
+
+
+async def _get_user_record_by_uid(faces: Faces, call: Call, uid: int) -> object:
+    home = faces.manager.registry.require_uid(uid)
+    return (*await _record_for(faces, call, home), labels.path_of_uid(uid))
+
+
+def _list_homes(faces: Faces, _call: Call) -> object:
+    return faces.list_homes()
+
+
+# -- creation, update --------------------------------------------------------------------------
+
+
+async def _create_home(faces: Faces, call: Call, user_record: str) -> None:
+    await faces.authority.require(call, "create-home")
+    await faces.manager.create(user_record)
+
+
+async def _create_home_ex(
+    faces: Faces, call: Call, user_record: str, blobs: Mapping[str, Fd], flags: int
+) -> None:
+    _check_flags(flags, 0)
+    await faces.authority.require(call, "create-home")
+    await faces.manager.create(user_record, blobs)
+
+
+def _check_flags(flags: int, known: int) -> None:
+    if flags & ~known:
+        raise errors.InvalidArgs(f"flags: {flags:#x} has unknown bits, expected only {known:#x}.")
+
+
+async def _update(
+    faces: Faces,
+    call: Call,
+    home: Home,
+    record: UserRecord,
+    blobs: Mapping[str, Fd] | None = None,
+    flags: int = 0,
+) -> None:
+    _check_flags(flags, _OFFLINE)
+    await faces.authority.require_update(call, home, record)
+    secret = Secret.of_record(record)
+    await answered_in_time(
+        changes.update(home, record, secret, blobs, offline=bool(flags & _OFFLINE))
+    )
+
+
+async def _update_home(faces: Faces, call: Call, user_record: str, *more: Any) -> None:
+    record = UserRecord.parse(user_record)
+    await _update(faces, call, faces.manager.registry.require(record.name), record, *more)
+
+
+async def _update_of_home(target: HomeTarget, call: Call, user_record: str, *more: Any) -> None:
+    await _update(target.faces, call, target.home, UserRecord.parse(user_record), *more)
+
+
+async def _deactivate_all(faces: Faces, call: Call) -> None:
+    await faces.authority.require_root(call)
+    await faces.manager.deactivate_all()
+
+
+_Run = Callable[..., object]
+
+
+def _look_up(name: str, takes: tuple[tuple[str, str], ...], first: str, run: _Run) -> Method:
+    return Method(name, takes, ((first, "u" if first == "uid" else "s"), *_UNIX_REPLY), run)
+
+
+MANAGER_INTERFACE = Interface(
+    MANAGER,
+    methods=(
+        _look_up("GetHomeByName", _NAME, "uid", _get_home_by_name),
+        _look_up("GetHomeByUID", (("uid", "u"),), "user_name", _get_home_by_uid),
+        Method("GetUserRecordByName", _NAME, _RECORD_REPLY, _get_user_record_by_name),
+        Method("GetUserRecordByUID", (("uid", "u"),), _RECORD_REPLY, _get_user_record_by_uid),
+        Method("ListHomes", (), (("home_areas", _LIST),), _list_homes),
+        *(_manager_member(operation) for operation in OPERATIONS),
+        Method("CreateHome", _RECORD, (), _create_home),
+        Method("CreateHomeEx", _WITH_BLOBS, (), _create_home_ex),
+        Method("UpdateHome", _RECORD, (), _update_home),
+        Method("UpdateHomeEx", _WITH_BLOBS, (), _update_home),
+        Method("DeactivateAllHomes", (), (), _deactivate_all, _PRIVILEGED),
+    ),
+)
+
+HOME_INTERFACE = Interface(
+    HOME,
+    methods=(
+        *(_home_member(operation) for operation in OPERATIONS),
+        Method("Update", _RECORD, (), _update_of_home),
+        Method("UpdateEx", _WITH_BLOBS, (), _update_of_home),
+    ),
+    properties=(
+        Property("UserName", "s", lambda target, _call: target.home.name, "const"),
+        Property("UID", "u", lambda target, _call: target.home.uid, "true"),
+        Property(
+            "UnixRecord",
+            "(suusss)",
+            lambda target, _call: (target.home.name, target.home.uid, *unix(target.home)),
+            "true",
+        ),
+        Property("State", "s", lambda target, _call: target.home.state, "false"),
+        Property(
+            "UserRecord",
+            "(sb)",
+            lambda target, call: _record_for(target.faces, call, target.home),
+            "invalidates",
+        ),
+    ),
+)

@@ -1,0 +1,121 @@
+"""The object tree org.freedesktop.home1 shows, and the signals about its changes.
+
+Objects are resolved when asked for: thousands of homes cost nothing at start.
+Paths, interfaces and signals as systemd-homed 262; the State property is
+announced too, which systemd-homed leaves to polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from homemgr.bus import labels
+from homemgr.bus.faces import HOME, HOME_INTERFACE, MANAGER_INTERFACE, Faces, HomeTarget, unix
+from homemgr.wire.codec import Variant
+from homemgr.wire.dispatch import Node
+
+if TYPE_CHECKING:
+    from homemgr.daemon.home import Home
+    from homemgr.wire.connection import Connection
+
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+_OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
+_HOME_INTERFACES = (
+    "org.freedesktop.DBus.Peer",
+    "org.freedesktop.DBus.Introspectable",
+    _PROPERTIES,
+    HOME,
+)
+_ANCESTORS = ("/", "/org", "/org/freedesktop")
+
+
+class Tree:
+    """Finds the object for a path."""
+
+    def __init__(self, faces: Faces) -> None:
+        """Show the homes of ``faces``."""
+        self._faces = faces
+
+    def resolve(self, path: str) -> Node | None:
+        """The object at ``path``; both the name and the uid form of a home's path work."""
+        if path == labels.ROOT:
+            return Node(self._faces, (MANAGER_INTERFACE,))
+        if path == labels.HOMES:
+            return Node(self._faces, (), manages=True)
+        if path in _ANCESTORS:
+            return Node(self._faces, ())
+        parent, _, label = path.rpartition("/")
+        home = self._home(label) if parent == labels.HOMES else None
+        return None if home is None else Node(HomeTarget(self._faces, home), (HOME_INTERFACE,))
+
+    def children(self, path: str) -> list[str]:
+        """Names of the nodes below ``path``."""
+        if path == labels.HOMES:
+            return [labels.encode(home.name) for home in self._faces.manager.registry]
+        own_path = labels.HOMES.split("/")[1:]
+        depth = 0 if path == "/" else path.count("/")
+        is_ancestor = "/".join(["", *own_path[:depth]]) == path.rstrip("/")
+        return own_path[depth : depth + 1] if is_ancestor else []
+
+    def _home(self, label: str) -> Home | None:
+        registry = self._faces.manager.registry
+        name = labels.decode(label)
+        if name.isascii() and name.isdecimal():
+            return registry.by_uid(int(name))
+        return registry.by_name(name)
+
+
+class Announcer:
+    """Emits the signals; changes of one round of the event loop are told together."""
+
+    def __init__(self, connection: Connection, faces: Faces) -> None:
+        """Listen to the registry of ``faces`` from now on."""
+        self._connection = connection
+        self._changed: dict[str, Home] = {}
+        self._loop = asyncio.get_running_loop()
+        registry = faces.manager.registry
+        registry.appeared.append(self._appeared)
+        registry.changed.append(self._note)
+        registry.vanished.append(self._vanished)
+
+    def _appeared(self, home: Home) -> None:
+        properties = {
+            "UserName": Variant("s", home.name),
+            "UID": Variant("u", home.uid),
+            "UnixRecord": Variant("(suusss)", (home.name, home.uid, *unix(home))),
+            "State": Variant("s", home.state),
+        }
+        interfaces: dict[str, dict[str, Variant]] = {name: {} for name in _HOME_INTERFACES}
+        interfaces[HOME] = properties
+        path = labels.path_of(home.name)
+        self._emit_managed("InterfacesAdded", "oa{sa{sv}}", (path, interfaces))
+
+    def _vanished(self, home: Home) -> None:
+        self._changed.pop(home.name, None)
+        path = labels.path_of(home.name)
+        self._emit_managed("InterfacesRemoved", "oas", (path, list(_HOME_INTERFACES)))
+
+    def _emit_managed(self, member: str, signature: str, body: tuple[object, ...]) -> None:
+        self._connection.emit(labels.HOMES, _OBJECT_MANAGER, member, signature, body)
+
+    def _note(self, home: Home) -> None:
+        if not self._changed:
+            self._loop.call_soon(self._tell)
+        self._changed[home.name] = home
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, {}
+        for home in changed.values():
+            properties = {
+                "UID": Variant("u", home.uid),
+                "UnixRecord": Variant("(suusss)", (home.name, home.uid, *unix(home))),
+                "State": Variant("s", home.state),
+            }
+            self._connection.emit(
+                labels.path_of(home.name),
+                _PROPERTIES,
+                "PropertiesChanged",
+                "sa{sv}as",
+                (HOME, properties, ["UserRecord"]),
+            )

@@ -1,0 +1,177 @@
+"""The service's life: connect, load, serve, wait for the end, leave homes as they are.
+
+Everything runs on one event loop that never waits for a disk, a hash or
+another process; those are jobs and threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from homemgr.bus import userdb
+from homemgr.bus.faces import Faces
+from homemgr.bus.objects import Announcer, Tree
+from homemgr.daemon import keys
+from homemgr.daemon.access import Authority
+from homemgr.daemon.answers import Answers
+from homemgr.daemon.home import Services
+from homemgr.daemon.jobs import JobRunner
+from homemgr.daemon.manager import Manager
+from homemgr.daemon.store import Store
+from homemgr.record.machine import Machine
+from homemgr.wire import notify
+from homemgr.wire.connection import Connection
+from homemgr.wire.dispatch import Dispatcher
+from homemgr.wire.polkit import Polkit
+from homemgr.wire.varlink import VarlinkServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from homemgr.daemon.config import Config
+
+log = logging.getLogger(__name__)
+
+BUS_NAME = "org.freedesktop.home1"
+
+#: Images come in bursts (a copy, an unpacked archive): look once it is quiet.
+_DISCOVERY_DELAY_S = 0.3
+#: On SIGTERM, running jobs get this long; then the job server's children go on alone.
+_STOP_TIMEOUT_S = 30.0
+
+
+class Watch(Protocol):
+    """Tells that directories changed; readable when there is something to read."""
+
+    def fileno(self) -> int:
+        """For the event loop."""
+
+    def drain(self) -> bool:
+        """Read what is there; True if a watched directory changed."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+def this_machine(home_root: str) -> Machine:
+    """What identifies this machine to user records (machine-id(5), hostname(5))."""
+    machine_id = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    return Machine(machine_id, socket.gethostname() or None, home_root)
+
+
+async def serve(
+    control: socket.socket,
+    config: Config,
+    is_mounted: Callable[[str], bool],
+    watch: Callable[[list[str]], Watch],
+) -> int:
+    """Run the service until SIGTERM or the loss of the bus; gives the exit code."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    runner = JobRunner(control)
+    services = Services(
+        config=config,
+        store=Store(config.record_directory, config.blob_root),
+        runner=runner,
+        keyring=await asyncio.to_thread(keys.load, config.key_directories, config.record_directory),
+        machine=this_machine(config.home_root),
+        is_mounted=is_mounted,
+    )
+    manager = Manager(services)
+    async with AsyncExitStack() as stack:
+        stack.callback(runner.close)
+        connection = await Connection.open()
+        stack.push_async_callback(connection.close)
+        await manager.start()
+        stack.push_async_callback(manager.stop)
+        dispatcher = await _open_faces(connection, manager, stack)
+        _discover_on_change(manager, watch, stack)
+        await connection.request_name(BUS_NAME)
+        notify.notify(READY="1", STATUS=f"{len(manager.registry)} home areas known.")
+        lost = await _until_the_end(connection, stopping)
+        notify.notify(STOPPING="1")
+        if not lost:
+            await _finish(dispatcher, runner)
+        return 1 if lost else 0
+
+
+async def _open_faces(
+    connection: Connection, manager: Manager, stack: AsyncExitStack
+) -> Dispatcher:
+    answers = Answers(manager.registry)
+    faces = Faces(manager, Authority(Polkit(connection)), answers)
+    dispatcher = Dispatcher(Tree(faces))
+    connection.serve(dispatcher)
+    Announcer(connection, faces)
+    database = userdb.UserDatabase(manager.registry, answers)
+    varlink = VarlinkServer({userdb.INTERFACE: userdb.DESCRIPTION}, database.handle)
+    socket_path = Path(manager.services.config.userdb_socket)
+    socket_path.parent.mkdir(0o755, parents=True, exist_ok=True)
+    await varlink.listen(str(socket_path))
+    stack.push_async_callback(varlink.close)
+    return dispatcher
+
+
+def _discover_on_change(
+    manager: Manager, watch: Callable[[list[str]], Watch], stack: AsyncExitStack
+) -> None:
+    """Look for homes again whenever a directory changed that may hold them."""
+    loop = asyncio.get_running_loop()
+    config = manager.services.config
+    changes = watch([config.home_root, config.base_directory])
+    pending: set[asyncio.Task[None]] = set()
+
+    async def discover() -> None:
+        await asyncio.sleep(_DISCOVERY_DELAY_S)
+        pending.clear()
+        await manager.discover()
+
+    def changed() -> None:
+        if changes.drain() and not pending:
+            pending.add(loop.create_task(discover()))
+
+    loop.add_reader(changes.fileno(), changed)
+    stack.callback(changes.close)
+    stack.callback(loop.remove_reader, changes.fileno())
+
+
+async def _until_the_end(connection: Connection, stopping: asyncio.Event) -> bool:
+    """Wait; True if the bus went away, False if we were asked to stop."""
+    ends = {
+        asyncio.create_task(connection.wait_closed()): True,
+        asyncio.create_task(stopping.wait()): False,
+    }
+    keep_alive = asyncio.create_task(_ping_watchdog())
+    done, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in (*waiting, keep_alive):
+        task.cancel()
+    lost = any(ends[task] for task in done)
+    if lost:
+        log.error("The connection to the bus is lost.")
+    return lost
+
+
+async def _ping_watchdog() -> None:
+    """Tell the service manager that this loop turns (sd_watchdog_enabled(3))."""
+    interval = notify.watchdog_interval_s()
+    while interval is not None:
+        notify.notify(WATCHDOG="1")
+        await asyncio.sleep(interval / 3)
+
+
+async def _finish(dispatcher: Dispatcher, runner: JobRunner) -> None:
+    """Let what runs come to its end, so that every caller gets an answer."""
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await dispatcher.drain()
+            await runner.wait_idle()
+    except TimeoutError:
+        log.warning("Stopping although operations are still running.")

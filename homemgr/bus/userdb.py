@@ -1,0 +1,135 @@
+"""io.systemd.UserDatabase for home areas: users, their groups, memberships.
+
+Answers from memory only. Interface of systemd 262 (https://systemd.io/USER_GROUP_API),
+as nss-systemd, userdbctl and sshd's key look-up use it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from homemgr.wire.varlink import Peer, VarlinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from homemgr.daemon.answers import Answers
+    from homemgr.daemon.home import Home
+    from homemgr.daemon.registry import Registry
+
+SERVICE = "io.systemd.Home"
+INTERFACE = "io.systemd.UserDatabase"
+
+#: Interface description in the language of varlink.org, for introspection.
+DESCRIPTION = """interface io.systemd.UserDatabase
+
+method GetUserRecord(uid: ?int, userName: ?string, service: string)
+  -> (record: object, incomplete: ?bool)
+method GetGroupRecord(gid: ?int, groupName: ?string, service: string)
+  -> (record: object, incomplete: ?bool)
+method GetMemberships(userName: ?string, groupName: ?string, service: string)
+  -> (userName: string, groupName: string)
+
+error NoRecordFound()
+error BadService()
+error ServiceNotAvailable()
+error ConflictingRecordFound()
+error NonMatchingRecordFound()
+error EnumerationNotSupported()
+"""
+
+#: Clients since systemd 258 try filters first and filter themselves on this answer.
+_KNOWN: dict[str, dict[str, type]] = {
+    "GetUserRecord": {"uid": int, "userName": str, "service": str},
+    "GetGroupRecord": {"gid": int, "groupName": str, "service": str},
+    "GetMemberships": {"userName": str, "groupName": str, "service": str},
+}
+
+
+def _failure(name: str) -> VarlinkError:
+    return VarlinkError(f"{INTERFACE}.{name}", {})
+
+
+class UserDatabase:
+    """The methods of the interface over one registry."""
+
+    def __init__(self, registry: Registry, answers: Answers) -> None:
+        """Answer about the homes of ``registry``."""
+        self._registry = registry
+        self._answers = answers
+        self._methods: dict[str, Callable[[Peer, Mapping[str, object]], Iterator[bytes]]] = {
+            "GetUserRecord": self._user_records,
+            "GetGroupRecord": self._group_records,
+            "GetMemberships": self._memberships,
+        }
+
+    def handle(
+        self,
+        peer: Peer,
+        method: str,
+        parameters: Mapping[str, object],
+        more: bool,  # noqa: FBT001 -- wire order
+    ) -> Sequence[bytes]:
+        """Encoded reply parameters; raises VarlinkError."""
+        name = method.removeprefix(INTERFACE + ".")
+        run = self._methods.get(name)
+        if run is None:
+            raise VarlinkError("org.varlink.service.MethodNotFound", {"method": method})
+        _check(name, parameters)
+        replies = list(run(peer, parameters))
+        if not replies:
+            raise _failure("NoRecordFound")
+        return replies if more else replies[:1]
+
+    def _user_records(self, peer: Peer, parameters: Mapping[str, object]) -> Iterator[bytes]:
+        for home in self._select(parameters.get("uid"), parameters.get("userName")):
+            privileged = peer.uid in (0, home.uid)
+            text, incomplete = self._answers.user_record(home, privileged=privileged)
+            flag = "true" if incomplete else "false"
+            yield f'{{"record":{text},"incomplete":{flag}}}'.encode()
+
+    def _group_records(self, _peer: Peer, parameters: Mapping[str, object]) -> Iterator[bytes]:
+        for home in self._select(parameters.get("gid"), parameters.get("groupName")):
+            yield f'{{"record":{self._answers.group_record(home)}}}'.encode()
+
+    def _memberships(self, _peer: Peer, parameters: Mapping[str, object]) -> Iterator[bytes]:
+        user, group = parameters.get("userName"), parameters.get("groupName")
+        if user is None:
+            homes = list(self._registry)
+        else:
+            home = self._registry.by_name(str(user))
+            homes = [home] if home else []
+        for home in homes:
+            # By user systemd-homed names the own group last, else first; nobody depends on it.
+            for member_of in (home.name, *home.effective.member_of):
+                if group in (None, member_of):
+                    yield json.dumps({"userName": home.name, "groupName": member_of}).encode()
+
+    def _select(self, number: object, name: object) -> Iterator[Home]:
+        """The homes a query means: by id first, then by name; all if it names neither."""
+        if number is None and name is None:
+            yield from self._registry
+            return
+        found = self._registry.by_uid(number) if isinstance(number, int) else None
+        if name is not None:
+            named = self._registry.by_name(str(name))
+            if number is not None and named is not found:
+                raise _failure("ConflictingRecordFound")
+            found = named
+        if found is not None:
+            yield found
+
+
+def _check(method: str, parameters: Mapping[str, object]) -> None:
+    """Refuse what real systemd-homed refuses, in its words."""
+    known = _KNOWN[method]
+    for name, value in parameters.items():
+        expected = known.get(name)
+        if expected is None or not isinstance(value, expected) or isinstance(value, bool):
+            raise VarlinkError("org.varlink.service.InvalidParameter", {"parameter": name})
+    service = parameters.get("service")
+    if service is None:
+        raise VarlinkError("org.varlink.service.InvalidParameter", {"parameter": "service"})
+    if service != SERVICE:
+        raise _failure("BadService")

@@ -1,0 +1,67 @@
+"""Composition root of the two programs: `homemgr` and `homemgrd`.
+
+The only place that sees all rooms. Imports happen inside the functions: the
+command line must not pay for the service, and the job server is forked before
+the event loop's libraries are loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+
+def homemgr() -> int:
+    """The command line."""
+    from homemgr.cli.main import main
+
+    return main(sys.argv[1:])
+
+
+def homemgrd() -> int:
+    """The service; takes no arguments, its environment and configuration say everything."""
+    if len(sys.argv) > 1:
+        print(f"homemgrd takes no arguments, found {sys.argv[1]}.", file=sys.stderr)
+        return 2
+    if os.geteuid() != 0:
+        print("homemgrd has to be started by root.", file=sys.stderr)
+        return 1
+    # Before any name look-up: our own user database must not be asked by ourselves.
+    os.environ["SYSTEMD_BYPASS_USERDB"] = "io.systemd.Home"
+    _log_to_the_journal()
+    from homemgr.work import server
+
+    control = server.start()
+    import asyncio
+
+    from homemgr import errors
+    from homemgr.bus import service
+    from homemgr.daemon import config
+    from homemgr.storage import mountpoint, watch
+
+    try:
+        return asyncio.run(
+            service.serve(control, config.load(os.environ), mountpoint.is_active, watch.Watch)
+        )
+    except errors.HomeError as error:
+        print(f"homemgrd: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _log_to_the_journal() -> None:
+    """Log to standard error with priorities as prefixes, which the journal reads (sd-daemon(3))."""
+    priorities = {10: "<7>", 20: "<6>", 30: "<4>", 40: "<3>", 50: "<2>"}
+    wants_prefix = "JOURNAL_STREAM" in os.environ
+
+    class Formatter(logging.Formatter):
+        """One line, priority first."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            text = super().format(record)
+            return priorities.get(record.levelno, "<6>") + text if wants_prefix else text
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(message)s"))
+    level = os.environ.get("HOMEMGR_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, handlers=[handler])
