@@ -1,0 +1,80 @@
+"""The service as the verbs see it: one manager object, called by member name.
+
+Knows names, paths and time limits of org.freedesktop.home1; no verb and no
+wording. See org.freedesktop.home1(5).
+"""
+
+from __future__ import annotations
+
+import os
+
+from homemgr.wire.client import Client, Reply
+from homemgr.wire.messages import BusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homemgr.cli.arguments import Arguments
+    from homemgr.files import Fd
+
+_NAME = "org.freedesktop.home1"
+_PATH = "/org/freedesktop/home1"
+_INTERFACE = "org.freedesktop.home1.Manager"
+
+_QUICK_S = 25.0
+#: Members whose answer comes when a worker is done, which may take minutes.
+_SLOW_S = 120.0
+_QUICK = frozenset(
+    {"ListHomes", "GetHomeByName", "GetHomeByUID", "GetUserRecordByName", "GetUserRecordByUID"}
+)
+
+__all__ = ["BusError", "Home1", "Reply"]
+
+
+class Home1:
+    """A connection to the manager object; opened by the first call."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        """``--no-ask-password`` also keeps polkit from asking."""
+        suffix = os.environ.get("SYSTEMD_HOME_DEBUG_SUFFIX")
+        self._name = f"{_NAME}.{suffix}" if suffix else _NAME
+        self._client = Client()
+        self.may_ask = not arguments.has("no-ask-password")
+
+    def call(
+        self, member: str, signature: str = "", *body: object, fds: Sequence[Fd] = ()
+    ) -> Reply:
+        """Call a method of the manager; raises BusError."""
+        return self._client.call(
+            self._name,
+            _PATH,
+            _INTERFACE,
+            member,
+            signature,
+            body,
+            fds=fds,
+            interactive=self.may_ask,
+            timeout_s=_QUICK_S if member in _QUICK else _SLOW_S,
+        )
+
+
+def own_name() -> str:
+    """The caller's user name, for verbs that take none."""
+    from pwd import getpwuid
+
+    return getpwuid(os.getuid()).pw_name
+
+
+def error_is(error: BusError, name: str) -> bool:
+    """Whether the error is the one that `homemgr.errors` calls ``name``."""
+    return error.name == f"{_NAME}.{name}"
+
+
+def with_agent(home1: Home1) -> None:
+    """Let polkit ask on this terminal while the process lives, if it may have to ask at all."""
+    # Started only where it can be needed: it costs as much as the whole rest.
+    if home1.may_ask and os.geteuid() != 0:
+        from homemgr.cli.agent import start
+
+        start()

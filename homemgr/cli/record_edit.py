@@ -1,0 +1,267 @@
+"""What record options do to a user record: fields set and unset, section by section.
+
+Pure: machine id, environment and files come in from outside. Same results as
+homectl's for the same options (the tests compare with its real output).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homemgr.cli import convert
+from homemgr.cli.arguments import UsageError
+from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
+from homemgr.errors import InvalidRecord
+from homemgr.record.fields import FIELDS
+from homemgr.record.names import is_acceptable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from homemgr.cli.arguments import Arguments, Option
+    from homemgr.record.jsontext import Json, JsonObject
+
+OTHER_MACHINES = "other"
+_MATCHES = {"any": REGULAR, "this": THIS_MACHINE, "other": OTHER_MACHINES, "auto": ""}
+_MATCH_LETTERS = {"A": "any", "T": "this", "N": "other"}
+
+
+class Edit:
+    """The changes that one command line asks for; `apply` makes them."""
+
+    def __init__(self, environment: Mapping[str, str], read_file: Callable[[str], str]) -> None:
+        """``read_file`` gives the text of a file named on the command line."""
+        self._environment = environment
+        self._read_file = read_file
+        self._sections: dict[str, JsonObject] = {
+            REGULAR: {}, PRIVILEGED: {}, THIS_MACHINE: {}, OTHER_MACHINES: {}
+        }  # fmt: skip
+        self._unset: set[str] = set()
+        self._limits: JsonObject = {}
+        self._unset_limits: set[str] = set()
+        self._match = ""
+        #: Whether a size was given, which the service has to be told separately.
+        self.has_size = False
+        self.wants_recovery_key = False
+        self._special: dict[str, Callable[[str], None]] = {
+            "P": lambda _: self._set("enforcePasswordPolicy", convert.boolean("no")),
+            "A": lambda _: self._choose_match("any"),
+            "T": lambda _: self._choose_match("this"),
+            "N": lambda _: self._choose_match("other"),
+            "match": self._choose_match,
+            "alias": lambda text: self._add_names("aliases", text),
+            "member-of": lambda text: self._add_names("memberOf", text),
+            "setenv": self._set_variable,
+            "language": self._set_languages,
+            "ssh-authorized-keys": self._add_keys,
+            "disk-size": self._set_disk_size,
+            "rlimit": self._set_limit,
+            "tmp-limit": lambda text: self._set_limit_or_share("tmpLimit", text),
+            "dev-shm-limit": lambda text: self._set_limit_or_share("devShmLimit", text),
+            "recovery-key": self._want_recovery_key,
+            "pkcs11-token-uri": lambda text: self._drop_tokens("pkcs11", text),
+            "fido2-device": lambda text: self._drop_tokens("fido2", text),
+        }
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be changed."""
+        made = (*self._sections.values(), self._limits, self._unset, self._unset_limits)
+        return not any(made) and not self.wants_recovery_key
+
+    def take(self, arguments: Arguments) -> None:
+        """Understand all record options of a command line; raises UsageError for a bad value."""
+        for option, text in arguments.given:
+            try:
+                self._take(option, text)
+            except ValueError as error:
+                raise UsageError(f"{option.shown}={text}: expected {error}.") from error
+            except InvalidRecord as error:
+                reason = error.message.partition(": ")[2]
+                raise UsageError(f"{option.shown}={text}: {reason}") from error
+
+    def _take(self, option: Option, text: str) -> None:
+        row = BY_OPTION.get(option)
+        if row is None:
+            special = self._special.get(option.name or option.short)
+            if special:
+                special(text)
+        elif text == "":
+            self._drop(row.field)
+        else:
+            self._set(row.field, row.convert(text), row.section)
+
+    # --- one field -----------------------------------------------------------------
+
+    def _set(self, field: str, value: Json, section: str = REGULAR) -> None:
+        rule = FIELDS[field]
+        rule.rule.read(value, f".{field}")
+        # Redirected only where the field may stand: names and secrets are for all machines.
+        if self._match and section != PRIVILEGED and "M" in rule.sections:
+            section = self._match
+        self._sections[section][field] = value
+
+    def _drop(self, *fields: str) -> None:
+        for field in fields:
+            for section in self._sections.values():
+                section.pop(field, None)
+            self._unset.add(field)
+
+    def _so_far(self, field: str, section: str = REGULAR) -> list[str]:
+        target = self._match if self._match and section != PRIVILEGED else section
+        value = self._sections[target].get(field)
+        return [str(item) for item in value] if isinstance(value, list) else []
+
+    # --- options with rules of their own ----------------------------------------------
+
+    def _choose_match(self, word: str) -> None:
+        if word not in _MATCHES:
+            raise ValueError("any, this, other or auto")
+        self._match = _MATCHES[word]
+
+    def _add_names(self, field: str, text: str) -> None:
+        if not text:
+            self._drop(field)
+            return
+        names = convert.words(text)
+        if not all(is_acceptable(name) for name in names):
+            raise ValueError("names with commas")
+        merged: list[Json] = [*sorted({*self._so_far(field), *names})]
+        self._set(field, merged)
+
+    def _set_variable(self, text: str) -> None:
+        if not text:
+            self._drop("environment")
+            return
+        name, equals, _ = text.partition("=")
+        if not equals:
+            # As with env(1) for services: the name alone passes our own value on.
+            if name not in self._environment:
+                return
+            text = f"{name}={self._environment[name]}"
+        others = [item for item in self._so_far("environment") if item.partition("=")[0] != name]
+        merged: list[Json] = [*sorted([*others, text])]
+        self._set("environment", merged)
+
+    def _set_languages(self, text: str) -> None:
+        if not text:
+            self._drop("preferredLanguage", "additionalLanguages")
+            return
+        given = [str(item) for item in text.replace(":", ",").split(",") if item]
+        first = self._sections[REGULAR].get("preferredLanguage")
+        known = [str(first)] if first else []
+        known += self._so_far("additionalLanguages")
+        languages = list(dict.fromkeys([*known, *given]))
+        self._set("preferredLanguage", languages[0])
+        if languages[1:]:
+            more: list[Json] = [*languages[1:]]
+            self._set("additionalLanguages", more)
+        else:
+            self._drop("additionalLanguages")
+
+    def _add_keys(self, text: str) -> None:
+        if not text:
+            self._drop("sshAuthorizedKeys")
+            return
+        lines = self._read_file(text[1:]).splitlines() if text.startswith("@") else [text]
+        keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        merged: list[Json] = [*sorted({*self._so_far("sshAuthorizedKeys", PRIVILEGED), *keys})]
+        self._set("sshAuthorizedKeys", merged, PRIVILEGED)
+
+    def _set_disk_size(self, text: str) -> None:
+        self._drop("diskSize", "diskSizeRelative")
+        self.has_size = bool(text)
+        if not text:
+            self._drop("rebalanceWeight")
+        else:
+            if convert.is_share(text):
+                self._set("diskSizeRelative", convert.share(text), THIS_MACHINE)
+            else:
+                # Whole blocks, as homectl rounds.
+                self._set("diskSize", convert.size(text) & ~0xFFF, THIS_MACHINE)
+            # Who names a size does not want it changed behind his back.
+            self._set("rebalanceWeight", 0, THIS_MACHINE)
+
+    def _set_limit_or_share(self, field: str, text: str) -> None:
+        self._drop(field, f"{field}Scale")
+        if text and convert.is_share(text):
+            self._set(f"{field}Scale", convert.share(text))
+        elif text:
+            self._set(field, convert.size(text))
+
+    def _set_limit(self, text: str) -> None:
+        if not text:
+            self._drop("resourceLimits")
+            self._limits.clear()
+            return
+        if text.endswith("="):
+            name = convert.limit(f"{text}0")[0]
+            self._limits.pop(name, None)
+            self._unset_limits.add(name)
+            return
+        name, value = convert.limit(text)
+        self._limits[name] = value
+
+    def _want_recovery_key(self, text: str) -> None:
+        self.wants_recovery_key = bool(convert.boolean(text))
+        self._drop("recoveryKey", "recoveryKeyType")
+
+    def _drop_tokens(self, kind: str, text: str) -> None:
+        if text:
+            raise ValueError("nothing: security tokens are not supported")
+        if kind == "pkcs11":
+            self._drop("pkcs11TokenUri", "pkcs11EncryptedKey")
+        else:
+            self._drop("fido2HmacCredential", "fido2HmacSalt")
+
+    # --- making the changes ---------------------------------------------------------------
+
+    def apply(self, record: JsonObject, machine_id: str) -> JsonObject:
+        """A copy of ``record`` with the changes made."""
+        result = self._without_unset(record)
+        limits = result.get("resourceLimits")
+        if self._unset_limits and isinstance(limits, dict):
+            kept: JsonObject = {k: v for k, v in limits.items() if k not in self._unset_limits}
+            result["resourceLimits"] = kept
+        result.update(self._sections[REGULAR])
+        machines = self._machines(result.get("perMachine"), machine_id)
+        if machines or "perMachine" in result:
+            result["perMachine"] = machines
+        privileged = result.get("privileged")
+        merged = self._without_unset(privileged if isinstance(privileged, dict) else {})
+        merged.update(self._sections[PRIVILEGED])
+        result["privileged"] = merged
+        return {k: v for k, v in result.items() if k != "privileged" or v}
+
+    def _without_unset(self, members: JsonObject) -> JsonObject:
+        return {k: v for k, v in members.items() if k not in self._unset}
+
+    def _machines(self, entries: Json, machine_id: str) -> list[Json]:
+        """The perMachine section, with one entry for this machine and one for all others."""
+        listed = entries if isinstance(entries, list) else []
+        kept: list[Json] = []
+        ours: dict[str, JsonObject] = {"matchMachineId": {}, "matchNotMachineId": {}}
+        for entry in listed:
+            members = entry if isinstance(entry, dict) else {}
+            match = next((m for m in ours if _is_only(members.get(m), machine_id)), "")
+            if match:
+                ours[match].update({k: v for k, v in members.items() if k != match})
+            else:
+                kept.append(entry)
+        this, others = ours.values()
+        this = {**self._without_unset(this), **self._sections[THIS_MACHINE]}
+        others = {**self._without_unset(others), **self._sections[OTHER_MACHINES]}
+        if self._limits or self._unset_limits:
+            known = this.pop("resourceLimits", {})
+            old = known if isinstance(known, dict) else {}
+            limits = {k: v for k, v in old.items() if k not in self._unset_limits} | self._limits
+            if limits:
+                this["resourceLimits"] = limits
+        for match, members in (("matchMachineId", this), ("matchNotMachineId", others)):
+            if members:
+                kept.append({match: machine_id, **members})
+        return kept
+
+
+def _is_only(match: Json, machine_id: str) -> bool:
+    return match in (machine_id, [machine_id])

@@ -1,0 +1,143 @@
+"""THE table of options that set fields of a user record: homectl's, and one of our own.
+
+One row per option: names, value, field, converter, section. Help texts come from
+the field table of room record. What rows do to a record is in `record_edit`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from homemgr.cli import convert
+from homemgr.cli.arguments import Option
+from homemgr.record.fields import FIELDS, IDMAP_POLICY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from homemgr.record.jsontext import Json
+
+#: Where an option writes unless --match= says otherwise.
+REGULAR, PRIVILEGED, THIS_MACHINE = "regular", "privileged", "this"
+
+
+class Row(NamedTuple):
+    """One option that sets one field to one value; an empty value unsets the field."""
+
+    option: Option
+    field: str
+    convert: Callable[[str], Json]
+    section: str = REGULAR
+
+
+def _row(
+    names: str,
+    value: str,
+    field: str,
+    converter: Callable[[str], Json] = convert.text,
+    section: str = REGULAR,
+) -> Row:
+    name, _, short = names.partition(" ")
+    return Row(Option(name, short, value, FIELDS[field].doc.rstrip(".")), field, converter, section)
+
+
+ROWS = (
+    _row("real-name c", "NAME", "realName"),
+    _row("realm", "REALM", "realm"),
+    _row("email-address", "EMAIL", "emailAddress"),
+    _row("location", "LOCATION", "location"),
+    _row("birth-date", "DATE", "birthDate"),
+    _row("icon-name", "NAME", "iconName"),
+    _row("home-dir d", "PATH", "homeDirectory"),
+    _row("uid u", "UID", "uid", convert.number),
+    _row("skel k", "PATH", "skeletonDirectory", section=THIS_MACHINE),
+    _row("shell s", "PATH", "shell"),
+    _row("timezone", "TIMEZONE", "timeZone"),
+    _row("default-area", "AREA", "defaultArea"),
+    _row("session-launcher", "LAUNCHER", "preferredSessionLauncher"),
+    _row("session-type", "TYPE", "preferredSessionType"),
+    _row("locked", "BOOL", "locked", convert.boolean),
+    _row("not-before", "TIMESTAMP", "notBeforeUSec", convert.moment),
+    _row("not-after e", "TIMESTAMP", "notAfterUSec", convert.moment),
+    _row("rate-limit-interval", "SECS", "rateLimitIntervalUSec", convert.span),
+    _row("rate-limit-burst", "NUMBER", "rateLimitBurst", convert.number),
+    _row("password-hint", "HINT", "passwordHint", section=PRIVILEGED),
+    _row("enforce-password-policy", "BOOL", "enforcePasswordPolicy", convert.boolean),
+    _row("password-change-now", "BOOL", "passwordChangeNow", convert.boolean),
+    _row("password-change-min", "TIME", "passwordChangeMinUSec", convert.span),
+    _row("password-change-max", "TIME", "passwordChangeMaxUSec", convert.span),
+    _row("password-change-warn", "TIME", "passwordChangeWarnUSec", convert.span),
+    _row("password-change-inactive", "TIME", "passwordChangeInactiveUSec", convert.span),
+    _row("access-mode", "MODE", "accessMode", convert.mode),
+    _row("umask", "MODE", "umask", convert.mode),
+    _row("nice", "NICE", "niceLevel", convert.number),
+    _row("tasks-max", "MAX", "tasksMax", convert.unlimited_number),
+    _row("memory-high", "BYTES", "memoryHigh", convert.unlimited_size, THIS_MACHINE),
+    _row("memory-max", "BYTES", "memoryMax", convert.unlimited_size, THIS_MACHINE),
+    _row("cpu-weight", "WEIGHT", "cpuWeight", convert.number),
+    _row("io-weight", "WEIGHT", "ioWeight", convert.number),
+    _row("capability-bounding-set", "CAPS", "capabilityBoundingSet", convert.capabilities),
+    _row("capability-ambient-set", "CAPS", "capabilityAmbientSet", convert.capabilities),
+    _row("storage", "STORAGE", "storage", section=THIS_MACHINE),
+    _row("image-path", "PATH", "imagePath", section=THIS_MACHINE),
+    _row("idmap-policy", "POLICY", IDMAP_POLICY),
+    _row("drop-caches", "BOOL", "dropCaches", convert.boolean),
+    _row("fs-type", "TYPE", "fileSystemType", section=THIS_MACHINE),
+    _row("luks-discard", "BOOL", "luksDiscard", convert.boolean),
+    _row("luks-offline-discard", "BOOL", "luksOfflineDiscard", convert.boolean),
+    _row("luks-cipher", "CIPHER", "luksCipher"),
+    _row("luks-cipher-mode", "MODE", "luksCipherMode"),
+    _row("luks-volume-key-size", "BITS", "luksVolumeKeySize", convert.number),
+    _row("luks-pbkdf-type", "TYPE", "luksPbkdfType"),
+    _row("luks-pbkdf-hash-algorithm", "ALGORITHM", "luksPbkdfHashAlgorithm"),
+    _row("luks-pbkdf-time-cost", "SECS", "luksPbkdfTimeCostUSec", convert.span),
+    _row("luks-pbkdf-memory-cost", "BYTES", "luksPbkdfMemoryCost", convert.size, THIS_MACHINE),
+    _row("luks-pbkdf-parallel-threads", "NUMBER", "luksPbkdfParallelThreads", convert.number),
+    _row("luks-pbkdf-force-iterations", "NUMBER", "luksPbkdfForceIterations", convert.number),
+    _row("luks-sector-size", "BYTES", "luksSectorSize", convert.size),
+    _row("luks-extra-mount-options", "OPTIONS", "luksExtraMountOptions"),
+    _row("auto-resize-mode", "MODE", "autoResizeMode"),
+    _row("rebalance-weight", "WEIGHT", "rebalanceWeight", convert.weight),
+    _row("nosuid", "BOOL", "mountNoSuid", convert.boolean),
+    _row("nodev", "BOOL", "mountNoDevices", convert.boolean),
+    _row("noexec", "BOOL", "mountNoExecute", convert.boolean),
+    _row("cifs-domain", "DOMAIN", "cifsDomain"),
+    _row("cifs-user-name", "USER", "cifsUserName"),
+    _row("cifs-service", "SERVICE", "cifsService"),
+    _row("cifs-extra-mount-options", "OPTIONS", "cifsExtraMountOptions"),
+    _row("stop-delay", "SECS", "stopDelayUSec", convert.span),
+    _row("kill-processes", "BOOL", "killProcesses", convert.boolean),
+    _row("auto-login", "BOOL", "autoLogin", convert.boolean),
+)
+
+#: Options with rules of their own, by name: see `record_edit`.
+SPECIAL = (
+    Option("alias", "", "NAMES", "Further names, with commas"),
+    Option("member-of", "G", "GROUPS", "Add to groups, with commas"),
+    Option("setenv", "", "NAME[=VALUE]", "Set an environment variable of sessions"),
+    Option("language", "", "LOCALES", "Locale of sessions, and further ones, with commas"),
+    Option("ssh-authorized-keys", "", "KEYS", "A key that sshd accepts, or @FILE with keys"),
+    Option("", "P", "", "Same as --enforce-password-policy=no"),
+    Option("disk-size", "", "BYTES|PERCENT", "Most space of the home"),
+    Option("rlimit", "", "LIMIT=VALUE[:VALUE]", "Set a resource limit"),
+    Option("tmp-limit", "", "BYTES|PERCENT", "Most space in /tmp"),
+    Option("dev-shm-limit", "", "BYTES|PERCENT", "Most space in /dev/shm"),
+    Option("pkcs11-token-uri", "", "URI", "Only empty, to take tokens away: tokens are not built"),
+    Option("fido2-device", "", "PATH", "Only empty, to take tokens away: tokens are not built"),
+    Option("recovery-key", "", "BOOL", "Add a recovery key, and show it"),
+    Option("match", "", "MACHINES", "Options that follow are for any, this, other machines, auto"),
+    Option("", "A", "", "Same as --match=any"),
+    Option("", "T", "", "Same as --match=this"),
+    Option("", "N", "", "Same as --match=other"),
+)
+
+#: Options about blobs and about where the record comes from.
+SOURCES = (
+    Option("identity", "i", "FILE", "Read the record from FILE, - for standard input"),
+    Option("blob", "b", "[NAME=]PATH", "A file, or the directory, of blobs; empty removes all"),
+    Option("avatar", "", "PATH", "Picture of the user"),
+    Option("login-background", "", "PATH", "Background picture of the user's login"),
+)
+
+BY_OPTION = {row.option: row for row in ROWS}
+OPTIONS = (*(row.option for row in ROWS), *SPECIAL, *SOURCES)

@@ -1,0 +1,135 @@
+"""A home1 service that answers as its script says and writes down what it was asked.
+
+Run as a program: ADDRESS SCRIPT LOG. The script maps members to answers, used one
+after the other, the last one for good: {"error": NAME, "message": TEXT} or a list
+of reply values. The log gets one JSON object per call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from homemgr.errors import BY_BUS_NAME
+from homemgr.files import Fd
+from homemgr.wire.connection import Connection
+from homemgr.wire.dispatch import Call, Dispatcher, Interface, Method, Node
+
+PATH = "/org/freedesktop/home1"
+SIGNATURES = {
+    "ListHomes": ("", "a(susussso)"),
+    "GetHomeByName": ("s", "usussso"),
+    "GetUserRecordByName": ("s", "sbo"),
+    "GetUserRecordByUID": ("u", "sbo"),
+    "ActivateHome": ("ss", ""),
+    "DeactivateHome": ("s", ""),
+    "DeactivateAllHomes": ("", ""),
+    "AuthenticateHome": ("ss", ""),
+    "CreateHomeEx": ("sa{sh}t", ""),
+    "UpdateHomeEx": ("sa{sh}t", ""),
+    "ResizeHome": ("sts", ""),
+    "ChangePasswordHome": ("sss", ""),
+    "RemoveHome": ("s", ""),
+    "AcquireHome": ("ssb", "h"),
+    "ReleaseHome": ("s", ""),
+}
+
+
+class Service:
+    """The script, the log, and the write ends that were handed out."""
+
+    def __init__(self, script: Path, log: Path) -> None:
+        self.script: dict[str, list[object]] = json.loads(script.read_text())
+        self.log = log
+        self.references: list[Fd] = []
+
+    def run(self, member: str, call: Call, arguments: tuple[object, ...]) -> object:
+        entry = {
+            "member": member,
+            "interactive": call.interactive,
+            "arguments": [self.readable(a, call) for a in arguments],
+            # A reference that was given back: reading its pipe finds the end.
+            "references": [self.is_held(fd) for fd in self.references],
+        }
+        with self.log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        answers = self.script.get(member, [[]])
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, dict):
+            raise BY_BUS_NAME[answer["error"]](answer.get("message", ""))
+        if member == "AcquireHome":
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            self.references.append(Fd(read))
+            return (Fd(write),)
+        return tuple(
+            tuple(map(tuple, value)) if isinstance(value, list) else value for value in answer
+        )
+
+    @staticmethod
+    def readable(argument: object, call: Call) -> object:
+        if not isinstance(argument, dict):
+            return argument
+        return {
+            name: os.read(_number(value, call), 4096).decode() for name, value in argument.items()
+        }
+
+    @staticmethod
+    def is_held(fd: Fd) -> bool:
+        try:
+            return bool(os.read(fd.fileno(), 1))
+        except BlockingIOError:
+            return True
+
+
+def _number(value: object, call: Call) -> int:
+    return value.fileno() if isinstance(value, Fd) else call.fds[int(value)].fileno()  # type: ignore[call-overload]
+
+
+class Objects:
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def resolve(self, path: str) -> Node | None:
+        return self.node if path == PATH else None
+
+    def children(self, path: str) -> list[str]:
+        return []
+
+
+def method(member: str, takes: str, gives: str) -> Method:
+    def run(service: Service, call: Call, *arguments: object) -> object:
+        return service.run(member, call, arguments)
+
+    return Method(member, _named(takes), _named(gives), run)
+
+
+def _named(signature: str) -> tuple[tuple[str, str], ...]:
+    kinds, rest = [], signature
+    while rest:
+        size = next(n for n in range(1, len(rest) + 1) if _is_whole(rest[:n]))
+        kinds.append((f"argument{len(kinds)}", rest[:size]))
+        rest = rest[size:]
+    return tuple(kinds)
+
+
+def _is_whole(text: str) -> bool:
+    return text[-1] != "a" and all(text.count(a) == text.count(b) for a, b in ("()", "{}"))
+
+
+async def main(address: str, script: str, log: str) -> None:
+    service = Service(Path(script), Path(log))
+    methods = tuple(method(name, *kinds) for name, kinds in SIGNATURES.items())
+    interface = Interface("org.freedesktop.home1.Manager", methods, (), ())
+    connection = await Connection.open(address)
+    connection.serve(Dispatcher(Objects(Node(service, (interface,)))))
+    await connection.request_name("org.freedesktop.home1")
+    print("ready", flush=True)
+    await connection.wait_closed()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
