@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from homemgr import errors
@@ -86,21 +86,20 @@ async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
     Waits for whatever runs on the home, a deactivation included.
     """
     # The reference exists before the check: a deactivation that waits sees it and gives way.
-    reference = home.references.add(please_suspend=please_suspend)
-    try:
+    with ExitStack() as on_failure:
+        reference = on_failure.enter_context(home.references.add(please_suspend=please_suspend))
         async with home.exclusively(Operation.ACQUIRE, queued=True) as way:
-            if way is Way.AUTHENTICATE:
-                if await _authenticate(home, secret, for_acquire=True):
-                    home.keep()
-                    home.references.grant()
-                    return reference
-                # Unmounted behind our back since we looked: bring it back.
+            is_mounted = way is Way.AUTHENTICATE and await _authenticate(
+                home, secret, for_acquire=True
+            )
+            if is_mounted:
+                home.keep()
+            else:
+                # Not active, or unmounted behind our back since we looked.
                 home.observe()
-            await _activate(home, secret, for_acquire=True)
+                await _activate(home, secret, for_acquire=True)
             home.references.grant()
-    except BaseException:
-        reference.close()
-        raise
+        on_failure.pop_all()
     return reference
 
 

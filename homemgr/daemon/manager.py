@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from homemgr import errors
@@ -155,11 +156,10 @@ class Manager:
             wanted = record.on(self.services.machine).uid
             uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)
             home = self._provisional(record, uid)
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(home.forget)
             await changes.create(home, secret, blobs)
-        except BaseException:
-            home.forget()
-            raise
+            on_failure.pop_all()
 
     def _provisional(self, record: UserRecord, uid: int) -> Home:
         """List a home that is about to be created, so that name and uid are seen as taken."""

@@ -7,6 +7,7 @@ copies never locks anybody out.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,14 +52,12 @@ def open_home(task: Task, mode: Mode = Mode.ANY, host: UserRecord | None = None)
     ``host`` replaces the host copy, for changes. Raises BadSignature,
     RecordMismatch, HostileHome, HomeAbsent and the credential failures.
     """
-    top = open_top(task)
-    try:
+    with ExitStack() as on_failure:
+        top = on_failure.enter_context(open_top(task))
         settled = _settle(task, top, mode, host or task.record)
         task.check_credentials(settled.record)
+        on_failure.pop_all()
         return Opened(top, settled)
-    except BaseException:
-        top.close()
-        raise
 
 
 def _settle(task: Task, top: Top, mode: Mode, host: UserRecord) -> Reconciled:
