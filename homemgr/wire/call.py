@@ -80,13 +80,14 @@ class Call:
     # --- answering: used by the dispatcher only -----------------------------------
 
     def finish(self, result: object) -> None:
-        """Answer with what the handler returned, and let go of everything."""
+        """Let go of everything, and answer with what the handler returned."""
+        # In this order: who has the answer may count on its descriptors being closed.
+        self._release()
         try:
             self._give(result)
         except CodecError as wrong:
             _close_fds_in(result)
             self.fail(wrong)
-        self._release()
 
     def _give(self, result: object) -> None:
         if isinstance(result, Encoded):
@@ -109,12 +110,12 @@ class Call:
         self._is_answered = True
 
     def fail(self, error: BaseException) -> None:
-        """Answer with ``error``, in words meant for the caller, and let go of everything."""
+        """Let go of everything, and answer with ``error`` in words meant for the caller."""
+        self._release()
         name, text = self._words(error)
         if not self._is_answered:
             self._is_answered = True
             self._connection.reply_error(self._message, name, text)
-        self._release()
 
     def _words(self, error: BaseException) -> tuple[str, str]:
         if isinstance(error, HomeError):

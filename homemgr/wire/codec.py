@@ -168,6 +168,8 @@ def _encode_signature(body: Body, value: object) -> None:
 
 def _encode_handle(body: Body, value: object) -> None:
     if isinstance(value, Fd):
+        if not value.is_open:
+            raise CodecError("a descriptor is to be sent that was closed or taken")
         body.fds.append(value)
         value = len(body.fds) - 1
     if not isinstance(value, int) or not 0 <= value < len(body.fds):

@@ -68,10 +68,10 @@ class Connection:
         connection = cls(await connected_socket(address))
         try:
             (name,) = await connection._driver("Hello")
-        except BaseException:
-            connection._transport.close()
-            raise
-        connection.unique_name = str(name)
+            connection.unique_name = str(name)
+        finally:
+            if not connection.unique_name:
+                connection._transport.close()
         return connection
 
     async def _driver(
