@@ -33,7 +33,7 @@ _BATCH = 512
 _UNKNOWN_CALL = (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP)
 
 #: mountinfo writes space, tab, newline, backslash and # as three octal digits.
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 _statmount = system_call("statmount", 457, POINTER, POINTER, SIZE, UINT)
 _listmount = system_call("listmount", 458, POINTER, POINTER, SIZE, UINT)
@@ -64,15 +64,23 @@ def submounts(root_fd: int) -> list[Mount]:
 
 
 def _topmost_first(top_id: int, mounts: list[Mount]) -> list[Mount]:
-    parents = {m.mount_id: m.parent_id for m in mounts}
+    children: dict[int, list[Mount]] = {}
+    for mount in mounts:
+        children.setdefault(mount.parent_id, []).append(mount)
+    ordered: list[Mount] = []
+    pending = list(children.get(top_id, ()))
+    pending.sort(key=_length)
+    while pending:
+        mount = pending.pop()
+        ordered.append(mount)
+        pending += sorted(children.pop(mount.mount_id, ()), key=_length)
+    # Parents before children, and reversed: each mount after all that is on top of it.
+    return ordered[::-1]
 
-    def height(mount: Mount) -> int:
-        steps, current = 0, mount.mount_id
-        while current != top_id and current in parents and steps <= len(parents):
-            steps, current = steps + 1, parents[current]
-        return steps
 
-    return sorted(mounts, key=height, reverse=True)
+def _length(mount: Mount) -> int:
+    # Of two mounts on one parent, the one with the shorter path hides what lies below it.
+    return len(mount.mount_point)
 
 
 def _by_calls(root_fd: int) -> tuple[Mount, list[Mount]]:
@@ -139,11 +147,8 @@ def parse_mountinfo(text: str) -> list[Mount]:
 
 def unescape(text: str) -> str:
     r"""Turn ``\040`` and its like back into the bytes they stand for."""
-    # Bytes, since an escape may be a part of a longer UTF-8 sequence.
-    return os.fsdecode(_OCTAL.sub(lambda m: chr(int(m[1], 8)), text).encode("utf-8", _ERRORS))
-
-
-_ERRORS = "surrogateescape"
+    # In bytes, since an escape may be a part of a longer UTF-8 sequence.
+    return os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), os.fsencode(text)))
 
 
 def _read_mountinfo() -> str:

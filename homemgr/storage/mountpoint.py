@@ -188,15 +188,24 @@ def _try(home_directory: str) -> OSError | None:
 
 def _unmount_below(home_directory: str) -> None:
     """Unmount what is mounted inside the home; all of it, or EBUSY if anything is in use."""
+    target, below = _survey(home_directory)
+    if not below:
+        return
+    # Asked first, so that a busy home keeps what is mounted in it.
+    if find_holders(target, limit_s=_SEARCH_S):
+        raise OSError(errno.EBUSY, "the home or a mount inside it is in use", home_directory)
     with _open_root(home_directory) as root:
-        below = submounts(root.fileno())
-        if not below:
-            return
-        # Asked first, so that a busy home keeps what is mounted in it.
-        if _find(root, home_directory, below):
-            raise OSError(errno.EBUSY, "the home or a mount inside it is in use", home_directory)
         for mount in below:
             _unmount_one(root.fileno(), mount)
+
+
+def _survey(home_directory: str) -> tuple[Target, list[Mount]]:
+    """Whose holders count, and what is mounted below; nothing stays open behind it."""
+    with _open_root(home_directory) as root:
+        where = place(root.fileno())
+        below = submounts(root.fileno())
+    ids = frozenset({where.mount_id, *(mount.mount_id for mount in below)})
+    return Target(ids, where.device, home_directory), below
 
 
 def _open_root(home_directory: str) -> Fd:
@@ -215,18 +224,9 @@ def _unmount_one(root: int, mount: Mount) -> None:
         umount2(f"/proc/self/fd/{parent.fileno()}/{name}", UMOUNT_NOFOLLOW)
 
 
-def _find(root: Fd, home_directory: str, below: Sequence[Mount]) -> list[Holder]:
-    where = place(root.fileno())
-    ids = frozenset({where.mount_id, *(mount.mount_id for mount in below)})
-    found = find_holders(Target(ids, where.device, home_directory), limit_s=_SEARCH_S)
-    # The descriptor we ask with is ours and closed before anything is unmounted.
-    return [holder for holder in found if holder.pid != os.getpid()]
-
-
 def _busy(home_directory: str) -> HomeBusy:
-    with _open_root(home_directory) as root:
-        below = submounts(root.fileno())
-        found = _find(root, home_directory, below)
+    target, below = _survey(home_directory)
+    found = find_holders(target, limit_s=_SEARCH_S)
     if not found:
         inside = "".join(f", {mount.mount_point} is mounted in it" for mount in below[:1])
         return HomeBusy(f"{home_directory} is in use by something that has no process{inside}.")

@@ -1,0 +1,219 @@
+"""Kernel tests: a private mount namespace, real file systems on loop devices, nothing left over."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from homemgr.files import Fd
+from homemgr.kernel import loop, mounts, process
+from homemgr.kernel.syscall import AT_FDCWD, AT_RECURSIVE
+from homemgr.storage import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIB = 1 << 20
+
+#: Smallest comfortable image, and how to make the file system.
+KINDS = {
+    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-F"]),
+    "xfs": (320 * MIB, ["mkfs.xfs", "-q", "-f"]),
+    "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-f"]),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in here needs root."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def private_mounts() -> Iterator[None]:
+    """A mount namespace of our own, left again when the last kernel test is done."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("kernel tests need root")
+        pytest.skip("kernel tests need root")
+    with Fd.open("/proc/self/ns/mnt", os.O_RDONLY) as before:
+        process.unshare(process.CLONE_NEWNS)
+        mounts.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, propagation=mounts.MS_PRIVATE)
+        yield
+        assert ctypes.CDLL(None).setns(before.fileno(), process.CLONE_NEWNS) == 0
+
+
+@pytest.fixture(scope="package")
+def ground(private_mounts: None) -> Iterator[Path]:
+    """A directory whose ancestors only root can change, on a file system of its own."""
+    path = Path(f"/run/homemgr-test-{os.getpid()}")
+    path.mkdir(mode=0o755)
+    mount_new("tmpfs", "tmpfs", path)
+    path.chmod(0o755)
+    yield path
+    mounts.umount2(str(path), mounts.MNT_DETACH)
+    path.rmdir()
+
+
+def mount_new(kind: str, source: str, target: Path) -> None:
+    """Bring up a file system of its own and show it at ``target``."""
+    with mounts.fsopen(kind) as fs:
+        mounts.fsconfig_set_string(fs.fileno(), "source", source)
+        mounts.fsconfig_create(fs.fileno())
+        with mounts.fsmount(fs.fileno(), 0) as mount:
+            flags = mounts.MOVE_MOUNT_F_EMPTY_PATH
+            mounts.move_mount(mount.fileno(), "", AT_FDCWD, str(target), flags)
+
+
+def mount_image(image: Path, size: int, kind: str, make: list[str], target: Path) -> None:
+    """Make a file system in a new image file and mount it at ``target``."""
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run([*make, str(image)], check=True, stdout=subprocess.DEVNULL)
+    target.mkdir()
+    with Fd.open(str(image), os.O_RDWR) as backing:
+        device = loop.attach(backing.fileno())
+    with device.device:
+        mount_new(kind, device.path, target)
+    target.chmod(0o755)
+
+
+@pytest.fixture(scope="package", params=sorted(KINDS))
+def volume(
+    request: pytest.FixtureRequest, ground: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The root of a file system of each kind."""
+    kind = request.param
+    size, make = KINDS[kind]
+    image = tmp_path_factory.mktemp("image") / kind
+    target = ground / kind
+    mount_image(image, size, kind, make, target)
+    yield target
+    mounts.umount2(str(target), 0)
+    target.rmdir()
+    image.unlink()
+
+
+@pytest.fixture(scope="package")
+def one_volume(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An ext4, for what does not depend on the file system."""
+    size, make = KINDS["ext4"]
+    image = tmp_path_factory.mktemp("image") / "one"
+    target = ground / "one"
+    mount_image(image, size, "ext4", make, target)
+    yield target
+    mounts.umount2(str(target), 0)
+    target.rmdir()
+    image.unlink()
+
+
+@pytest.fixture
+def area(one_volume: Path) -> Iterator[Path]:
+    """A safe directory for one test, on ext4."""
+    yield from _fresh(one_volume)
+
+
+@pytest.fixture
+def every_area(volume: Path) -> Iterator[Path]:
+    """A safe directory for one test, on every kind of file system."""
+    yield from _fresh(volume)
+
+
+def _fresh(parent: Path) -> Iterator[Path]:
+    path = parent / "area"
+    path.mkdir(mode=0o755)
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def base(area: Path) -> Iterator[Fd]:
+    """A base directory for new homes, on ext4."""
+    with paths.ensure_base(str(area / "base")) as fd:
+        yield fd
+
+
+class Traces(NamedTuple):
+    """What a test could leave behind."""
+
+    mounts: list[str]
+    fds: dict[str, str]
+    children: str
+    loops: list[str]
+
+
+def _traces() -> Traces:
+    with Path("/proc/self/mountinfo").open(encoding="utf-8") as file:
+        mounted = [line.split(" ", 5)[4] for line in file]
+    fds = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            fds[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    return Traces(mounted, fds, children, _loops())
+
+
+def _loops() -> list[str]:
+    # The machine's loop devices are everybody's; ours have images of this test run.
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if f"pytest-of-{os.environ.get('USER', 'root')}" in text and "(deleted)" not in text:
+            found.append(text)
+    return sorted(found)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No mount, descriptor, child or loop device more than before."""
+    for name in ("volume", "one_volume", "ground"):
+        if name in request.fixturenames:
+            request.getfixturevalue(name)
+    before = _traces()
+    yield
+    deadline = time.monotonic() + 2
+    while (after := _traces()) != before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert after == before
+
+
+@pytest.fixture
+def other_process() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a Python program in another process; it has begun its work once it wrote a line."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        code: str, *arguments: str, cwd: str | None = None, uid: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            cwd=cwd,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+            stdout=subprocess.PIPE,
+        )
+        started.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
