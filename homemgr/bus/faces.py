@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from homemgr import errors
 from homemgr.bus import labels
+from homemgr.bus.listing import SIGNATURE as LIST
+from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
 from homemgr.daemon import changes
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
-from homemgr.wire.codec import Encoded, encode
 from homemgr.wire.dispatch import Call, Interface, Method, Property
 
 if TYPE_CHECKING:
+    from homemgr.bus.listing import Listing
     from homemgr.daemon.access import Authority
     from homemgr.daemon.answers import Answers
     from homemgr.daemon.home import Home
@@ -43,7 +45,6 @@ _UNIX_REPLY = (
     ("shell", "s"),
     ("bus_path", "o"),
 )
-_LIST = "a(susussso)"
 
 #: Bit 0 of UpdateHomeEx: change the host copy only.
 _OFFLINE = 1
@@ -56,21 +57,13 @@ class Faces:
     manager: Manager
     authority: Authority
     answers: Answers
-    _list: tuple[int, Encoded] | None = None
+    listing: Listing
 
     async def find(self, call: Call, user_name: str) -> Home:
         """The home a caller means; the empty name is the caller's own."""
         if not user_name:
             return self.manager.registry.require_uid((await call.caller()).uid)
         return self.manager.registry.require(user_name)
-
-    def list_homes(self) -> Encoded:
-        """The reply to ListHomes, encoded once for each change."""
-        generation = self.manager.registry.generation
-        if self._list is None or self._list[0] != generation:
-            rows = [_list_row(home) for home in self.manager.registry]
-            self._list = generation, Encoded(_LIST, bytes(encode(_LIST, [rows])))
-        return self._list[1]
 
 
 @dataclass(frozen=True)
@@ -79,19 +72,6 @@ class HomeTarget:
 
     faces: Faces
     home: Home
-
-
-def unix(home: Home) -> tuple[int, str, str, str]:
-    """Gid, real name, home directory and shell: the real ones, whatever the state."""
-    effective = home.effective
-    real_name = effective.real_name or home.name
-    return effective.gid or home.uid, real_name, effective.home_directory, effective.shell
-
-
-def _list_row(home: Home) -> tuple[object, ...]:
-    gid, real_name, home_directory, shell = unix(home)
-    path = labels.path_of(home.name)
-    return home.name, home.uid, home.state, gid, real_name, home_directory, shell, path
 
 
 # -- operations on one home, as members of both interfaces ------------------------------
@@ -170,7 +150,7 @@ async def _get_user_record_by_uid(faces: Faces, call: Call, uid: int) -> object:
 
 
 def _list_homes(faces: Faces, _call: Call) -> object:
-    return faces.list_homes()
+    return faces.listing.body()
 
 
 # -- creation, update --------------------------------------------------------------------------
@@ -238,7 +218,7 @@ MANAGER_INTERFACE = Interface(
         _look_up("GetHomeByUID", (("uid", "u"),), "user_name", _get_home_by_uid),
         Method("GetUserRecordByName", _NAME, _RECORD_REPLY, _get_user_record_by_name),
         Method("GetUserRecordByUID", (("uid", "u"),), _RECORD_REPLY, _get_user_record_by_uid),
-        Method("ListHomes", (), (("home_areas", _LIST),), _list_homes),
+        Method("ListHomes", (), (("home_areas", LIST),), _list_homes),
         *(_manager_member(operation) for operation in OPERATIONS),
         Method("CreateHome", _RECORD, (), _create_home),
         Method("CreateHomeEx", _WITH_BLOBS, (), _create_home_ex),

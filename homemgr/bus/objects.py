@@ -11,7 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from homemgr.bus import labels
-from homemgr.bus.faces import HOME, HOME_INTERFACE, MANAGER_INTERFACE, Faces, HomeTarget, unix
+from homemgr.bus.faces import HOME, HOME_INTERFACE, MANAGER_INTERFACE, Faces, HomeTarget
+from homemgr.bus.listing import unix
 from homemgr.wire.codec import Variant
 from homemgr.wire.dispatch import Node
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from homemgr.bus import userdb
 from homemgr.bus.faces import Faces
+from homemgr.bus.listing import Listing
 from homemgr.bus.objects import Announcer, Tree
 from homemgr.daemon import keys
 from homemgr.daemon.access import Authority
@@ -107,7 +108,7 @@ async def _open_faces(
     connection: Connection, manager: Manager, stack: AsyncExitStack
 ) -> Dispatcher:
     answers = Answers(manager.registry)
-    faces = Faces(manager, Authority(Polkit(connection)), answers)
+    faces = Faces(manager, Authority(Polkit(connection)), answers, Listing(manager.registry))
     dispatcher = Dispatcher(Tree(faces))
     connection.serve(dispatcher)
     Announcer(connection, faces)

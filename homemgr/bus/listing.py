@@ -1,0 +1,70 @@
+"""The reply to ListHomes, kept encoded home by home: a change costs one row, not all.
+
+Rows are structs, which D-Bus aligns to eight bytes, so that their encodings can
+be put one after the other (D-Bus specification, Marshaling).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from homemgr.bus import labels
+from homemgr.wire.codec import Encoded, encode
+
+if TYPE_CHECKING:
+    from homemgr.daemon.home import Home
+    from homemgr.daemon.registry import Registry
+
+SIGNATURE = "a(susussso)"
+
+#: Length of the array and the padding before its first row.
+_HEAD_BYTES = 8
+
+
+class Listing:
+    """Encoded rows of all homes of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Forget a row whenever the registry says its home changed."""
+        self._registry = registry
+        self._rows: dict[str, bytes] = {}
+        self._body: Encoded | None = None
+        for listeners in (registry.appeared, registry.changed, registry.vanished):
+            listeners.append(self._forget)
+
+    def body(self) -> Encoded:
+        """The whole reply."""
+        if self._body is None:
+            rows = [self._rows.get(home.name) or self._encode(home) for home in self._registry]
+            self._body = Encoded(SIGNATURE, join(rows))
+        return self._body
+
+    def _forget(self, home: Home) -> None:
+        self._rows.pop(home.name, None)
+        self._body = None
+
+    def _encode(self, home: Home) -> bytes:
+        row = bytes(encode(SIGNATURE, [[_row(home)]])[_HEAD_BYTES:])
+        self._rows[home.name] = row
+        return row
+
+
+def join(rows: list[bytes]) -> bytes:
+    """The array of these encoded structs; the last one is not padded."""
+    joined = b"".join(row + bytes(-len(row) % 8) for row in rows[:-1]) + b"".join(rows[-1:])
+    # The length does not count the padding that follows it (little endian, as encode()).
+    return struct.pack("<I4x", len(joined)) + joined
+
+
+def unix(home: Home) -> tuple[int, str, str, str]:
+    """Gid, real name, home directory and shell: the real ones, whatever the state."""
+    effective = home.effective
+    real_name = effective.real_name or home.name
+    return effective.gid or home.uid, real_name, effective.home_directory, effective.shell
+
+
+def _row(home: Home) -> tuple[object, ...]:
+    gid, real_name, home_directory, shell = unix(home)
+    path = labels.path_of(home.name)
+    return home.name, home.uid, home.state, gid, real_name, home_directory, shell, path
