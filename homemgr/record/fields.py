@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from homemgr.record import rules
+from homemgr.record.jsontext import share_keys
 from homemgr.record.rules import Rule, choice, number, octal
 
 if TYPE_CHECKING:
@@ -219,3 +220,8 @@ UNITED: Final = frozenset({"aliases", "memberOf"})
 
 #: Members of a perMachine entry that say which machines it is for.
 MATCH_MEMBERS: Final = ("matchMachineId", "matchNotMachineId", "matchHostname", "matchNotHostname")
+
+#: Members that are sections of their own.
+SECTIONS: Final = ("privileged", "perMachine", "binding", "status", "signature", "secret")
+
+share_keys((*FIELDS, *MATCH_MEMBERS, *SECTIONS, "data", "key"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 from homemgr.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = "dict[str, Json]"
@@ -32,11 +32,12 @@ UNSIGNED_SECTIONS: Final = ("binding", "secret", "signature", "status")
 
 _LONGEST_INTEGER: Final = 24  # "-9223372036854775808" has 20 characters, leading zeros are no JSON
 _LONGEST_KEY_SHOWN: Final = 64
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 # DEL, NUL and lone surrogates: systemd's parser refuses the first two, UTF-8 the third.
 _REFUSED_CHARACTER = re.compile("[\x00\x7f\ud800-\udfff]")
-# A text without any of these cannot decode to a refused character.
-_SUSPICIOUS_TEXT = re.compile(r"[\x7f\ud800-\udfff]|\\u00[07]|\\u[dD][89a-fA-F]")
+
+# Keys of which one string serves all records; see share_keys.
+_SHARED_KEYS: dict[str, str] = {}
 
 _COMPACT = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
@@ -70,17 +71,20 @@ def element(path: str, index: int) -> str:
     return f"{path or '.'}[{index}]"
 
 
+def share_keys(keys: Iterable[str]) -> None:
+    """Have these keys in memory once, however many records hold them.
+
+    Named by the program, never learnt from what is read: that would be kept for good.
+    """
+    for key in keys:
+        _SHARED_KEYS.setdefault(key, key)
+
+
 def parse(text: str | bytes) -> JsonObject:
     """Read one JSON object; raises InvalidRecord that begins with the path of the culprit."""
     text = _decode(text)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique_pairs,
-            parse_int=_bounded_int,
-            parse_float=_refuse_real,
-            parse_constant=_refuse_constant,
-        )
+        value = _STRICT.decode(text)
     except _Refused as error:
         raise InvalidRecord(_locate(text) or f".: {error}") from error
     except json.JSONDecodeError as error:
@@ -89,9 +93,9 @@ def parse(text: str | bytes) -> JsonObject:
         raise InvalidRecord(f".: nested deeper than {MAX_DEPTH} levels.") from error
     if not isinstance(value, dict):
         raise InvalidRecord(f".: expected an object, found {kind(value)}.")
-    # Nesting deeper than the number of opening brackets is impossible, so that
-    # the usual small and clean record is not walked at all.
-    if text.count("{") + text.count("[") > MAX_DEPTH or _SUSPICIOUS_TEXT.search(text):
+    # Nesting deeper than the number of opening brackets is impossible, and refused
+    # characters come as DEL or as escape: the usual record is not walked at all.
+    if text.count("{") + text.count("[") > MAX_DEPTH or "\x7f" in text or "\\u" in text:
         check_values(value)
     return value
 
@@ -152,7 +156,8 @@ def _syntax(error: json.JSONDecodeError) -> InvalidRecord:
 
 
 def _unique_pairs(pairs: list[tuple[str, Json]]) -> JsonObject:
-    members = dict(pairs)
+    shared = _SHARED_KEYS
+    members = {shared.get(key, key): value for key, value in pairs}
     if len(members) != len(pairs):
         raise _Refused("a key occurs twice in one object.")
     return members
@@ -171,6 +176,14 @@ def _refuse_real(_text: str) -> NoReturn:
 
 def _refuse_constant(_text: str) -> NoReturn:
     raise _Refused("expected JSON, found a number that JSON does not know.")
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique_pairs,
+    parse_int=_bounded_int,
+    parse_float=_refuse_real,
+    parse_constant=_refuse_constant,
+)
 
 
 # --- finding the path of a refusal, the rare way -----------------------------------

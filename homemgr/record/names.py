@@ -34,8 +34,13 @@ def check_new_name(name: str, nobody_names: Collection[str] = ()) -> None:
             f"User name {name[:64]!r} is not allowed: expected an ASCII letter, then letters, "
             f"digits, '_' or '-', at most {LONGEST_NEW_NAME} characters."
         )
-    if name in _RESERVED or name in nobody_names or name.startswith("systemd-"):
+    if is_reserved(name, nobody_names):
         raise InvalidArgs(f"User name {name!r} is reserved for the system.")
+
+
+def is_reserved(name: str, nobody_names: Collection[str] = ()) -> bool:
+    """Whether a name belongs to the system on every machine."""
+    return name in _RESERVED or name in nobody_names or name.startswith("systemd-")
 
 
 def is_acceptable(name: str) -> bool:

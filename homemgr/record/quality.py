@@ -7,6 +7,7 @@ strength. A refusal says what to do better and never repeats the password.
 from __future__ import annotations
 
 import itertools
+import string
 from typing import TYPE_CHECKING, Final
 
 from homemgr.errors import LowPasswordQuality
@@ -19,7 +20,7 @@ MIN_DIFFERENT: Final = 4
 #: Fewer edits than these from an old password are a guess for who knows that one.
 MIN_EDITS: Final = 3
 #: What has to remain when the user name, or a common word, is taken out.
-MIN_REMAINDER: Final = 5
+MIN_REMAINDER: Final = 6
 # Longer ones are not compared letter by letter: the work grows with the square.
 _LONGEST_COMPARED: Final = 128
 
@@ -34,6 +35,8 @@ _COMMON: Final = frozenset(
     """.split()  # noqa: SIM905 (a hundred quotes and commas would hide the words)
 )
 _ROWS: Final = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "1234567890")
+# What people put around a word to please a rule.
+_DECORATION: Final = string.digits + " .,;:!?*#+-_$%&/()="
 _LEET: Final = str.maketrans("013457@$!", "oieastasi")
 
 
@@ -73,12 +76,12 @@ def _too_well_known(password: str, user_name: str) -> str:
     for word in (name, name[::-1]):
         if len(word) > 1 and word in lowered and len(lowered) - len(word) < MIN_REMAINDER:
             return "it is little more than the user name"
-    for spelling in (lowered, lowered.translate(_LEET)):
-        stem = spelling.strip("0123456789 .,;:!?*#+-_$%&/()=").strip()
-        if stem in _COMMON and len(lowered) - len(stem) < MIN_REMAINDER:
-            return "it is one of the most common passwords with little added"
-        if not stem and len(lowered) < 2 * MIN_LENGTH:
-            return "it consists of digits and punctuation only, add letters or make it longer"
+    stem = lowered.strip(_DECORATION)
+    if not stem and len(lowered) < 2 * MIN_LENGTH:
+        return "it consists of digits and punctuation only, add letters or make it longer"
+    is_common = stem in _COMMON or stem.translate(_LEET) in _COMMON
+    if is_common and len(lowered) - len(stem) < MIN_REMAINDER:
+        return "it is one of the most common passwords with little added"
     return ""
 
 

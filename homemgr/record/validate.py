@@ -20,7 +20,7 @@ from homemgr.record.rules import TEXT_OR_TEXTS, refusal
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from homemgr.record.jsontext import Json, JsonObject
+    from homemgr.record.jsontext import Json
     from homemgr.record.machine import Machine
 
 
@@ -45,9 +45,6 @@ _BROUGHT_IN: Final = (Purpose.CREATE, Purpose.REGISTER, Purpose.UPDATE)
 _NEW: Final = (Purpose.CREATE, Purpose.REGISTER)
 # homed hands blobs to its worker in such members; a caller must not.
 _INTERNAL_PREFIX: Final = "__systemd_homework_internal_"
-_SECTION_NAMES: Final = frozenset(
-    {"privileged", "perMachine", "binding", "status", "signature", "secret"}
-)
 
 
 def validate(
@@ -59,8 +56,8 @@ def validate(
 ) -> UserRecord:
     """Return the record to go on with (Register strips sections); raise if it is unfit.
 
-    ``machine`` tells which perMachine entries are for us; without it all are checked.
-    ``nobody_names`` are names this machine has given to nobody.
+    ``machine`` tells which perMachine entries are for us; without it none is, and only
+    their types are checked. ``nobody_names`` are names this machine has given to nobody.
     """
     for section in _REFUSED_SECTIONS[purpose]:
         if section in record.data:
@@ -73,8 +70,10 @@ def validate(
     _check_matches(record)
     if purpose is Purpose.CREATE:
         _check_types(record, machine)
+    _check_kind(record, machine)
     if purpose in _BROUGHT_IN:
-        _check_mandatory(record, machine)
+        _check_brought_in(record, machine)
+        _check_aliases(record, nobody_names)
     if purpose in _NEW:
         _check_new_uid(record, machine)
     if purpose is Purpose.CREATE:
@@ -95,18 +94,34 @@ def parse_embedded(text: bytes) -> UserRecord:
 # --- mandatory rules -----------------------------------------------------------------
 
 
-def _check_mandatory(record: UserRecord, machine: Machine | None) -> None:
-    """The rules that hold however a record is read, for regular and matching members."""
-    for name in record.data:
-        if name.startswith(_INTERNAL_PREFIX):
-            raise InvalidRecord(f"{child('', name)}: must not be set by callers.")
+def _check_kind(record: UserRecord, machine: Machine | None) -> None:
+    """The record is one of a home: this holds for every one, wherever it comes from."""
     _expect_word(record.data, "disposition", "", ("regular",))
     _expect_word(record.data, "service", "", (SERVICE,))
     for path, members in _places(record, machine):
         _expect_word(members, "storage", path, STORAGES)
+
+
+def _check_brought_in(record: UserRecord, machine: Machine | None) -> None:
+    """What callers must not decide, and what has to fit together."""
+    for name in record.data:
+        if name.startswith(_INTERNAL_PREFIX):
+            raise InvalidRecord(f"{child('', name)}: must not be set by callers.")
+    for path, members in _places(record, machine):
         if members.get("blobDirectory") is not None:
             raise InvalidRecord(f"{path}.blobDirectory: must not be set by callers.")
     _check_gid(record, machine)
+
+
+def _check_aliases(record: UserRecord, nobody_names: Collection[str]) -> None:
+    """An alias answers look-ups like a name: it must not be one of the system's."""
+    aliases = _readable(record.data, "aliases", None)
+    for index, alias in enumerate(aliases if isinstance(aliases, list) else []):
+        if isinstance(alias, str) and names.is_reserved(alias, nobody_names):
+            raise InvalidRecord(
+                f"{element('.aliases', index)}: expected a name for people, "
+                f"found {alias!r}, which is reserved for the system."
+            )
 
 
 def _expect_word(members: Mapping[str, Json], name: str, path: str, words: tuple[str, ...]) -> None:
@@ -157,7 +172,7 @@ def _places(record: UserRecord, machine: Machine | None) -> list[tuple[str, Mapp
     """Where fields stand that count here: the regular section and the entries for us."""
     places: list[tuple[str, Mapping[str, Json]]] = [("", record.data)]
     for index, entry in enumerate(record.per_machine):
-        if machine is None or machine.matches(entry):
+        if machine is not None and machine.matches(entry):
             places.append((element(".perMachine", index), entry))
     return places
 
@@ -175,11 +190,12 @@ def _check_matches(record: UserRecord) -> None:
 
 def _check_types(record: UserRecord, machine: Machine | None) -> None:
     """Every known field has its type and stands in a section it may stand in."""
-    for path, members in _places(record, machine):
-        letter = "M" if path else "R"
-        _check_members(members, letter, path)
-        if path:
-            _refuse_unknown(members, path)
+    _check_members(record.data, "R", "")
+    for index, entry in enumerate(record.per_machine):
+        if machine is None or machine.matches(entry):
+            path = element(".perMachine", index)
+            _check_members(entry, "M", path)
+            _refuse_unknown(entry, path)
     for name, letter in (("privileged", "P"), ("secret", "X")):
         _check_members(record.section(name), letter, f".{name}")
 
@@ -187,7 +203,7 @@ def _check_types(record: UserRecord, machine: Machine | None) -> None:
 def _check_members(members: Mapping[str, Json], letter: str, path: str) -> None:
     for name, value in members.items():
         field = FIELDS.get(name)
-        if field is None or name in _SECTION_NAMES:
+        if field is None:
             continue
         if letter not in field.sections:
             raise InvalidRecord(f"{child(path, name)}: must not be set in this section.")
@@ -195,7 +211,7 @@ def _check_members(members: Mapping[str, Json], letter: str, path: str) -> None:
             field.rule.read(value, child(path, name))
 
 
-def _refuse_unknown(entry: JsonObject | Mapping[str, Json], path: str) -> None:
+def _refuse_unknown(entry: Mapping[str, Json], path: str) -> None:
     # homed refuses these, so a home made with them could not be made there again.
     for name, value in entry.items():
         if name not in FIELDS and name not in MATCH_MEMBERS:
