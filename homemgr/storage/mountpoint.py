@@ -22,7 +22,7 @@ from homemgr.errors import (
     UnsafePath,
 )
 from homemgr.files import DIRECTORY_FLAGS, Fd
-from homemgr.kernel.holders import Holder, Target, find_holders
+from homemgr.kernel.holders import Holder, Target, find_holders, find_loop_devices
 from homemgr.kernel.mountinfo import Mount, submounts
 from homemgr.kernel.mounts import (
     MNT_DETACH,
@@ -226,7 +226,7 @@ def _unmount_one(root: int, mount: Mount) -> None:
 
 def _busy(home_directory: str) -> HomeBusy:
     target, below = _survey(home_directory)
-    found = find_holders(target, limit_s=_SEARCH_S)
+    found = find_holders(target, limit_s=_SEARCH_S) + find_loop_devices(target)
     if not found:
         inside = "".join(f", {mount.mount_point} is mounted in it" for mount in below[:1])
         return HomeBusy(f"{home_directory} is in use by something that has no process{inside}.")
@@ -235,7 +235,13 @@ def _busy(home_directory: str) -> HomeBusy:
 
 def describe(found: Sequence[Holder]) -> str:
     """The first few holders in words, and how many more there are."""
-    names = [f"{holder.comm}[{holder.pid}] ({holder.what})" for holder in found[:_NAMES]]
+    names = [_name(holder) for holder in found[:_NAMES]]
     if len(found) > _NAMES:
         names.append(f"{len(found) - _NAMES} more")
     return ", ".join(names)
+
+
+def _name(holder: Holder) -> str:
+    # The kernel's own holders have no process to be found by.
+    pid = f"[{holder.pid}]" if holder.pid else ""
+    return f"{holder.comm}{pid} ({holder.what})"

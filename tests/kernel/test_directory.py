@@ -189,24 +189,6 @@ def test_missing_skeleton_is_an_empty_one(base: Fd, area: Path) -> None:
     assert os.listdir(area / "base" / NAME) == [".identity"]
 
 
-def test_full_disk_leaves_nothing(ground: Path, tmp_path: Path) -> None:
-    small = ground / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)], check=True)
-    small.chmod(0o755)
-    try:
-        skeleton = make_skeleton(tmp_path / "skel")
-        (skeleton / "large").write_bytes(b"x" * 1_000_000)
-        with paths.ensure_base(str(small / "base")) as base:
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
-                create(base, skeleton=skeleton)
-            assert caught.value.errno == errno.ENOSPC
-            assert os.listdir(base.fileno()) == []
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-        small.rmdir()
-
-
 def test_no_ownership_call_whatever_the_size(area: Path, tmp_path: Path) -> None:
     """Create and activate are traced over a tree of a thousand files: not one chown."""
     skeleton = tmp_path / "skel"

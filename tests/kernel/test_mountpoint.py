@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import threading
@@ -232,19 +233,53 @@ def test_transient_reference_is_no_busy_home(home: Path) -> None:
     release.join()
 
 
-def test_reference_without_a_process_is_waited_for_and_then_admitted(
-    home: Path, area: Path
-) -> None:
-    # A file in use as a block device: no process has it open.
+def test_file_used_as_a_block_device_is_named(home: Path) -> None:
+    """No process has it open: the kernel itself holds the home."""
     subprocess.run(["truncate", "-s", "1M", str(home / "image")], check=True)
     with Fd.open(str(home / "image"), os.O_RDWR) as image:
         attached = loop.attach(image.fileno())
     with attached.device:
+        device = os.path.basename(attached.path)
+        with pytest.raises(HomeBusy, match=rf"{device} \(block device of {home}/image\)"):
+            mountpoint.take_away(str(home))
+    mountpoint.take_away(str(home))
+
+
+def test_reference_without_a_name_is_waited_for_and_then_admitted(home: Path) -> None:
+    # A descriptor under way between two processes: nobody has it now.
+    sender, receiver = socket.socketpair()
+    with sender, receiver:
+        with Fd.open(str(home), os.O_PATH) as held:
+            socket.send_fds(sender, [b"x"], [held.fileno()])
         begun = time.monotonic()
         with pytest.raises(HomeBusy, match="has no process"):
             mountpoint.take_away(str(home))
         assert 0.1 < time.monotonic() - begun < 2
     mountpoint.take_away(str(home))
+
+
+DEAD_FUSE = """
+import os, subprocess, sys, time
+fd = os.open("/dev/fuse", os.O_RDWR)
+os.set_inheritable(fd, True)
+options = f"fd={fd},rootmode=40000,user_id=60001,group_id=60001"
+subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "dead", sys.argv[1]],
+               check=True, close_fds=False)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_dead_fuse_mount_of_the_user_neither_hangs_nor_stops_us(
+    home: Path, other_process: Start
+) -> None:
+    """Its server never answers, and it would not let root look anyway."""
+    (home / "remote").mkdir()
+    # In our mount namespace, since the child shares it.
+    other_process(DEAD_FUSE, str(home / "remote"))
+    begun = time.monotonic()
+    mountpoint.take_away(str(home))
+    assert time.monotonic() - begun < 2
 
 
 def test_we_ourselves_are_named_too(home: Path) -> None:
