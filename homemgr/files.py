@@ -26,6 +26,7 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: terminal must not become ours, a link must not lead us elsewhere.
 GUARDED_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+#: Read in pieces, so that a small file does not cost the limit's memory.
 _CHUNK = 1 << 16
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: Without it the kernel takes the file capabilities away when the fsuid leaves 0.
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
 
+#: An id that cannot be set.
 _NO_CHANGE = 0xFFFFFFFF
 
 _setfsuid = libc_call("setfsuid", UINT)
@@ -39,6 +40,7 @@ def filesystem_identity(uid: int, gid: int) -> Iterator[None]:
             raise OSError(errno.EPERM, f"setfsuid: cannot access files as {uid}:{gid}")
         yield
     finally:
+        # In reverse: the bit still protects the capabilities on the way back.
         with CREDENTIALS:
             _become(*before)
             prctl(PR_SET_SECUREBITS, securebits)
@@ -51,5 +53,6 @@ def current_identity() -> tuple[int, int]:
 
 
 def _become(uid: int, gid: int) -> None:
+    # Neither call reports failure; whoever calls compares afterwards.
     _setfsgid(gid)
     _setfsuid(uid)

@@ -9,18 +9,14 @@ from typing import NamedTuple
 from homemgr.files import Fd
 from homemgr.kernel.syscall import INT, PATH, UINT, libc_call
 
-IN_ATTRIB = 0x4
-IN_CLOSE_WRITE = 0x8
 IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
-IN_MOVE_SELF = 0x800
-IN_UNMOUNT = 0x2000
-IN_Q_OVERFLOW = 0x4000
-IN_IGNORED = 0x8000
+#: Refuse to watch what is no directory.
 IN_ONLYDIR = 0x1000000
+#: Set in events about a directory.
 IN_ISDIR = 0x40000000
 
 #: struct inotify_event without the name that follows: wd, mask, cookie, len.
@@ -68,6 +64,7 @@ def decode_events(raw: bytes) -> list[Event]:
     while offset < len(raw):
         watch, mask, cookie, length = _EVENT.unpack_from(raw, offset)
         start = offset + _EVENT.size
+        # Padded so that the next event is aligned.
         name = raw[start : start + length].rstrip(b"\0")
         events.append(Event(watch, mask, cookie, os.fsdecode(name)))
         offset = start + length

@@ -11,33 +11,33 @@ import os
 from homemgr.files import Fd
 from homemgr.kernel.syscall import INT, PATH, POINTER, SIZE, UINT, libc_call, packed, system_call
 
+#: open_tree(2): a copy that is attached nowhere, instead of the mount itself.
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 
+#: move_mount(2): source (F) or target (T) is the descriptor itself.
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MOVE_MOUNT_BENEATH = 0x200
 
-MOUNT_ATTR_RDONLY = 0x1
+#: mount_setattr(2) and fsmount(2); IDMAP only on a mount that was never attached.
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_IDMAP = 0x100000
 
-MS_SLAVE = 1 << 19
+#: Propagation, see mount_namespaces(7).
 MS_PRIVATE = 1 << 18
 MS_SHARED = 1 << 20
 
-MNT_FORCE = 1
+#: umount2(2): out of the tree now, gone when the last user lets go.
 MNT_DETACH = 2
+#: umount2(2): the last component must not be a symbolic link.
 UMOUNT_NOFOLLOW = 8
 
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 
-_FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
-_FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 
 #: struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
@@ -83,19 +83,10 @@ def fsopen(fsname: str) -> Fd:
     return Fd(_fsopen(os.fsencode(fsname), FSOPEN_CLOEXEC))
 
 
-def fsconfig_set_flag(fs_fd: int, key: str) -> None:
-    """Set an option without a value, such as ``ro``."""
-    _fsconfig(fs_fd, _FSCONFIG_SET_FLAG, os.fsencode(key), None, 0)
-
-
 def fsconfig_set_string(fs_fd: int, key: str, value: str) -> None:
     """Set an option with a value; ``source`` is the device."""
+    # One call for all commands: what it takes depends on the second argument.
     _fsconfig(fs_fd, _FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value), 0)
-
-
-def fsconfig_set_fd(fs_fd: int, key: str, value_fd: int) -> None:
-    """Set an option to an open file or detached mount."""
-    _fsconfig(fs_fd, _FSCONFIG_SET_FD, os.fsencode(key), None, value_fd)
 
 
 def fsconfig_create(fs_fd: int) -> None:

@@ -7,6 +7,7 @@ import os
 from homemgr.files import Fd
 from homemgr.kernel.syscall import INT, PATH, POINTER, SIZE, packed, system_call
 
+#: What the resolution of the whole path must not do.
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04

@@ -14,6 +14,7 @@ from homemgr.kernel.syscall import INT, ULONG, libc_call
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
+#: Options of prctl(2).
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
@@ -44,6 +45,7 @@ def set_dumpable(*, dumpable: bool) -> None:
 
 def is_dumpable() -> bool:
     """Whether the process may be dumped by its own user."""
+    # 2 means "for root only", which is no help to /proc access checks.
     return prctl(PR_GET_DUMPABLE) == 1
 
 

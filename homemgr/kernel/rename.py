@@ -6,7 +6,9 @@ import os
 
 from homemgr.kernel.syscall import INT, PATH, UINT, libc_call
 
+#: EEXIST instead of replacing; not every file system can (EINVAL).
 RENAME_NOREPLACE = 1
+#: Both names exist before and after.
 RENAME_EXCHANGE = 2
 
 _renameat2 = libc_call("renameat2", INT, PATH, INT, PATH, UINT)

@@ -22,10 +22,12 @@ from homemgr.kernel.syscall import (
     zeroed,
 )
 
+#: Ask for the 64-bit id in the place of the 32-bit one.
 STATX_MNT_ID_UNIQUE = 0x4000
 _ATTR_IMMUTABLE = 0x10
 _ATTR_APPEND = 0x20
 _ATTR_MOUNT_ROOT = 0x2000
+#: Never ask a server for fresh values.
 _DONT_SYNC = 0x4000
 
 _SIZE = 256
@@ -47,6 +49,7 @@ class Place(NamedTuple):
 
 def place(dirfd: int, path: str = "", *, follow: bool = False) -> Place:
     """Where ``path`` below ``dirfd`` (or ``dirfd`` itself) is, without asking its file system."""
+    # The kernel itself knows all of this: with an empty mask no file system can refuse.
     attributes, major, minor, mount_id = _read(dirfd, path, mask=0, follow=follow)
     return Place(
         mount_id,
@@ -62,6 +65,7 @@ def unique_mount_id(dirfd: int) -> int | None:
     raw = _call(dirfd, "", mask=STATX_MNT_ID_UNIQUE, follow=False)
     (mask,) = struct.unpack_from("=I", raw, _MASK)
     (mount_id,) = struct.unpack_from("=Q", raw, _DEVICE + 8)
+    # Older kernels ignore what they do not know and leave the bit unset.
     return mount_id if mask & STATX_MNT_ID_UNIQUE else None
 
 

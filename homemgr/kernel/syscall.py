@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Flags and marks that many calls share, see openat(2) and statx(2).
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
+#: Argument types under the names of the man pages.
 INT = ctypes.c_int
 UINT = ctypes.c_uint
 SIZE = ctypes.c_size_t

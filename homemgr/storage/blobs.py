@@ -31,10 +31,12 @@ BLOBS = ".identity-blob"
 #: All blobs of a home together.
 BLOBS_LIMIT = 64 << 20
 
+#: Fixed, so that what a killed run left is found and removed by the next.
 _BLOBS_NEW = ".identity-blob.homemgr-new"
 
 _ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
 
+#: A copy that was judged once cannot become something else.
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 _CHUNK = 1 << 18
@@ -58,6 +60,7 @@ def read_blobs(top: Top, manifest: Mapping[str, str]) -> dict[str, Fd]:
             copy = _read_blob(directory, name, top.disk_uid, left)
             if copy is None:
                 continue
+            # Judged is the copy: the original may be another by now.
             if digest_of(copy.fileno()) != digest:
                 copy.close()
                 continue
@@ -87,6 +90,7 @@ def place_blobs(parent: Fd, blobs: Mapping[str, int], name: str = BLOBS) -> None
     """Fill the new directory ``name``; for a caller with the identity of the home's owner."""
     os.mkdir(name, 0o700, dir_fd=parent.fileno())
     with openat2(parent.fileno(), name, DIRECTORY_FLAGS, RESOLVE_GUARDED) as directory:
+        # Whatever the umask made of it.
         os.fchmod(directory.fileno(), 0o700)
         left = BLOBS_LIMIT
         for blob, source in sorted(blobs.items()):
@@ -172,6 +176,7 @@ def _write_blob(directory: int, name: str, source: int, limit: int) -> int:
 
 
 def _swap_in(home: int) -> None:
+    # Swapped rather than replaced: at no moment are there no blobs.
     try:
         renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
     except FileNotFoundError:
@@ -180,6 +185,7 @@ def _swap_in(home: int) -> None:
 
 def _discard(home: Fd, name: str) -> None:
     """Remove ``name``, whatever its owner has made of it."""
+    # Unlinking a symbolic link removes the link; only a real directory is descended into.
     try:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=home.fileno())

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 NEW_PREFIX = ".#homemgr-new-"
 GONE_PREFIX = ".#homemgr-gone-"
 
+#: Two operations on one name never meet; longer would cost room for the name.
 _RANDOM_BYTES = 4
 
 
@@ -93,10 +94,12 @@ def create(
     """
     _check_name(file_name)
     check_blobs(blobs)
+    # The rename decides in the end; asking first spares the work.
     if _exists(base, file_name):
         raise _taken(base, file_name)
     temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
     with ExitStack() as undo:
+        # Registered before the first step, harmless if nothing is there yet.
         undo.callback(delete_tree, base, temporary)
         with filesystem_identity(NOBODY, NOBODY):
             os.mkdir(temporary, 0o700, dir_fd=base.fileno())
@@ -106,6 +109,7 @@ def create(
         except FileExistsError as error:
             raise _taken(base, file_name) from error
         undo.pop_all()
+    # Only now does the home survive a power cut.
     os.fsync(base.fileno())
     return skipped
 
@@ -153,6 +157,7 @@ def set_aside(parent: Fd, file_name: str) -> str:
     except FileNotFoundError as error:
         where = location(parent.fileno())
         raise HomeAbsent(f"There is no {file_name} in {where}.") from error
+    # Before the record is dropped the old name must be gone for good.
     os.fsync(parent.fileno())
     return aside
 
@@ -160,6 +165,7 @@ def set_aside(parent: Fd, file_name: str) -> str:
 def delete_aside(parent: Fd, file_name: str) -> None:
     """Delete everything that `set_aside` renamed away from ``file_name``."""
     _check_name(file_name)
+    # Several, if earlier removals of the same name were killed.
     for entry in os.listdir(parent.fileno()):
         if entry.startswith(GONE_PREFIX) and _original(entry, GONE_PREFIX) == file_name:
             delete_tree(parent, entry)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 IDENTITY = ".identity"
 
+#: Records are a few KiB; this only keeps a hostile one from filling our memory.
 IDENTITY_LIMIT = 1 << 20
 
+#: Fixed, so that at most one leftover of a killed run exists.
 _IDENTITY_NEW = ".identity.homemgr-new"
 
 
@@ -56,6 +58,7 @@ def place_identity(directory: Fd, data: bytes) -> None:
         os.fsync(new.fileno())
         _replace_file(directory.fileno(), temporary, IDENTITY)
         undo.pop_all()
+    # Durable before anybody is told that the record was written.
     os.fsync(directory.fileno())
 
 
@@ -77,6 +80,7 @@ def _create_temporary(directory: int) -> tuple[str, Fd]:
             os.unlink(_IDENTITY_NEW, dir_fd=directory)
         return _IDENTITY_NEW, Fd.open(_IDENTITY_NEW, flags, 0o600, dir_fd=directory)
     except (IsADirectoryError, PermissionError, FileExistsError):
+        # Its owner put a directory there to stop us, or recreates it in a race.
         name = f"{_IDENTITY_NEW}.{secrets.token_hex(8)}"
         return name, Fd.open(name, flags, 0o600, dir_fd=directory)
 

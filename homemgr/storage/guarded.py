@@ -40,6 +40,7 @@ def open_guarded(directory: Fd, name: str, owner: int) -> Fd:
         where = os.path.join(location(directory.fileno()), name)
         if not stat.S_ISREG(found.st_mode):
             raise HostileHome(f"{where} must be a regular file.")
+        # A second name may be in a directory where its content is not the owner's to choose.
         if found.st_nlink != 1:
             raise HostileHome(f"{where} has {found.st_nlink} links; expected exactly one.")
         if found.st_uid != owner:

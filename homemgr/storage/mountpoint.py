@@ -40,6 +40,7 @@ from homemgr.storage.paths import open_safe_parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: Of the empty directory: what is stored by accident while the home is away is root's.
 _MODE = 0o700
 
 _NOT_DISCARDED = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
@@ -50,6 +51,7 @@ _PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.065)
 #: How long we may look for who holds a mount.
 _SEARCH_S = 1.0
 
+#: How many holders a message names.
 _NAMES = 5
 
 
@@ -79,6 +81,7 @@ def require_unused(home_directory: str) -> None:
 
 def discard(home_directory: str) -> None:
     """Remove the directory where a home was seen, if it is there and empty."""
+    # The mount point itself cannot be removed by mistake: rmdir(2) refuses with EBUSY.
     with suppress(FileNotFound), open_safe_parent(home_directory) as parent:
         try:
             os.rmdir(os.path.basename(home_directory), dir_fd=parent.fileno())
@@ -155,6 +158,7 @@ def take_away(home_directory: str, *, force: bool = False) -> None:
         _require_active(home_directory)
         umount2(home_directory, UMOUNT_NOFOLLOW | MNT_DETACH)
         return
+    # Also when somebody holds it: programs of a session that ends take a moment to go.
     error = _try(home_directory)
     for pause_s in _PAUSES_S:
         if error is None:

@@ -13,11 +13,13 @@ from contextlib import suppress
 from homemgr.errors import FileNotFound, InvalidArgs, UnsafePath
 from homemgr.files import DIRECTORY_FLAGS, Fd
 
+#: A look at what a name is, without opening it.
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: As many symbolic links as the kernel itself follows in one path.
 _LINK_LIMIT = 40
 
+#: Keeps files of nobody from processes that run as nobody.
 _BASE_MODE = 0o700
 
 
@@ -104,6 +106,7 @@ def _open_directory(path: str) -> Fd:
                 if links > _LINK_LIMIT:
                     raise UnsafePath(f"Path {path} leads through too many symbolic links.")
                 pending += _components(target)
+                # A relative link goes on from the directory that holds it.
                 if not target.startswith("/"):
                     continue
                 following = Fd.open("/", _LOOK)

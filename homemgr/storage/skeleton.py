@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: A skeleton deeper than this is a mistake, and descriptors are held on the way down.
 _DEPTH_LIMIT = 100
 
+#: For copying without help of the kernel.
 _CHUNK = 1 << 20
 
 #: Where copy_file_range(2) cannot help, plain reading and writing can.
@@ -53,6 +54,7 @@ class _Copy:
     ) -> None:
         if path.count("/") >= _DEPTH_LIMIT:
             raise InvalidArgs(f"The skeleton is nested deeper than {_DEPTH_LIMIT} directories.")
+        # Sorted, so that a failure is the same at the next attempt.
         for name in sorted(os.listdir(source)):
             if name not in leave_out:
                 self._entry(source, target, name, f"{path}{name}")
@@ -77,6 +79,7 @@ class _Copy:
             Fd.open(name, DIRECTORY_FLAGS, dir_fd=target) as new,
         ):
             self.directory(old.fileno(), new.fileno(), path + "/")
+            # Last, as filling it changes its time.
             _copy_attributes(old.fileno(), new.fileno())
 
 

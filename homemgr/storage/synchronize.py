@@ -32,4 +32,5 @@ def _flush(directory: int, name: str, *, wait: bool) -> None:
         if wait:
             os.fsync(file.fileno())
         else:
+            # As a side effect this starts to write the dirty pages, and does not wait.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

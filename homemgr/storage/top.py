@@ -97,6 +97,7 @@ def attach(top: Top, mapping: IdMapping, *, nosuid: bool, nodev: bool, noexec: b
                 userns_fd=userns.fileno(),
             )
     except OSError as error:
+        # Never attached, so closing it is all there is to undo.
         mount.close()
         if error.errno in _NO_IDMAP:
             where = location(top.fd.fileno())

@@ -37,6 +37,7 @@ class _Level(NamedTuple):
 
 def delete_tree(parent: Fd, name: str) -> None:
     """Delete the directory ``name`` in ``parent`` with all that is in it."""
+    # A walk with one descriptor; what lies above it is remembered by name and inode.
     current = parent.duplicate()
     try:
         levels = [_Level("", _identity(current.fileno()), [name])]
@@ -103,6 +104,7 @@ def _clear(directory: int) -> list[str]:
     directories: list[str] = []
     with os.scandir(directory) as entries:
         listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    # Listed first: deleting while reading a directory may skip entries.
     for name, is_directory in listed:
         if is_directory or not _unlink(directory, name):
             directories.append(name)
@@ -130,6 +132,7 @@ def _remove_directory(parent: int, name: str) -> bool:
     except PermissionError as error:
         raise _marked(parent, name) from error
     except OSError as error:
+        # Filled again since it was cleared.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         return False
