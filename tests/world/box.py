@@ -31,6 +31,8 @@ BOOT_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 60.0
 POLL_S = 0.02
 
+FIRST_HOME_UID, LAST_HOME_UID = 60001, 60513
+
 SEPARATE = ("unshare", "-mpfuin", "--kill-child", "--propagation", "private")
 ENTER = ("-m", "-p", "-C", "-u", "-i", "-n", "-r", "-w")
 
@@ -49,6 +51,9 @@ MAKE_FILE_SYSTEM = {
     "xfs": ["mkfs.xfs", "-q"],
     "btrfs": ["mkfs.btrfs", "-q"],
 }
+
+# A kernel thread that zeroes inode tables in the background would only disturb measurements.
+MOUNT_OPTIONS = {"ext4": "noinit_itable"}
 
 # logind keeps the user manager, and with it the home, for ten seconds after the last logout; tests
 # that are not about that would only wait. sshd offers all methods, the client of a test chooses.
@@ -86,12 +91,17 @@ class CommandFailed(AssertionError):
         )
 
 
-def wait_for(predicate: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
-    """Poll until the predicate is true and return its value."""
+def wait_for(
+    predicate: Callable[[], T],
+    what: str,
+    timeout_s: float = 15.0,
+    describe: Callable[[], str] = str,
+) -> T:
+    """Poll until the predicate is true and return its value; `describe` explains a failure."""
     deadline = time.monotonic() + timeout_s
     while not (value := predicate()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:g} s in vain until {what}")
+            raise AssertionError(f"waited {timeout_s:g} s in vain until {what}. {describe()}")
         time.sleep(POLL_S)
     return value
 
@@ -137,7 +147,7 @@ class Box:
     @property
     def service(self) -> str:
         """The unit of the home service."""
-        return {"homed": "systemd-homed.service", "homemgr": "homemgrd.service"}[self.daemon]
+        return "homemgrd.service" if self.daemon == "homemgr" else "systemd-homed.service"
 
     # Life of the box
 
@@ -211,8 +221,7 @@ class Box:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            stdout, stderr = process.communicate()
+            stdout, stderr = _kill_and_collect(process)
             late = Result(tuple(argv), stdout, f"{stderr}\n(killed after {timeout:g} s)", -9)
             raise CommandFailed(late) from error
         result = Result(tuple(argv), stdout, stderr, process.returncode)
@@ -271,9 +280,19 @@ class Box:
 
     def processes(self) -> dict[int, str]:
         """Every process of the box: pid as seen from here, and command line."""
-        own = _namespace(self.pid1)
+        own = _namespace(self.pid1, "pid")
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        return {pid: _command_line(pid) for pid in pids if own and _namespace(pid) == own}
+        return {pid: _command_line(pid) for pid in pids if own and _namespace(pid, "pid") == own}
+
+    def people(self) -> list[str]:
+        """Processes that run as the uid of a home user: "uid pid command line"."""
+        found = []
+        for pid, command in self.processes().items():
+            status = _read(Path(f"/proc/{pid}/status"))
+            uid = next((line.split()[1] for line in status.splitlines() if "Uid:" in line), "0")
+            if FIRST_HOME_UID <= int(uid) <= LAST_HOME_UID:
+                found.append(f"{uid} {pid} {command}")
+        return found
 
     # The steps of a boot
 
@@ -305,6 +324,7 @@ class Box:
                     "BOX_MACHINE_ID": self.machine_id,
                     "BOX_LOWERS": lowers,
                     "BOX_HOME_IMAGE": str(self._state / "home.img"),
+                    "BOX_HOME_OPTIONS": MOUNT_OPTIONS.get(self.file_system, ""),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -344,6 +364,15 @@ class Box:
         )
 
 
+def _kill_and_collect(process: subprocess.Popen[str]) -> tuple[str, str]:
+    os.killpg(process.pid, signal.SIGKILL)
+    try:
+        return process.communicate(timeout=2)
+    except subprocess.TimeoutExpired as error:
+        # A descendant that left the process group still holds the pipes; it dies with the box.
+        return str(error.stdout or ""), str(error.stderr or "")
+
+
 def _bytes_of(size: str) -> int:
     return int(size[:-1]) << {"M": 20, "G": 30}[size[-1]]
 
@@ -357,12 +386,13 @@ def _read(path: Path) -> str:
 
 
 def _is_alive(pid: int) -> bool:
-    return bool(pid) and Path(f"/proc/{pid}").exists()
+    # A zombie has no namespaces any more: dead enough, whenever its parent comes to reap it.
+    return bool(pid) and _namespace(pid, "mnt") != ""
 
 
-def _namespace(pid: int) -> str:
+def _namespace(pid: int, kind: str) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
     except OSError:
         return ""
 

@@ -63,23 +63,25 @@ def digest(*parts: str | bytes) -> str:
 class Layer:
     """One image, made when first asked for; the files lie in its directory "upper".
 
-    `above` are the layers below it, nearest first; `on_host` puts the machine's own root under all.
-    `inputs` names content that the recipe uses, so that a change of it makes a new image.
+    `above` are the layers it lies on, nearest first; `on_host` puts the machine's own root under
+    all. `carries` are files that the recipe finds in /tmp, named after their content.
     """
 
     name: str
     recipe: str
     above: tuple[Layer, ...] = ()
     on_host: bool = True
-    inputs: str = ""
+    carries: tuple[Path, ...] = ()
     size: str = "3G"
 
     @cached_property
     def key(self) -> str:
         """Changes with everything the image depends on, the host's packages included."""
         host = Path("/var/lib/dpkg/status").read_bytes() if self.on_host else b""
-        below = "".join(layer.key for layer in self.above)
-        return digest(self.recipe, BUILD_SCRIPT.read_bytes(), host, below, self.inputs, self.size)
+        below = [layer.key for layer in self.above]
+        carried = [str(path) for path in self.carries]
+        script = BUILD_SCRIPT.read_bytes()
+        return digest(self.recipe, script, host, self.size, *below, *carried)
 
     def lowers(self) -> list[str]:
         """This layer and all below it, topmost first, as boot.sh and layer.sh take them."""
@@ -109,6 +111,7 @@ class Layer:
             "LAYER_LOWERS": " ".join(lowers),
             "LAYER_RECIPE": self.recipe,
             "LAYER_SIZE": self.size,
+            "LAYER_CARRIES": " ".join(str(path) for path in self.carries),
             "DEBIAN_FRONTEND": "noninteractive",
         }
         try:

@@ -3,7 +3,8 @@
 # Runs in a private mount namespace of its own, so nothing of it is visible or left on the host.
 #
 # Environment: LAYER_IMAGE (to be made), LAYER_WORK (empty directory), LAYER_LOWERS (as BOX_LOWERS in
-# boot.sh; empty for a layer that is a whole root of its own), LAYER_RECIPE (bash text), LAYER_SIZE.
+# boot.sh; empty for a layer that is a whole root of its own), LAYER_RECIPE (bash text), LAYER_SIZE,
+# LAYER_CARRIES (files to be found in /tmp).
 set -euo pipefail
 umask 022
 mkdir "$LAYER_WORK"/{image,below,root}
@@ -34,6 +35,7 @@ if [ -n "$lowers" ]; then
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=1777 tmp "$root/tmp"
     mount -t tmpfs -o mode=755 run "$root/run"
+    for carried in $LAYER_CARRIES; do cp "$carried" "$root/tmp/"; done
     # A container may have bind-mounted its own; an overlay shows only what lies underneath.
     if [ -e "$root/etc/resolv.conf" ]; then mount --bind /etc/resolv.conf "$root/etc/resolv.conf"; fi
     # No package may start a service while it is being installed.
