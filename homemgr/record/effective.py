@@ -42,6 +42,7 @@ class EffectiveRecord:
 
     def get(self, name: str) -> Json:
         """The effective value of any field of the table, or its default."""
+        # Read when first asked for: most fields of most records never are.
         value = self._values.get(name, _UNSET)
         if value is _UNSET:
             value = self._values[name] = self._read(FIELDS[name])
@@ -141,6 +142,7 @@ class EffectiveRecord:
     @property
     def gid(self) -> int | None:
         """The group's id: the uid unless the record says otherwise."""
+        # The defaults of the two are one: homes have no group but their own.
         gid = self._number("gid")
         return self.uid if gid is None else gid
 
@@ -312,7 +314,10 @@ class EffectiveRecord:
     @property
     def home_directory(self) -> str:
         """Where the home is mounted."""
+        # Under the home root of this machine, which need not be /home.
         return self._text("homeDirectory") or f"{self.machine.home_root}/{self.name}"
+
+    # No default here: where new homes lie is the service's choice, not the record's.
 
     @property
     def image_path(self) -> str | None:

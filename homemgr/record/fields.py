@@ -79,6 +79,7 @@ _IDENTITY = (
     Field("memberOf", "RM", rules.GROUP_NAMES, [], "Further groups of the user."),
 )  # fmt: skip
 
+# For logind and the session; this service hands them through.
 _SESSION = (
     Field("shell", "RM", rules.SHELL, "/bin/bash", "Login shell."),
     Field("umask", "RM", octal(0o777), None, "File mode creation mask."),
@@ -107,6 +108,7 @@ _SESSION = (
     Field("autoLogin", "RM", rules.BOOLEAN, _OFF, "Log in at boot without asking."),
 )  # fmt: skip
 
+# Enforced by the login stack, except the rate limit and the self service.
 _ACCESS = (
     Field("locked", "RM", rules.BOOLEAN, _OFF, "No login at all."),
     Field("notBeforeUSec", "RM", _USEC, None, "No login before."),
@@ -130,6 +132,7 @@ _ACCESS = (
     Field("recoveryKeyType", "R", rules.TEXT_OR_TEXTS, [], "Kinds of recovery keys there are."),
 )  # fmt: skip
 
+# What storage and mount need; the luks and cifs ones as far as homed knows them.
 _HOME = (
     Field("storage", "RMB", choice(*STORAGES), None, "How the home is stored."),
     Field("homeDirectory", "RB", rules.HOME_PATH, None, "Where the home is mounted."),
@@ -170,6 +173,7 @@ _HOME = (
     Field("cifsDomain", "RM", rules.TEXT, None, "Domain at the file server."),
 )
 
+# Shown to root and the owner only.
 _PRIVILEGED = (
     Field("passwordHint", "P", rules.TEXT, None, "Hint shown to the user."),
     Field("hashedPassword", "P", rules.TEXT_OR_TEXTS, [], "crypt(3) hashes."),
@@ -179,6 +183,7 @@ _PRIVILEGED = (
     Field("recoveryKey", "P", rules.RECOVERY_KEYS, [], "Hashes of recovery keys."),
 )
 
+# Never shown, never stored: they come with a call and go with it.
 _SECRET = (
     Field("password", "X", rules.TEXT_OR_TEXTS, [], "Passwords and recovery keys."),
     Field("tokenPin", "X", rules.TEXT_OR_TEXTS, [], "PINs of security tokens."),
@@ -190,6 +195,7 @@ _SECRET = (
           "The user will identify to the token."),
 )  # fmt: skip
 
+# Of this machine and this moment; homed stores the counters and makes up the rest.
 _STATUS = (
     Field("state", "S", rules.TEXT, None, "State of the home."),
     Field("useFallback", "S", rules.BOOLEAN, _OFF, "The fallback shell holds."),

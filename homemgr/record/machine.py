@@ -36,6 +36,7 @@ class Machine:
         if not_ids is not None and not self._is_among(not_ids):
             return True
         hosts, not_hosts = _words(entry.get("matchHostname")), _words(entry.get("matchNotHostname"))
+        # A host name nobody can tell from others' is in no list: neither matches nor excludes.
         known = self.has_hostname
         if hosts is not None and known and self.hostname in hosts:
             return True
@@ -50,6 +51,7 @@ class Machine:
         return name not in _LOCALHOST and not name.endswith(tuple("." + n for n in _LOCALHOST))
 
     def _is_among(self, ids: list[str]) -> bool:
+        # systemd reads both spellings of a 128-bit id, plain and as UUID.
         return any(id_.replace("-", "").lower() == self.id for id_ in ids)
 
 

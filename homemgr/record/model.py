@@ -42,6 +42,7 @@ class UserRecord:
     def __init__(self, data: JsonObject) -> None:
         """Wrap parsed JSON; raises InvalidRecord if a section does not have its shape."""
         _check_shape(data)
+        # Kept as handed in, not copied: thousands of records are read at start.
         self.data: Final = data
         self._effective: EffectiveRecord | None = None
 
@@ -157,6 +158,7 @@ class UserRecord:
         entries = self.section(section)
         old = entries.get(machine_id)
         merged = {**(old if isinstance(old, dict) else {}), **members}
+        # null and nothing mean the same in these sections; nothing is shorter.
         entry: JsonObject = {k: v for k, v in merged.items() if v is not None}
         return self.replaced({section: {**entries, machine_id: entry}})
 
@@ -183,6 +185,7 @@ class UserRecord:
 
     def on(self, machine: Machine) -> EffectiveRecord:
         """What the record comes to on one machine; kept until asked for another."""
+        # One machine asks in any one process, so one view is enough to keep.
         view = self._effective
         if view is None or view.machine != machine:
             view = EffectiveRecord(self.data, machine)

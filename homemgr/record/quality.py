@@ -21,7 +21,7 @@ MIN_DIFFERENT: Final = 4
 MIN_EDITS: Final = 3
 #: What has to remain when the user name, or a common word, is taken out.
 MIN_REMAINDER: Final = 6
-# Longer ones are not compared letter by letter: the work grows with the square.
+# What differs only after this many characters is not compared.
 _LONGEST_COMPARED: Final = 128
 
 # Stems of the passwords that lead every published list of stolen ones.
@@ -74,8 +74,10 @@ def _too_well_known(password: str, user_name: str) -> str:
     lowered = password.lower()
     name = user_name.lower()
     for word in (name, name[::-1]):
+        # A name of one letter is in too many good passwords.
         if len(word) > 1 and word in lowered and len(lowered) - len(word) < MIN_REMAINDER:
             return "it is little more than the user name"
+    # The word inside the digits and signs that people put around it.
     stem = lowered.strip(_DECORATION)
     if not stem and len(lowered) < 2 * MIN_LENGTH:
         return "it consists of digits and punctuation only, add letters or make it longer"
@@ -95,12 +97,18 @@ def _too_similar(password: str, old_passwords: tuple[str, ...]) -> str:
 
 
 def _edits(a: str, b: str) -> int:
-    """Levenshtein distance: insertions, deletions and replacements between two texts."""
+    """Insertions, deletions and replacements between two texts (Levenshtein), at most MIN_EDITS."""
     if abs(len(a) - len(b)) >= MIN_EDITS:
         return MIN_EDITS  # far enough, whatever is in between
-    row = list(range(len(b) + 1))
+    # Only the band around the diagonal can stay below the limit: callers choose the texts,
+    # and the square of their lengths would hold up the service.
+    row = {j: j for j in range(MIN_EDITS)}
     for i, letter in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
-    return row[-1]
+        above, row = row, {}
+        for j in range(max(0, i - MIN_EDITS), min(len(b), i + MIN_EDITS) + 1):
+            if j == 0:
+                row[0] = i
+                continue
+            replaced = above.get(j - 1, MIN_EDITS) + (letter != b[j - 1])
+            row[j] = min(replaced, above.get(j, MIN_EDITS) + 1, row.get(j - 1, MIN_EDITS) + 1)
+    return min(row[len(b)], MIN_EDITS)

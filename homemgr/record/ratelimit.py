@@ -22,6 +22,7 @@ def count(effective: EffectiveRecord, now_usec: int) -> JsonObject:
 
     A refused attempt is not counted, so that waiting out the window always helps.
     """
+    # Wall clock, not monotonic: the window has to survive a reboot, or rebooting would reset it.
     begin = effective.rate_limit_begin_usec
     interval = effective.rate_limit_interval_usec
     # A window that begins in the future means that the clock was wrong: then or now.

@@ -65,6 +65,7 @@ def reconcile(host: UserRecord, embedded: UserRecord, mode: Mode = Mode.ANY) -> 
             OSError(errno.ESTALE, "stale"),
             f"The home of {host.user_and_realm} holds this very record already",
         )
+    # The winner gives what is signed, the host what is its own: binding and status.
     source = embedded if winner is Winner.EMBEDDED else host
     return Reconciled(
         record=source.without(*NOT_EMBEDDED).with_local_sections_of(host),

@@ -78,6 +78,7 @@ class Secret:
 
     def merged(self, other: Secret) -> Secret:
         """Both together, ours first; a permission given in either is given."""
+        # Given once is given: a later call that does not repeat it takes nothing back.
         flags = {**self.flags, **other.flags}
         flags.update({name: True for name in flags if self.flags.get(name)})
         return Secret(

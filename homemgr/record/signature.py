@@ -166,6 +166,8 @@ class Keyring:
             self.public.setdefault(LOCAL_KEY, private.public)
         self.private: Final = private
         self.local: Final = self.public.get(LOCAL_KEY)
+        # Signing with a key that this machine then does not know as its own would lock its
+        # users out at the next start.
         if private is not None and private.public != self.local:
             raise InvalidArgs(
                 f"{LOCAL_KEY} does not belong to local.private: expected the key of "
@@ -197,6 +199,7 @@ def sign(record: UserRecord, private_key: PrivateKey) -> UserRecord:
     """The record with one signature, ours, in place of all it had."""
     data = base64.b64encode(private_key.sign(record.canonical())).decode()
     entry: JsonObject = {"data": data, "key": private_key.public.pem}
+    # homed keeps no older signatures either: only records that are ours alone get here.
     return record.replaced(signature=[entry])
 
 
@@ -209,15 +212,16 @@ def verdict(record: UserRecord, keyring: Keyring) -> Verdict:
     if not entries:
         return Verdict.UNSIGNED
     text = record.canonical()
-    signatures = [_signature_bytes(entry) for entry in entries]
+    readable = [s for s in map(_signature_bytes, entries) if s is not None]
     if keyring.local is not None:
-        ours = [s is not None and keyring.local.verifies(s, text) for s in signatures]
-        if all(ours):
+        ours = [keyring.local.verifies(s, text) for s in readable]
+        # A signature that cannot be read is one of somebody else.
+        if len(ours) == len(entries) and all(ours):
             return Verdict.EXCLUSIVE
         if any(ours):
             return Verdict.OURS_AND_OTHERS
     others = [key for key in keyring.public.values() if key != keyring.local]
-    if any(s is not None and key.verifies(s, text) for s in signatures for key in others):
+    if any(key.verifies(s, text) for s in readable for key in others):
         return Verdict.FOREIGN
     return Verdict.UNKNOWN
 

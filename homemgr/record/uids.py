@@ -73,6 +73,7 @@ def candidates(
     """
     if owner_hint is not None and owner_hint in uid_range and is_allowed(owner_hint):
         yield owner_hint
+    # From here on without state and without chance: asking again gives the same answer.
     size = uid_range.size
     if not size:
         return

@@ -64,6 +64,7 @@ def validate(
             problem = f".{section}: must not be in this record of {record.user_and_realm}."
             raise HostileHome(problem) if purpose is Purpose.EMBEDDED else InvalidRecord(problem)
     if purpose is Purpose.REGISTER:
+        # A host file from another machine may be registered as it is.
         record = record.without(*NOT_EMBEDDED)
     if purpose in _NEW:
         names.check_new_name(record.name, nobody_names)
@@ -74,6 +75,7 @@ def validate(
     if purpose in _BROUGHT_IN:
         _check_brought_in(record, machine)
         _check_aliases(record, nobody_names)
+    # An update cannot change the uid: the binding made at first use wins.
     if purpose in _NEW:
         _check_new_uid(record, machine)
     if purpose is Purpose.CREATE:
@@ -205,6 +207,7 @@ def _check_members(members: Mapping[str, Json], letter: str, path: str) -> None:
         field = FIELDS.get(name)
         if field is None:
             continue
+        # Above all: a hash or a password outside its section would be shown to everybody.
         if letter not in field.sections:
             raise InvalidRecord(f"{child(path, name)}: must not be set in this section.")
         if value is not None:

@@ -12,7 +12,7 @@ from homemgr.record.signature import Keyring, PrivateKey
 
 # The machine may be busy with other tests: no time limits on single examples.
 settings.register_profile(
-    "record", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+    "record", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("record")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from homemgr.errors import LowPasswordQuality
 from homemgr.record.password import check_quality
-from homemgr.record.quality import _edits
+from homemgr.record.quality import MIN_EDITS, _edits
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,32 @@ def test_any_text_gives_an_answer(password: str, old: list[str]) -> None:
 )
 def test_edits_between_texts(a: str, b: str, edits: int) -> None:
     assert _edits(a, b) == _edits(b, a) == edits
+
+
+def distance(a: str, b: str) -> int:
+    """Levenshtein the plain way, to compare with."""
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
+    return row[-1]
+
+
+@given(st.text("ab", max_size=9), st.text("ab", max_size=9))
+def test_the_band_finds_every_small_distance(a: str, b: str) -> None:
+    assert _edits(a, b) == min(distance(a, b), MIN_EDITS)
+
+
+def test_comparing_with_many_long_passwords_is_quick() -> None:
+    # What one caller may send: the service must not stand still for it. Counted, not timed:
+    # three letters to each side of the diagonal, not the square.
+    class Counted(str):
+        looked_at = 0
+
+        def __getitem__(self, index: object) -> str:
+            Counted.looked_at += 1
+            return super().__getitem__(index)
+
+    assert _edits("a" * 128, Counted("b" * 128)) == MIN_EDITS
+    assert Counted.looked_at <= 128 * (2 * MIN_EDITS + 1)
