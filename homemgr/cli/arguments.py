@@ -103,7 +103,7 @@ def _long(text: str, rest: list[str], rows: list[Option], found: Arguments) -> N
 def _match(name: str, rows: list[Option]) -> Option:
     near = []
     for option in rows:
-        if option.name == name:
+        if name and option.name == name:
             return option
         if name and option.name.startswith(name):
             near.append(option)

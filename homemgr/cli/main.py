@@ -71,7 +71,10 @@ def main(argv: list[str]) -> int:
     verb = None
     try:
         verb, rest = _find_verb(argv)
-        return _run(verb, rest)
+        code = _run(verb, rest)
+        # Here, where a full disk or a reader that left can still be answered.
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         from homemgr.cli.complain import complain
 
@@ -89,7 +92,7 @@ def main(argv: list[str]) -> int:
         complain(f"{what}{error.strerror or error}")
         return 1
     finally:
-        _flush()
+        _let_go_of_output()
 
 
 def _run(name: str | None, argv: list[str]) -> int:
@@ -198,11 +201,11 @@ def _help(name: str | None) -> int:
     return 0
 
 
-def _flush() -> None:
+def _let_go_of_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # The reader is gone or the disk full; at exit Python would complain once more.
+        # Said already; at exit Python would complain once more.
         sys.stdout = None
 
 

@@ -165,7 +165,8 @@ class Edit:
             return
         lines = self._read_file(text[1:]).splitlines() if text.startswith("@") else [text]
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        merged: list[Json] = [*sorted({*self._so_far("sshAuthorizedKeys", PRIVILEGED), *keys})]
+        known = self._so_far("sshAuthorizedKeys", PRIVILEGED)
+        merged: list[Json] = [*dict.fromkeys([*known, *keys])]
         self._set("sshAuthorizedKeys", merged, PRIVILEGED)
 
     def _set_disk_size(self, text: str) -> None:
@@ -224,14 +225,20 @@ class Edit:
             kept: JsonObject = {k: v for k, v in limits.items() if k not in self._unset_limits}
             result["resourceLimits"] = kept
         result.update(self._sections[REGULAR])
-        machines = self._machines(result.get("perMachine"), machine_id)
-        if machines or "perMachine" in result:
-            result["perMachine"] = machines
+        if self._touches_machines:
+            machines = self._machines(result.get("perMachine"), machine_id)
+            if machines or "perMachine" in result:
+                result["perMachine"] = machines
         privileged = result.get("privileged")
         merged = self._without_unset(privileged if isinstance(privileged, dict) else {})
         merged.update(self._sections[PRIVILEGED])
         result["privileged"] = merged
         return {k: v for k, v in result.items() if k != "privileged" or v}
+
+    @property
+    def _touches_machines(self) -> bool:
+        fields = self._sections[THIS_MACHINE] or self._sections[OTHER_MACHINES] or self._unset
+        return bool(fields or self._limits or self._unset_limits)
 
     def _without_unset(self, members: JsonObject) -> JsonObject:
         return {k: v for k, v in members.items() if k not in self._unset}

@@ -21,7 +21,7 @@ RUN = [
     "import sys; from homemgr.cli.main import main; sys.exit(main(sys.argv[1:]))",
 ]
 HOME1 = "org.freedesktop.home1."
-BUS_CONFIG = """<busconfig><type>system</type>
+BUS_CONFIG = """<busconfig>
 <listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow user="*"/><allow own="*"/><allow send_type="method_call"/>
 <allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>"""

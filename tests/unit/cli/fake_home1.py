@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from homemgr.errors import BY_BUS_NAME
+from homemgr.errors import BY_BUS_NAME, HomeError
 from homemgr.files import Fd
 from homemgr.wire.connection import Connection
 from homemgr.wire.dispatch import Call, Dispatcher, Interface, Method, Node
@@ -29,6 +29,8 @@ SIGNATURES = {
     "DeactivateAllHomes": ("", ""),
     "AuthenticateHome": ("ss", ""),
     "CreateHomeEx": ("sa{sh}t", ""),
+    "CreateHome": ("s", ""),
+    "UpdateHome": ("s", ""),
     "UpdateHomeEx": ("sa{sh}t", ""),
     "ResizeHome": ("sts", ""),
     "ChangePasswordHome": ("sss", ""),
@@ -59,7 +61,7 @@ class Service:
         answers = self.script.get(member, [[]])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, dict):
-            raise BY_BUS_NAME[answer["error"]](answer.get("message", ""))
+            raise failure(str(answer["error"]), str(answer.get("message", "")))
         if member == "AcquireHome":
             read, write = os.pipe()
             os.set_blocking(read, False)
@@ -87,6 +89,12 @@ class Service:
 
 def _number(value: object, call: Call) -> int:
     return value.fileno() if isinstance(value, Fd) else call.fds[int(value)].fileno()  # type: ignore[call-overload]
+
+
+def failure(name: str, message: str) -> HomeError:
+    """The failure of that bus name; one made up for names that our own service never uses."""
+    known = BY_BUS_NAME.get(name) or type("Foreign", (HomeError,), {"bus_name": name})
+    return known(message or "Failed.")
 
 
 class Objects:

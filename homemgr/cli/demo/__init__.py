@@ -1,0 +1,1 @@
+"""The demonstration: outside prepares and cleans up, inside shows."""

@@ -1,0 +1,111 @@
+"""The outer half of `homemgr demo`: a directory, namespaces around the rest, and the end of both.
+
+Everything the inner half starts or mounts lives in namespaces of its own, so that
+it is gone with its first process, however that one ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, NoReturn
+
+from homemgr.errors import AccessDenied, NotSupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+#: Names the directory to the inner half.
+STAGE = "HOMEMGR_DEMO_STAGE"
+#: Only root may change any of its parents, as homes require; /tmp would be refused.
+_PARENT = "/run"
+_TOOLS = {
+    "dbus-daemon": "dbus-daemon",
+    "findmnt": "mount",
+    "mkfs.ext4": "e2fsprogs",
+    "mount": "mount",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_GRACE_S = 10
+#: Where this package is: a checkout that is not installed has to find itself.
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def run() -> int:
+    """Show it in namespaces of its own and leave nothing behind."""
+    _check()
+    stage = tempfile.mkdtemp(prefix="homemgr-demo.", dir=_PARENT)
+    handlers = {number: signal.signal(number, _end) for number in _ENDING}
+    try:
+        # Not private to the group: homes inside have to be reachable for their user.
+        os.chmod(stage, _STAGE_MODE)
+        return _inside(stage)
+    finally:
+        # A second ^C must not keep the directory from going.
+        for number in (signal.SIGINT, *_ENDING):
+            handlers.setdefault(number, signal.signal(number, signal.SIG_IGN))
+        shutil.rmtree(stage)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+_STAGE_MODE = 0o755
+
+
+def _check() -> None:
+    if os.geteuid() != 0:
+        raise AccessDenied("Only root may mount: try `sudo homemgr demo`.")
+    missing = [tool for tool in _TOOLS if not shutil.which(tool, path=_PATH)]
+    if missing:
+        packages = " ".join(sorted({_TOOLS[tool] for tool in missing}))
+        raise NotSupported(
+            f"The demonstration needs {', '.join(missing)}: apt-get install {packages}"
+        )
+
+
+def _inside(stage: str) -> int:
+    # A pid namespace too: with its first process every other one in it ends.
+    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork"]
+    command += ["--kill-child", "--mount-proc", "--", *program("homemgr"), "demo"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SYSTEMD_HOME_")}
+    environment |= {STAGE: stage, "PATH": _PATH, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1"}
+    # A group of its own: ^C comes to us alone, and we tell the inner half.
+    with subprocess.Popen(command, env=environment, process_group=0) as child, _told(child):
+        return child.wait()
+
+
+@contextlib.contextmanager
+def _told(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End ``child`` and all it started before the block is left by an exception."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            # unshare's parent-death signal takes the whole pid namespace along.
+            child.kill()
+        raise
+
+
+def program(name: str) -> list[str]:
+    """The command for one of our own programs, whether it is installed or run from a checkout."""
+    code = (
+        f"import sys; from homemgr.entry import {name}; sys.argv[0] = {name!r}; sys.exit({name}())"
+    )
+    return [sys.executable, "-c", code]
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
