@@ -112,6 +112,10 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
     new = record.without("secret", "binding", "status")
     if blobs is not None:
         new = await asyncio.to_thread(manifests.with_manifest, new, blobs)
+    policy = home.record.data.get(IDMAP_POLICY)
+    if policy and not new.data.get(IDMAP_POLICY) and not new.data.get("signature"):
+        # Clients that do not know the member must not widen the mapping by dropping it.
+        new = new.replaced({IDMAP_POLICY: policy})
     edits.check_update(home.record, new)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:
         signature.require_ours(home.record, home.services.keyring)
@@ -121,7 +125,6 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
 async def change_password(home: Home, new_secret: Secret, old_secret: Secret) -> None:
     """Replace the passwords. The home's own copy is written first and then wins: one works."""
     keyring = home.services.keyring
-    signature.require_ours(home.record, keyring)
     if keyring.private is None:
         raise errors.NoPrivateKey
     effective = home.effective
@@ -130,6 +133,8 @@ async def change_password(home: Home, new_secret: Secret, old_secret: Secret) ->
         for word in new_secret.passwords:
             check_quality(word, old_secret.passwords, home.name)
     async with home.exclusively(Operation.PASSWD):
+        # After the state: what an unfixated home has for a record is signed by nobody.
+        signature.require_ours(home.record, keyring)
         async with attempt(home, old_secret):
             result = await home.work(
                 Job.PASSWD,

@@ -90,6 +90,8 @@ class Home:
         self._record = record
         self._verdict: Verdict | None = None
         self._lock = asyncio.Lock()
+        #: True while the lock is held by an attempt that no client asked for.
+        self._is_background = False
         self._waiting = 0
         self._job: Job | None = None
         self._for_acquire = False
@@ -164,13 +166,14 @@ class Home:
 
     @asynccontextmanager
     async def exclusively(
-        self, operation: Operation, *, queued: bool = False
+        self, operation: Operation, *, queued: bool = False, background: bool = False
     ) -> AsyncIterator[Way]:
         """Hold this home for one operation and say how the state admits it.
 
         Raises HomeBusy while another runs, unless ``queued``: then waits its turn.
+        An attempt in the ``background`` makes nobody else fail: they wait for it.
         """
-        if not queued and self._lock.locked():
+        if not queued and self._lock.locked() and not self._is_background:
             raise errors.HomeBusy(
                 f"Cannot {operation.value} home area {self.name}: it is {self.state} just now."
             )
@@ -183,12 +186,14 @@ class Home:
             await self._lock.acquire()
         finally:
             self._waiting -= 1
+        self._is_background = background
         try:
             if not self.is_known:
                 raise errors.NoSuchHome(f"Home area {self.name} has just been removed.")
             self.observe()
             yield admit(operation, self.resting, self.name)
         finally:
+            self._is_background = False
             self._lock.release()
 
     async def work(

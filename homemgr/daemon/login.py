@@ -162,7 +162,7 @@ async def _end(home: Home, delay_s: float) -> None:
 async def _try_to_end(home: Home) -> bool:
     """One attempt to deactivate; True when there is nothing more to do."""
     try:
-        async with home.exclusively(Operation.RELEASE, queued=True) as way:
+        async with home.exclusively(Operation.RELEASE, queued=True, background=True) as way:
             if way is Way.RUN and not home.references.held:
                 await _run_deactivation(home)
     except errors.NoSuchHome:
