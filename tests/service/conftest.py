@@ -1,0 +1,191 @@
+"""The real service on a private bus, its homes on a loop image in a private mount namespace."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homemgr.kernel import mounts
+from tests import volumes
+from tests.service.site import Service, Site, children, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+POLICY = Path(__file__).resolve().parents[2] / "policy" / "org.homemgr.conf"
+
+#: Users who may call the service, uids of homes among them.
+STRANGERS = range(60111, 60121)
+
+#: A system bus as distributions ship it, with the policy we ship.
+BUS = """<!DOCTYPE busconfig PUBLIC
+ "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path={socket}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"
+           send_interface="org.freedesktop.DBus"/>
+    <allow send_destination="org.freedesktop.DBus"
+           send_interface="org.freedesktop.DBus.Monitoring"/>
+  </policy>
+  <policy user="root">
+    <allow send_destination="org.freedesktop.DBus"
+           send_interface="org.freedesktop.DBus.Monitoring"/>
+    <allow eavesdrop="true"/>
+  </policy>
+  <include>{policy}</include>
+</busconfig>
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in here needs root."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def private_mounts() -> Iterator[None]:
+    """A mount namespace of our own, left again when the last test of the service is done."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("tests of the service need root")
+        pytest.skip("tests of the service need root")
+    with volumes.private_mount_namespace():
+        yield
+
+
+@pytest.fixture(scope="package")
+def ground(private_mounts: None) -> Iterator[Path]:
+    """A directory whose ancestors only root can change, on a file system of its own."""
+    path = Path(f"/run/homemgr-service-{os.getpid()}")
+    path.mkdir(mode=0o755)
+    volumes.mount_new("tmpfs", "tmpfs", path)
+    path.chmod(0o755)
+    yield path
+    mounts.umount2(str(path), mounts.MNT_DETACH)
+    path.rmdir()
+
+
+@pytest.fixture(scope="package")
+def disk(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An ext4 for homes."""
+    image = tmp_path_factory.mktemp("disk") / "image"
+    target = ground / "disk"
+    volumes.mount_ext4(image, 192 * volumes.MIB, target)
+    yield target
+    mounts.umount2(str(target), 0)
+    target.rmdir()
+    image.unlink()
+
+
+@pytest.fixture(scope="package")
+def bus_address(ground: Path) -> Iterator[str]:
+    """A system bus that only these tests know."""
+    path = ground / "bus"
+    configuration = ground / "bus.conf"
+    configuration.write_text(BUS.format(socket=path, policy=POLICY))
+    # A bus talks to users with an account only. It alone shall know these: to the service
+    # under test their names and uids are free.
+    accounts = [f"stranger{uid}:x:{uid}:{uid}::/:/bin/false" for uid in STRANGERS]
+    passwd = ground / "passwd"
+    passwd.write_text("\n".join([Path("/etc/passwd").read_text().rstrip(), *accounts, ""]))
+    script = 'mount --bind "$0" /etc/passwd && exec dbus-daemon "$@"'
+    options = ["--nofork", "--nopidfile", "--print-address", f"--config-file={configuration}"]
+    daemon = subprocess.Popen(
+        ["unshare", "--mount", "--propagation=private", "sh", "-c", script, str(passwd), *options],
+        stdout=subprocess.PIPE,
+    )
+    assert daemon.stdout is not None
+    with daemon.stdout:
+        assert daemon.stdout.readline()
+        yield f"unix:path={path}"
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.fixture(scope="package")
+def new_site(ground: Path, disk: Path, bus_address: str) -> Callable[..., Site]:
+    """Makes installations that share nothing but the disk and the bus."""
+    numbers = itertools.count()
+
+    def make(**settings: str) -> Site:
+        number = next(numbers)
+        home_root = disk / f"home{number}"
+        home_root.mkdir(0o755)
+        return Site(home_root, ground / f"state{number}", bus_address, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def service(new_site: Callable[..., Site]) -> Iterator[Service]:
+    """A daemon that the tests of one file share; each test uses names of its own."""
+    running = Service(new_site())
+    yield running
+    _end(running)
+
+
+@pytest.fixture
+def own_service(new_site: Callable[..., Site]) -> Iterator[Service]:
+    """A daemon for one test, which may kill it."""
+    running = Service(new_site())
+    yield running
+    _end(running)
+
+
+def _end(service: Service) -> None:
+    """Take the daemon down; it must leave by itself, and leave nothing."""
+    if service.is_running:
+        service.call("DeactivateAllHomes")
+    service.close()
+    assert mounts_below(service.site.home_root) == []
+
+
+def mounts_below(path: Path) -> list[str]:
+    """Mount points at or below ``path``."""
+    with Path("/proc/self/mountinfo").open(encoding="utf-8") as table:
+        places = [line.split(" ", 5)[4] for line in table]
+    return [place for place in places if place.startswith(f"{path}/")]
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No process of ours, no worker and no descriptor of the daemon more than before."""
+    if "service" not in request.fixturenames:
+        yield
+        return
+    running: Service = request.getfixturevalue("service")
+    before, own = descriptors(running.pid), descriptors(os.getpid())
+    ours = children(os.getpid())
+    yield
+    wait_until(lambda: running.workers() == [], "all workers to end")
+    kept = sum(state == "active" for state in running.states().values())
+    # Nothing belongs to an active home but the reference that keeps it.
+    wait_until(lambda: descriptors(running.pid) <= before + kept, "descriptors to be closed")
+    assert descriptors(os.getpid()) <= own
+    assert children(os.getpid()) == ours
