@@ -16,9 +16,9 @@ from socket import AF_UNIX, SOCK_STREAM, socket
 
 from homemgr.wire.peer import Peer, of_socket
 from homemgr.wire.varlink_service import Service, VarlinkError
-from homemgr.wire.varlink_session import Session
+from homemgr.wire.varlink_session import Limits, Session
 
-__all__ = ["Peer", "VarlinkError", "VarlinkServer"]
+__all__ = ["Limits", "Peer", "VarlinkError", "VarlinkServer"]
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,10 @@ Handle = Callable[[Peer, str, dict[str, object], bool], Sequence[bytes]]
 
 #: A burst of logins connects faster than we accept.
 BACKLOG = 4096
-#: Connections in all and of one user; beyond it the one idle for longest has to go.
-MAX_SESSIONS = 4096
-MAX_SESSIONS_PER_UID = 1024
-#: Unfinished requests of all clients together.
-MAX_BUFFERED_BYTES = 64 << 20
 _ACCEPTED_PER_TURN = 64
 #: How long to let go of accepting when the process has too many files open.
 _PAUSE_S = 0.1
+_LIMITS = Limits()
 
 
 class VarlinkServer:
@@ -43,8 +39,11 @@ class VarlinkServer:
     ``handle`` answers at once and never blocks; it raises `VarlinkError` for errors.
     """
 
-    def __init__(self, interfaces: dict[str, str], handle: Handle) -> None:
+    def __init__(
+        self, interfaces: dict[str, str], handle: Handle, limits: Limits = _LIMITS
+    ) -> None:
         """``interfaces``: the descriptions by name, in the language of varlink.org."""
+        self.limits = limits
         self._service = Service(interfaces)
         self._handle = handle
         self._listener: socket | None = None
@@ -125,9 +124,9 @@ class VarlinkServer:
 
     def _admit(self, session: Session) -> None:
         uid = session.peer.uid
-        if uid != 0 and len(self._sessions.get(uid, ())) >= MAX_SESSIONS_PER_UID:
+        if uid != 0 and len(self._sessions.get(uid, ())) >= self.limits.sessions_per_uid:
             self._evict(uid)
-        if self._count >= MAX_SESSIONS:
+        if self._count >= self.limits.sessions:
             self._evict(self._largest())
         self._sessions.setdefault(uid, {})[session] = None
         self._count += 1
@@ -156,10 +155,6 @@ class VarlinkServer:
             self._count -= 1
             if not sessions:
                 del self._sessions[uid]
-
-    def may_buffer(self) -> bool:
-        """Whether unfinished requests still are within bounds."""
-        return self.buffered_bytes <= MAX_BUFFERED_BYTES
 
     # --- what is asked ------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import json
 import logging
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,21 +27,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Longest request. Parsing one takes time that everybody else waits.
-MAX_REQUEST_BYTES = 1 << 20
-MAX_ROOT_REQUEST_BYTES = 16 << 20
-#: What one connection may do before the loop goes round.
+# What one connection may do before the loop goes round.
 _REQUESTS_PER_TURN = 16
 _CHUNKS_PER_TURN = 8
 _CHUNK_BYTES = 1 << 16
 _REPLIES_PER_CHUNK = 32
-#: A client that takes nothing for so long is gone, or as good as.
-STALL_S = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may take from the server; all of it stands here."""
+
+    #: Longest request. Parsing one takes time that everybody else waits.
+    request_bytes: int = 1 << 20
+    root_request_bytes: int = 16 << 20
+    #: Unfinished requests of all clients together.
+    buffered_bytes: int = 64 << 20
+    #: Connections in all and of one user; then the one idle for longest has to go.
+    sessions: int = 4096
+    sessions_per_uid: int = 1024
+    #: A client that takes nothing for so long is gone, or as good as.
+    stall_s: float = 60.0
 
 
 class Server(Protocol):
     """What a session needs of its server."""
 
+    limits: Limits
     buffered_bytes: int
 
     def replies(
@@ -53,9 +66,6 @@ class Server(Protocol):
 
     def has_left(self, session: Session) -> None:
         """The session is closed."""
-
-    def may_buffer(self) -> bool:
-        """Whether unfinished requests still are within bounds."""
 
 
 class _Garbage(Exception):
@@ -71,7 +81,8 @@ class Session:
         self._server = server
         self._socket = connected
         self._loop = asyncio.get_running_loop()
-        self._limit = MAX_ROOT_REQUEST_BYTES if peer.uid == 0 else MAX_REQUEST_BYTES
+        limits = server.limits
+        self._limit = limits.root_request_bytes if peer.uid == 0 else limits.request_bytes
         self._input = bytearray()
         self._searched = 0
         self._output: Iterator[bytes] = iter(())
@@ -93,11 +104,11 @@ class Session:
         self._loop.remove_writer(self._socket)
         if self._stall is not None:
             self._stall.cancel()
-        self._socket.close()
         self._server.buffered_bytes -= len(self._input)
         self._input.clear()
         self._output, self._chunk = iter(()), memoryview(b"")
         self._server.has_left(self)
+        self._socket.close()
 
     # --- in -------------------------------------------------------------------------
 
@@ -141,7 +152,8 @@ class Session:
         end = self._input.find(0, self._searched)
         if end < 0:
             self._searched = len(self._input)
-            if self._searched > self._limit or not self._server.may_buffer():
+            is_full = self._server.buffered_bytes > self._server.limits.buffered_bytes
+            if self._searched > self._limit or is_full:
                 raise _Garbage("a request without end")
             return None
         request = bytes(self._input[:end])
@@ -203,7 +215,7 @@ class Session:
         if self._is_writing:
             if self._stall is not None:
                 self._stall.cancel()
-            self._stall = self._loop.call_later(STALL_S, self.close)
+            self._stall = self._loop.call_later(self._server.limits.stall_s, self.close)
 
     def _written(self) -> None:
         if not self._is_writing:
