@@ -21,12 +21,12 @@ from homemgr.errors import (
     NotSupported,
     PathExists,
 )
-from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, write_all
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
 from homemgr.storage.blobs import BLOBS, check_blobs, place_blobs
-from homemgr.storage.embedded import IDENTITY, place_identity
+from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location, open_safe_parent
 from homemgr.storage.skeleton import copy_skeleton
@@ -131,10 +131,14 @@ def _populate(
             skipped = copy_skeleton(skeleton, top, leave_out={IDENTITY, BLOBS})
         if blobs:
             place_blobs(top, blobs)
-        os.fchmod(top.fileno(), access_mode & 0o7777)
-        fsync_tree(top)
         # Last: a tree with a record is a complete home.
-        place_identity(top, identity)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
+        with Fd.open(IDENTITY, flags, 0o600, dir_fd=top.fileno()) as record:
+            os.fchmod(record.fileno(), 0o600)
+            write_all(record.fileno(), identity)
+        os.fchmod(top.fileno(), access_mode & 0o7777)
+        # Once and for all of it: every wait for the disk costs more than the rest together.
+        fsync_tree(top)
         return skipped
 
 

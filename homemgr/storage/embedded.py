@@ -45,11 +45,10 @@ def read_identity(top: Top) -> bytes | None:
 def write_identity(top: Top, data: bytes) -> None:
     """Put ``data`` in the place of `.identity`, whole or not at all, owned by the home's owner."""
     with filesystem_identity(top.disk_uid, top.disk_gid):
-        place_identity(top.fd, data)
+        _replace_identity(top.fd, data)
 
 
-def place_identity(directory: Fd, data: bytes) -> None:
-    """`write_identity` for a caller that already has the identity of the home's owner."""
+def _replace_identity(directory: Fd, data: bytes) -> None:
     temporary, new = _create_temporary(directory.fileno())
     with new, ExitStack() as undo:
         undo.callback(_forget, directory.fileno(), temporary)

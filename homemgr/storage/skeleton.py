@@ -94,14 +94,23 @@ def _copy_file(source: int, target: int, name: str) -> None:
 
 
 def _copy_attributes(old: int, new: int) -> None:
-    for key in os.listxattr(old):
-        # Other name spaces speak of rights and labels of the machine, not of content.
-        if key.startswith("user."):
-            os.setxattr(new, key, os.getxattr(old, key))
+    _copy_user_attributes(old, new)
     found = os.fstat(old)
     # Without setuid and setgid: they would lend the rights of nobody.
     os.fchmod(new, found.st_mode & 0o1777)
     os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _copy_user_attributes(old: int, new: int) -> None:
+    try:
+        for key in os.listxattr(old):
+            # Other name spaces speak of rights and labels of the machine, not of content.
+            if key.startswith("user."):
+                os.setxattr(new, key, os.getxattr(old, key))
+    except OSError as error:
+        # One of the two file systems has none: then the files are all there is to copy.
+        if error.errno != errno.EOPNOTSUPP:
+            raise
 
 
 def copy_data(old: int, new: int) -> None:

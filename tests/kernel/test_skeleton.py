@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,6 +67,20 @@ def test_copy_between_file_systems(every_area: Path, tmp_path: Path) -> None:
     copy(tmp_path / "skel", every_area / "home")
     old, new = (path / "file" for path in (tmp_path / "skel", every_area / "home"))
     assert old.read_bytes() == new.read_bytes()
+
+
+def test_file_system_without_attributes_loses_only_those(area: Path) -> None:
+    (area / "skel").mkdir()
+    (area / "skel" / "file").write_text("content")
+    os.setxattr(area / "skel" / "file", "user.origin", b"skel")
+    (area / "plain").mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "none", area / "plain"], check=True)
+    try:
+        copy(area / "skel", area / "plain" / "home")
+        copy(area / "plain" / "home", area / "back")
+    finally:
+        subprocess.run(["umount", area / "plain"], check=True)
+    assert (area / "back" / "file").read_text() == "content"
 
 
 def test_rights_lent_by_the_original_are_dropped(area: Path) -> None:
