@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from homemgr.errors import InvalidRecord
 from homemgr.record import jsontext, names
 from homemgr.record.effective import EffectiveRecord
-from homemgr.record.fields import FIELDS, SERVICE
+from homemgr.record.fields import FIELDS
 from homemgr.record.jsontext import child, element, kind
 
 if TYPE_CHECKING:
@@ -191,11 +191,6 @@ class UserRecord:
             view = EffectiveRecord(self.data, machine)
             self._effective = view
         return view
-
-
-def is_homed_service(record: UserRecord) -> bool:
-    """Whether the record may be answered for by this service at all."""
-    return record.data.get("service") in (None, SERVICE)
 
 
 # --- shape -----------------------------------------------------------------------------

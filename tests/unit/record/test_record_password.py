@@ -132,6 +132,7 @@ def test_every_hash_needs_its_plaintext(
     ("settings", "age", "allowed"),
     [
         ({}, 0, True),
+        ({"passwordChangeMinUSec": 100}, 0, False),
         ({"passwordChangeMinUSec": 100}, 99, False),
         ({"passwordChangeMinUSec": 100}, 100, True),
         ({"passwordChangeMinUSec": 100, "passwordChangeNow": True}, 5, True),
