@@ -133,6 +133,32 @@ def test_mount_over_the_record_is_not_read(home: Path, top: Top) -> None:
         subprocess.run(["umount", home / ".identity"], check=True)
 
 
+GROW = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+os.write(fd, b"x" * 4096)
+print(flush=True)
+while os.fstat(fd).st_size < 64 << 20:
+    os.write(fd, b"x" * 4096)
+"""
+
+
+def test_record_that_grows_while_it_is_read_ends(
+    home: Path, top: Top, other_process: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    put(home / ".identity")
+    grower = other_process(GROW, str(home / ".identity"))
+    for _again in range(20):
+        try:
+            assert len(embedded.read_identity(top) or b"") <= embedded.IDENTITY_LIMIT
+        except HostileHome as error:
+            assert "larger than" in error.message
+            break
+    grower.wait(20)
+    with pytest.raises(HostileHome, match="larger than"):
+        embedded.read_identity(top)
+
+
 def test_largest_record_is_read(home: Path, top: Top) -> None:
     put(home / ".identity", b"x" * embedded.IDENTITY_LIMIT)
     assert len(embedded.read_identity(top) or b"") == embedded.IDENTITY_LIMIT
