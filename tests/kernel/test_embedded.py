@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,12 +149,9 @@ def test_record_that_grows_while_it_is_read_ends(
 ) -> None:
     put(home / ".identity")
     grower = other_process(GROW, str(home / ".identity"))
-    for _again in range(20):
-        try:
-            assert len(embedded.read_identity(top) or b"") <= embedded.IDENTITY_LIMIT
-        except HostileHome as error:
-            assert "larger than" in error.message
-            break
+    # Complete or refused, but never endless.
+    with suppress(HostileHome):
+        assert len(embedded.read_identity(top) or b"") <= embedded.IDENTITY_LIMIT
     grower.wait(20)
     with pytest.raises(HostileHome, match="larger than"):
         embedded.read_identity(top)
