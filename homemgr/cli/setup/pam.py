@@ -7,11 +7,10 @@ its state in the debconf database of the system it runs on. See pam-auth-update(
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from homemgr.cli.setup.plan import PAM_PROFILE
+from homemgr.cli.setup import plan
 from homemgr.errors import NotSupported
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 PROGRAM = "/usr/sbin/pam-auth-update"
 #: The profile of package systemd-homed, whose refusals are not final.
 THEIRS = "systemd-homed"
-OURS = os.path.basename(PAM_PROFILE)
+OURS = tuple(plan.PAM)
 _FACT = "pam_profile_of_homed_was_enabled"
 _SECONDS = 120
 
@@ -35,7 +34,12 @@ def is_possible(tree: Tree) -> bool:
 
 def is_enabled(tree: Tree, profile: str) -> bool:
     """Whether ``profile`` is part of the stack now."""
-    return f"Module: {profile}\n" in tree.text("/var/lib/pam/auth")
+    stacks = ("/var/lib/pam/auth", "/var/lib/pam/password")
+    return any(f"Module: {profile}\n" in tree.text(path) for path in stacks)
+
+
+def _has_ours(tree: Tree) -> bool:
+    return all(is_enabled(tree, profile) for profile in OURS)
 
 
 def enable(tree: Tree, journal: Journal, say: Callable[[str], None]) -> None:
@@ -44,16 +48,16 @@ def enable(tree: Tree, journal: Journal, say: Callable[[str], None]) -> None:
         say("left out: PAM, this is no system with pam-auth-update. Lines for the stack by hand:")
         say("  " + _auth_line(tree))
         return
-    if is_enabled(tree, OURS) and not is_enabled(tree, THEIRS):
-        say("in place: the PAM profile")
+    if _has_ours(tree) and not is_enabled(tree, THEIRS):
+        say("in place: the PAM stack")
         return
     journal.facts.setdefault(_FACT, is_enabled(tree, THEIRS))
     journal.save()
-    _run(tree, "--package", "--disable", THEIRS, "--enable", OURS)
-    if not is_enabled(tree, OURS) or "pam_systemd_home" not in tree.text("/etc/pam.d/common-auth"):
+    _run(tree, "--package", "--disable", THEIRS, "--enable", *OURS)
+    if not _has_ours(tree) or "pam_systemd_home" not in tree.text("/etc/pam.d/common-auth"):
         raise NotSupported(
             "pam-auth-update left /etc/pam.d alone, most likely because common-* were edited by "
-            "hand. Run `pam-auth-update --force --enable homemgr`, then setup again."
+            f"hand. Run `pam-auth-update --force --enable {' '.join(OURS)}`, then setup again."
         )
     say("changed:  the PAM stack (pam-auth-update) asks for the home at each login")
 
@@ -63,17 +67,17 @@ def disable(tree: Tree, journal: Journal, say: Callable[[str], None]) -> None:
     if not is_possible(tree) or _FACT not in journal.facts:
         return
     again = ("--enable", THEIRS) if journal.facts[_FACT] else ()
-    _run(tree, "--package", "--remove", OURS, *again)
-    if is_enabled(tree, OURS):
+    _run(tree, "--package", "--remove", *OURS, *again)
+    if any(is_enabled(tree, profile) for profile in OURS):
         raise NotSupported(
-            "pam-auth-update left /etc/pam.d alone, so logins still use our profile. "
-            "Run `pam-auth-update` and deselect it, then unsetup again."
+            "pam-auth-update left /etc/pam.d alone, so logins still use our profiles. "
+            "Run `pam-auth-update` and deselect them, then unsetup again."
         )
     say("changed:  the PAM stack (pam-auth-update) is as before")
 
 
 def _auth_line(tree: Tree) -> str:
-    lines = tree.text(PAM_PROFILE).split("Auth:\n")[-1].splitlines()
+    lines = tree.text(f"{plan.PAM_PROFILES}/{OURS[0]}").split("Auth:\n")[-1].splitlines()
     return " ".join(lines[1].split()) if len(lines) > 1 else "auth pam_systemd_home.so"
 
 

@@ -28,7 +28,14 @@ POLKIT = "/usr/share/polkit-1/actions"
 POLKIT_OWN = f"{POLKIT}/org.homemgr.policy"
 SSHD = "/etc/ssh/sshd_config.d/50-homemgr.conf"
 NSSWITCH = "/etc/nsswitch.conf"
-PAM_PROFILE = "/usr/share/pam-configs/homemgr"
+PAM_PROFILES = "/usr/share/pam-configs"
+#: Name of each profile, and what it is for. Two, because their places in the stack differ:
+#: a password module in front of pam_unix takes its question away, and with it `passwd` from
+#: everybody whose account is in /etc/passwd.
+PAM = {
+    "homemgr": "PAM profile: logins open the home, refusals are final",
+    "homemgr-password": "PAM profile: passwd reaches the home, after the accounts of this machine",
+}
 
 _ACTION = re.compile(r'action\s+id="(org\.freedesktop\.home1\.[a-z-]+)"')
 _SAFE_PROGRAM = re.compile(r"/[A-Za-z0-9/._+-]+")
@@ -73,9 +80,9 @@ def make(tree: Tree, journal: Journal, programs: str) -> Plan:
     _polkit(tree, plan)
     _sshd(tree, plan)
     _nsswitch(tree, plan, journal)
-    if tree.names("/usr/share/pam-configs"):
-        why = "profile for pam-auth-update: logins open the home, refusals are final"
-        plan.put(PAM_PROFILE, share.read("policy", "homemgr.pam"), why)
+    if tree.names(PAM_PROFILES):
+        for name, why in PAM.items():
+            plan.put(f"{PAM_PROFILES}/{name}", share.read("policy", f"{name}.pam"), why)
     return plan
 
 

@@ -327,7 +327,7 @@ def test_bus_policy_opens_whole_interfaces() -> None:
 
 
 def test_pam_profile_makes_refusals_final_and_spares_local_users() -> None:
-    profile = share.read("policy", "homemgr.pam")
+    profile = "".join(share.read("policy", f"{name}.pam") for name in plan.PAM)
     lines = [line.strip() for line in profile.splitlines() if "pam_systemd_home.so" in line]
     assert len(lines) == 4
     for line in lines:
@@ -337,6 +337,16 @@ def test_pam_profile_makes_refusals_final_and_spares_local_users() -> None:
         assert "module_unknown=ignore" in control
         assert "default=die" in control or "default=bad" in control
     assert profile.count("pam_localuser.so") == 4
+
+
+def test_password_profile_stands_behind_that_of_pam_unix() -> None:
+    """In front of it, as systemd-homed's does, `passwd` fails for every local account."""
+    priorities = {
+        name: int(share.read("policy", f"{name}.pam").split("Priority: ")[1].split()[0])
+        for name in plan.PAM
+    }
+    assert priorities["homemgr-password"] < 256 < priorities["homemgr"]
+    assert "Password" not in share.read("policy", "homemgr.pam").split("Auth-Type", 1)[1]
 
 
 def test_missing_libraries_are_named_with_their_package(root: Path) -> None:
