@@ -46,39 +46,66 @@ def open_top(task: Task) -> Top:
     return task.storage.open_home(task.image_path)
 
 
-def open_home(task: Task, mode: Mode = Mode.ANY, host: UserRecord | None = None) -> Opened:
+def open_home(task: Task) -> Opened:
     """Open the home, settle which record counts and check the credentials against it.
 
-    ``host`` replaces the host copy, for changes. Raises BadSignature,
-    RecordMismatch, HostileHome, HomeAbsent and the credential failures.
+    Raises BadSignature, RecordMismatch, HostileHome, HomeAbsent and the credential failures.
     """
     with ExitStack() as on_failure:
         top = on_failure.enter_context(open_top(task))
-        settled = _settle(task, top, mode, host or task.record)
+        settled = _settle(task, read_record(task, top))
         task.check_credentials(settled.record)
         on_failure.pop_all()
         return Opened(top, settled)
 
 
-def _settle(task: Task, top: Top, mode: Mode, host: UserRecord) -> Reconciled:
-    found = read_record(task, top)
-    if not task.is_fixated:
-        if found is None:
-            raise errors.HomeAbsent(
-                f"{task.image_path} holds no user record; it is no home area of this kind."
-            )
-        # The host knows nothing but the name: the home's own record is all there is.
-        if not found.is_same_user(host):
-            raise errors.RecordMismatch(
-                f"{task.image_path} holds the record of {found.user_and_realm}, "
-                f"expected {host.user_and_realm}."
-            )
-        merged = found.with_local_sections_of(host)
-        return Reconciled(merged, Winner.EMBEDDED, rewrite_host=True, rewrite_embedded=False)
+def open_for_update(task: Task, new: UserRecord) -> Opened:
+    """Open the home for ``new``, which shall replace the record that counts so far.
+
+    The credentials have to unlock both: otherwise a session left open could be
+    used to replace a password that its finder does not know.
+    """
+    with ExitStack() as on_failure:
+        top = on_failure.enter_context(open_top(task))
+        found = read_record(task, top)
+        current = _settle(task, found).record
+        task.check_credentials(current)
+        host = new.with_local_sections_of(task.record)
+        settled = _lost(host) if found is None else reconcile(host, found, Mode.REQUIRE_NEWER)
+        if _hashes(task, host) != _hashes(task, current):
+            task.check_credentials(host)
+        on_failure.pop_all()
+        return Opened(top, settled)
+
+
+def _hashes(task: Task, record: UserRecord) -> tuple[tuple[str, ...], ...]:
+    """Everything the credentials are checked against."""
+    effective = record.on(task.machine)
+    return effective.hashed_passwords, effective.recovery_key_hashes, effective.token_hashes
+
+
+def _settle(task: Task, found: UserRecord | None) -> Reconciled:
+    """Which record counts: the host copy or the one found inside."""
+    host = task.record
+    if task.is_fixated:
+        return _lost(host) if found is None else reconcile(host, found)
     if found is None:
-        # Lost or deleted by the user: the host copy is signed and complete, write it back.
-        return Reconciled(host, Winner.HOST, rewrite_host=False, rewrite_embedded=True)
-    return reconcile(host, found, mode)
+        raise errors.HomeAbsent(
+            f"{task.image_path} holds no user record; it is no home area of this kind."
+        )
+    # The host knows nothing but the name: the home's own record is all there is.
+    if not found.is_same_user(host):
+        raise errors.RecordMismatch(
+            f"{task.image_path} holds the record of {found.user_and_realm}, "
+            f"expected {host.user_and_realm}."
+        )
+    merged = found.with_local_sections_of(host)
+    return Reconciled(merged, Winner.EMBEDDED, rewrite_host=True, rewrite_embedded=False)
+
+
+def _lost(host: UserRecord) -> Reconciled:
+    """The copy inside was lost or deleted: the host copy is signed and complete, write it back."""
+    return Reconciled(host, Winner.HOST, rewrite_host=False, rewrite_embedded=True)
 
 
 def read_record(task: Task, top: Top) -> UserRecord | None:

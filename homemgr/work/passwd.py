@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.record import changes, password, signature
-from homemgr.record.reconcile import Mode
 from homemgr.record.secret import Secret
 from homemgr.storage import embedded
 from homemgr.work import inside
@@ -21,8 +20,10 @@ if TYPE_CHECKING:
 
 def run(task: Task) -> dict[str, object]:
     """Check the old credentials and replace the hashes; gives the new record."""
-    opened = inside.open_home(task, Mode.REQUIRE_NEWER_OR_EQUAL)
+    opened = inside.open_home(task)
     with opened.top:
+        # The one inside may be newer, and somebody else's to change.
+        signature.require_ours(opened.record, task.keyring)
         new_secret = Secret.from_json(task.object("new_secret"))
         record = opened.record
         if new_secret.passwords:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.record.model import UserRecord
-from homemgr.record.reconcile import Mode
 from homemgr.storage import blobs
 from homemgr.work import inside
 
@@ -19,7 +18,7 @@ def run(task: Task) -> dict[str, object]:
     Raises RecordDowngrade if the home holds a newer one.
     """
     new = UserRecord(task.object("new_record"))
-    opened = inside.open_home(task, Mode.REQUIRE_NEWER, new.with_local_sections_of(task.record))
+    opened = inside.open_for_update(task, new)
     with opened.top:
         if isinstance(task.argument("blobs"), list):
             named = zip(task.texts("blobs"), (fd.fileno() for fd in task.fds), strict=True)

@@ -257,3 +257,42 @@ def test_update_changes_both_copies(alice: Worker) -> None:
     assert result["record"] == update.data
     inside = UserRecord.parse((image(alice) / ".identity").read_bytes())
     assert inside.data["realName"] == "Alice in Chains"
+
+
+def test_update_cannot_replace_a_password_its_sender_does_not_know(alice: Worker) -> None:
+    alice.run("create")
+    update = alice.signed("the finder's password", 2_000_000)
+    with pytest.raises(errors.BadPassword):
+        alice.run(
+            "update",
+            new_record=update.embedded().data,
+            secret={"password": ["the finder's password"]},
+        )
+    alice.run("activate")
+
+
+def test_update_needs_the_password_of_the_new_record_too(alice: Worker) -> None:
+    alice.run("create")
+    update = alice.signed("a new password", 2_000_000)
+    with pytest.raises(errors.BadPassword):
+        alice.run("update", new_record=update.embedded().data)
+    both = {"password": [alice.password, "a new password"]}
+    assert alice.run("update", new_record=update.embedded().data, secret=both)["record"]
+
+
+def test_passwd_leaves_a_newer_record_of_another_signer_alone(alice: Worker) -> None:
+    assert alice.keyring.private is not None
+    alice.run("create")
+    other = Worker(alice.area)
+    newer = other.signed(alice.password, 3_000_000)
+    (image(alice) / ".identity").write_bytes(newer.embedded().pretty())
+    keys = {n: k.pem for n, k in alice.keyring.public.items()}
+    keys["other.public"] = other.keyring.public["local.public"].pem
+    with pytest.raises(errors.RecordSigned):
+        alice.run(
+            "passwd",
+            public_keys=keys,
+            new_secret={"password": ["new correct horse"]},
+            private_key=alice.keyring.private.to_pem().decode(),
+            now_usec=5_000_000,
+        )
