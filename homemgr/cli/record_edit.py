@@ -255,19 +255,20 @@ class Edit:
                 ours[match].update({k: v for k, v in members.items() if k != match})
             else:
                 kept.append(entry)
-        this, others = ours.values()
-        this = {**self._without_unset(this), **self._sections[THIS_MACHINE]}
-        others = {**self._without_unset(others), **self._sections[OTHER_MACHINES]}
-        if self._limits or self._unset_limits:
-            known = this.pop("resourceLimits", {})
-            old = known if isinstance(known, dict) else {}
-            limits = {k: v for k, v in old.items() if k not in self._unset_limits} | self._limits
-            if limits:
-                this["resourceLimits"] = limits
-        for match, members in (("matchMachineId", this), ("matchNotMachineId", others)):
+        this, others = map(self._without_unset, ours.values())
+        this = self._with_limits({**this, **self._sections[THIS_MACHINE]})
+        others = {**others, **self._sections[OTHER_MACHINES]}
+        for match, members in zip(ours, (this, others), strict=True):
             if members:
                 kept.append({match: machine_id, **members})
         return kept
+
+    def _with_limits(self, members: JsonObject) -> JsonObject:
+        """Resource limits are merged one by one; they are homectl's only nested option."""
+        known = members.pop("resourceLimits", {})
+        old = known if isinstance(known, dict) else {}
+        limits = {k: v for k, v in old.items() if k not in self._unset_limits} | self._limits
+        return {**members, "resourceLimits": limits} if limits else members
 
 
 def _is_only(match: Json, machine_id: str) -> bool:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NoReturn
 from homemgr.errors import AccessDenied, NotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import FrameType
 
 #: Names the directory to the inner half.
@@ -35,6 +34,7 @@ _TOOLS = {
 }
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE_S = 10
+_STAGE_MODE = 0o755
 #: Where this package is: a checkout that is not installed has to find itself.
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -46,7 +46,7 @@ def run() -> int:
     stage = tempfile.mkdtemp(prefix="homemgr-demo.", dir=_PARENT)
     handlers = {number: signal.signal(number, _end) for number in _ENDING}
     try:
-        # Not private to the group: homes inside have to be reachable for their user.
+        # Open for all: the user of the demonstration has to reach the home inside.
         os.chmod(stage, _STAGE_MODE)
         return _inside(stage)
     finally:
@@ -56,9 +56,6 @@ def run() -> int:
         shutil.rmtree(stage)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-_STAGE_MODE = 0o755
 
 
 def _check() -> None:
@@ -79,24 +76,25 @@ def _inside(stage: str) -> int:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SYSTEMD_HOME_")}
     environment |= {STAGE: stage, "PATH": _PATH, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1"}
     # A group of its own: ^C comes to us alone, and we tell the inner half.
-    with subprocess.Popen(command, env=environment, process_group=0) as child, _told(child):
-        return child.wait()
-
-
-@contextlib.contextmanager
-def _told(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End ``child`` and all it started before the block is left by an exception."""
+    child = subprocess.Popen(command, env=environment, process_group=0)
     try:
-        yield
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            # unshare's parent-death signal takes the whole pid namespace along.
-            child.kill()
-        raise
+        return child.wait()
+    finally:
+        _end_of(child)
+
+
+def _end_of(child: subprocess.Popen[bytes]) -> None:
+    """End ``child`` and all it started, unless it has ended by itself."""
+    if child.poll() is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        # unshare's parent-death signal takes the whole pid namespace along.
+        child.kill()
+        child.wait()
 
 
 def program(name: str) -> list[str]:

@@ -10,6 +10,8 @@ from homemgr.cli.output import is_terminal, json_format, print_json, print_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homemgr.cli.arguments import Arguments
 
 OPTIONS = ()
@@ -31,18 +33,19 @@ def run(arguments: Arguments) -> int:
     form = json_format(arguments)
     (homes,) = Home1(arguments).call("ListHomes").body
     assert isinstance(homes, list)
-    rows = sorted(
-        (name, uid, gid, state, real_name, home, shell)
-        for name, uid, state, gid, real_name, home, shell, _ in homes
-    )
+    # In the order of the columns; the object path at the end is for programs.
+    rows = sorted((h[0], h[1], h[3], h[2], h[4], h[5], h[6]) for h in homes)
     if form:
         print_json([dict(zip(_COLUMNS, row, strict=True)) for row in rows], form)
-        return 0
-    legend = not arguments.has("no-legend")
+    else:
+        _print_for_people(rows, legend=not arguments.has("no-legend"))
+    return 0
+
+
+def _print_for_people(rows: Sequence[Sequence[object]], *, legend: bool) -> None:
     texts = [[str(cell) or "-" for cell in row] for row in rows]
     if rows or not is_terminal():
-        headings = [name.upper() for name in _COLUMNS]
-        print_table(headings, texts, legend=legend, colours=_COLOURS)
+        print_table([name.upper() for name in _COLUMNS], texts, legend=legend, colours=_COLOURS)
+    # The closing line is for readers; a program counts lines itself.
     if legend and is_terminal():
         print(f"\n{len(rows)} home areas listed." if rows else "No home areas.")
-    return 0

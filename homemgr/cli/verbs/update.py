@@ -39,26 +39,17 @@ def run(arguments: Arguments) -> int:
     """Fetch, change, send."""
     edit = Edit(os.environ, source.read_text)
     edit.take(arguments)
-    identity = arguments.value("identity")
-    if edit.is_empty and not identity and not source.has_blob_options(arguments):
+    is_given = arguments.has("identity") or source.has_blob_options(arguments)
+    if edit.is_empty and not is_given:
         raise UsageError("No field to change was given.")
     home1 = Home1(arguments)
     with_agent(home1)
-    machine = source.machine_id()
-    current = _current_record(home1, arguments, identity)
-    user = str(current["userName"])
-    directory = source.blob_directory(current, user, machine)
-    if not identity:
-        current = {k: v for k, v in current.items() if k not in _NOT_SENT}
-    record = edit.apply(current, machine)
-    if edit.wants_recovery_key:
-        show_recovery_key(source.add_recovery_key(record))
-    # A complete record may bring its own stamp and signature; only a missing stamp is added.
-    source.stamp(record, with_password=edit.wants_recovery_key, override=not identity)
-    blobs = source.blobs_of(arguments, directory if os.path.isdir(directory) else None)
+    record, directory = _changed_record(home1, arguments, edit)
     if os.environ.get("SYSTEMD_HOME_DRY_RUN") == "1":
         print(jsontext.pretty(record), end="", file=sys.stderr)
         return 0
+    user = str(record["userName"])
+    blobs = source.blobs_of(arguments, directory if os.path.isdir(directory) else None)
     try:
         credentials = _update(home1, user, record, blobs, offline=arguments.has("offline"))
     finally:
@@ -68,6 +59,21 @@ def run(arguments: Arguments) -> int:
     if arguments.has("and-change-password"):
         _follow_up(home1, user, credentials, "ChangePasswordHome", "sss", "{}")
     return 0
+
+
+def _changed_record(home1: Home1, arguments: Arguments, edit: Edit) -> tuple[JsonObject, str]:
+    """The record to send, and the directory of the blobs that have to go along."""
+    identity, machine = arguments.value("identity"), source.machine_id()
+    current = _current_record(home1, arguments, identity)
+    directory = source.blob_directory(current, str(current["userName"]), machine)
+    if not identity:
+        current = {k: v for k, v in current.items() if k not in _NOT_SENT}
+    record = edit.apply(current, machine)
+    if edit.wants_recovery_key:
+        show_recovery_key(source.add_recovery_key(record))
+    # A complete record may bring its own stamp and signature; only a missing stamp is added.
+    source.stamp(record, with_password=edit.wants_recovery_key, override=not identity)
+    return record, directory
 
 
 def _current_record(home1: Home1, arguments: Arguments, identity: str) -> JsonObject:
