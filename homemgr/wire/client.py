@@ -41,7 +41,8 @@ _ERROR = "org.freedesktop.DBus.Error."
 #: Long enough for a bus that starts a service first, short for one that is stuck.
 _CONNECT_TIMEOUT = pack("ll", 25, 0)
 _HELLO_SERIAL = 1
-_CHUNK = 1 << 17
+#: Below what malloc(3) maps anew each time.
+_CHUNK_BYTES = 1 << 16
 _ANCILLARY = CMSG_SPACE(253 * array("i").itemsize)
 #: Longest line a server may send while authenticating.
 _MAX_LINE_BYTES = 16 << 10
@@ -225,7 +226,7 @@ class Client:
     def _receive(self, deadline: float) -> None:
         assert self._socket is not None
         self._socket.settimeout(_remaining(deadline))
-        data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK, _ANCILLARY, MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK_BYTES, _ANCILLARY, MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
                 numbers = array("i", payload[: len(payload) & -4])

@@ -29,7 +29,7 @@ from homemgr.wire.signature import CodecError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_CHUNK = 1 << 17
+_CHUNK_BYTES = 1 << 17
 #: The kernel passes at most 253 descriptors at once (SCM_MAX_FD).
 _ANCILLARY = CMSG_SPACE(253 * 4)
 #: Messages handled before timers and other connections get their turn.
@@ -53,6 +53,8 @@ class Transport:
         self._on_message = on_message
         self._on_closed = on_closed
         self._buffer = bytearray()
+        # Kept: a buffer of this size is a fresh mapping each time it is asked for.
+        self._chunk = memoryview(bytearray(_CHUNK_BYTES))
         #: Descriptors per sendmsg(2) of the other side, and whether some were lost.
         self._groups: deque[tuple[list[Fd], bool]] = deque()
         self._unsent: deque[tuple[memoryview, Sequence[Fd]]] = deque()
@@ -70,17 +72,19 @@ class Transport:
                 self._loop.remove_reader(self._socket)
             return
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK, _ANCILLARY, MSG_CMSG_CLOEXEC)
+            size, ancillary, flags, _ = self._socket.recvmsg_into(
+                [self._chunk], _ANCILLARY, MSG_CMSG_CLOEXEC
+            )
         except (BlockingIOError, InterruptedError):
             return
         except OSError as wrong:
             self._fail(f"reading from the bus failed: {wrong}")
             return
         self._keep_descriptors(ancillary, is_truncated=bool(flags & MSG_CTRUNC))
-        if not data:
+        if not size:
             self._fail("the bus closed the connection")
             return
-        self._buffer += data
+        self._buffer += self._chunk[:size]
         self._pump()
 
     def _keep_descriptors(
