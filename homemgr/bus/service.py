@@ -108,7 +108,8 @@ async def _open_faces(
     connection: Connection, manager: Manager, stack: AsyncExitStack
 ) -> Dispatcher:
     answers = Answers(manager.registry)
-    faces = Faces(manager, Authority(Polkit(connection)), answers, Listing(manager.registry))
+    listing = Listing(manager.registry)
+    faces = Faces(manager, Authority(Polkit(connection)), answers, listing)
     dispatcher = Dispatcher(Tree(faces))
     connection.serve(dispatcher)
     Announcer(connection, faces)
@@ -118,7 +119,15 @@ async def _open_faces(
     socket_path.parent.mkdir(0o755, parents=True, exist_ok=True)
     await varlink.listen(str(socket_path))
     stack.push_async_callback(varlink.close)
+    warming = asyncio.create_task(_warm(answers, listing))
+    stack.callback(warming.cancel)
     return dispatcher
+
+
+async def _warm(answers: Answers, listing: Listing) -> None:
+    """Encode what will be asked for, so that no first caller waits for thousands of homes."""
+    await listing.warm()
+    await answers.warm()
 
 
 def _discover_on_change(

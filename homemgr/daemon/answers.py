@@ -6,7 +6,7 @@ look-up on the machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
 from typing import TYPE_CHECKING
 
 from homemgr.record import jsontext, status
@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from homemgr.daemon.home import Home
     from homemgr.daemon.registry import Registry
 
+#: Homes encoded in one turn while warming up, and the pause that leaves callers their turns.
+_WARM_PER_TURN = 10
+_WARM_PAUSE_S = 0.001
 
-@dataclass
-class _Texts:
-    """Encoded answers about one home; empty until asked for."""
-
-    user: dict[bool, tuple[str, bool]] = field(default_factory=dict)
-    group: str = ""
+_HIDDEN = "privileged"
 
 
 class Answers:
@@ -30,39 +28,57 @@ class Answers:
 
     def __init__(self, registry: Registry) -> None:
         """Forget what is kept about a home whenever the registry says it changed."""
-        self._kept: dict[str, _Texts] = {}
+        self._registry = registry
+        self._users: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
         registry.changed.append(self._forget)
         registry.vanished.append(self._forget)
 
+    async def warm(self) -> None:
+        """Encode everything once, in small turns: so that no enumeration has to."""
+        for count, home in enumerate(list(self._registry)):
+            if home.is_known:
+                self._user(home)
+                self.group_record(home)
+            if count % _WARM_PER_TURN == 0:
+                await asyncio.sleep(_WARM_PAUSE_S)
+
     def user_record(self, home: Home, *, privileged: bool) -> tuple[str, bool]:
         """The user record as shown to a caller, and whether something was left out for him."""
-        texts = self._kept.setdefault(home.name, _Texts())
-        if privileged not in texts.user:
-            texts.user[privileged] = self._encode_user(home, privileged=privileged)
-        return texts.user[privileged]
+        hidden = home.record.data.get(_HIDDEN)
+        text = self._user(home)
+        if hidden is None or not privileged:
+            return text, hidden is not None
+        # Added at the end: the order of members means nothing.
+        return f'{text[:-1]},"{_HIDDEN}":{jsontext.compact(hidden)}}}', False
 
     def group_record(self, home: Home) -> str:
         """The record of the user's own group."""
-        texts = self._kept.setdefault(home.name, _Texts())
-        if not texts.group:
-            group = status.group_record(home.record, home.services.machine)
-            texts.group = jsontext.compact(group)
-        return texts.group
+        text = self._groups.get(home.name)
+        if text is None:
+            text = jsontext.compact(status.group_record(home.record, home.services.machine))
+            self._groups[home.name] = text
+        return text
 
     def _forget(self, home: Home) -> None:
-        self._kept.pop(home.name, None)
+        self._users.pop(home.name, None)
+        self._groups.pop(home.name, None)
 
-    @staticmethod
-    def _encode_user(home: Home, *, privileged: bool) -> tuple[str, bool]:
-        services = home.services
-        shown = home.record if privileged else home.record.public()
-        is_incomplete = not privileged and "privileged" in home.record.data
-        members = status.synthesize(
-            home.effective,
-            state=home.state,
-            is_active=home.is_active,
-            is_signed_locally=home.verdict is Verdict.EXCLUSIVE,
-            fallback_shell=services.config.fallback_shell,
-        )
-        complete = shown.without("secret").with_status(services.machine.id, members)
-        return complete.compact(), is_incomplete
+    def _user(self, home: Home) -> str:
+        """The record as strangers see it."""
+        text = self._users.get(home.name)
+        if text is None:
+            text = self._users[home.name] = _encode(home)
+        return text
+
+
+def _encode(home: Home) -> str:
+    services = home.services
+    members = status.synthesize(
+        home.effective,
+        state=home.state,
+        is_active=home.is_active,
+        is_signed_locally=home.verdict is Verdict.EXCLUSIVE,
+        fallback_shell=services.config.fallback_shell,
+    )
+    return home.record.public().with_status(services.machine.id, members).compact()
