@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,48 +12,11 @@ import pytest
 
 from homemgr.kernel import mounts
 from tests import volumes
+from tests.service.bus import Bus
 from tests.service.site import Service, Site, children, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-POLICY = Path(__file__).resolve().parents[2] / "policy" / "org.homemgr.conf"
-
-#: Users who may call the service, uids of homes among them.
-STRANGERS = range(60111, 60121)
-
-#: A system bus as distributions ship it, with the policy we ship.
-BUS = """<!DOCTYPE busconfig PUBLIC
- "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>system</type>
-  <listen>unix:path={socket}</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <deny own="*"/>
-    <deny send_type="method_call"/>
-    <allow send_type="signal"/>
-    <allow send_requested_reply="true" send_type="method_return"/>
-    <allow send_requested_reply="true" send_type="error"/>
-    <allow receive_type="method_call"/>
-    <allow receive_type="method_return"/>
-    <allow receive_type="error"/>
-    <allow receive_type="signal"/>
-    <allow send_destination="org.freedesktop.DBus"
-           send_interface="org.freedesktop.DBus"/>
-    <allow send_destination="org.freedesktop.DBus"
-           send_interface="org.freedesktop.DBus.Monitoring"/>
-  </policy>
-  <policy user="root">
-    <allow send_destination="org.freedesktop.DBus"
-           send_interface="org.freedesktop.DBus.Monitoring"/>
-    <allow eavesdrop="true"/>
-  </policy>
-  <include>{policy}</include>
-</busconfig>
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -99,42 +62,20 @@ def disk(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 
 @pytest.fixture(scope="package")
-def bus_address(ground: Path) -> Iterator[str]:
-    """A system bus that only these tests know."""
-    path = ground / "bus"
-    configuration = ground / "bus.conf"
-    configuration.write_text(BUS.format(socket=path, policy=POLICY))
-    # A bus talks to users with an account only. It alone shall know these: to the service
-    # under test their names and uids are free.
-    accounts = [f"stranger{uid}:x:{uid}:{uid}::/:/bin/false" for uid in STRANGERS]
-    passwd = ground / "passwd"
-    passwd.write_text("\n".join([Path("/etc/passwd").read_text().rstrip(), *accounts, ""]))
-    script = 'mount --bind "$0" /etc/passwd && exec dbus-daemon "$@"'
-    options = ["--nofork", "--nopidfile", "--print-address", f"--config-file={configuration}"]
-    daemon = subprocess.Popen(
-        ["unshare", "--mount", "--propagation=private", "sh", "-c", script, str(passwd), *options],
-        stdout=subprocess.PIPE,
-    )
-    assert daemon.stdout is not None
-    with daemon.stdout:
-        assert daemon.stdout.readline()
-        yield f"unix:path={path}"
-        daemon.kill()
-        daemon.wait()
+def new_site(ground: Path, disk: Path) -> Iterator[Callable[..., Site]]:
+    """Makes installations that share nothing but the disk."""
+    with ExitStack() as stack:
+        numbers = itertools.count()
 
+        def make(**settings: str) -> Site:
+            number = next(numbers)
+            home_root, state = disk / f"home{number}", ground / f"state{number}"
+            home_root.mkdir(0o755)
+            bus = Bus(state)
+            stack.callback(bus.close)
+            return Site(home_root, state, bus.address, **settings)
 
-@pytest.fixture(scope="package")
-def new_site(ground: Path, disk: Path, bus_address: str) -> Callable[..., Site]:
-    """Makes installations that share nothing but the disk and the bus."""
-    numbers = itertools.count()
-
-    def make(**settings: str) -> Site:
-        number = next(numbers)
-        home_root = disk / f"home{number}"
-        home_root.mkdir(0o755)
-        return Site(home_root, ground / f"state{number}", bus_address, **settings)
-
-    return make
+        yield make
 
 
 @pytest.fixture(scope="module")

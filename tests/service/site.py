@@ -58,7 +58,7 @@ class Site:
         self.bus_address = bus_address
         self._config = state / "homemgr.conf"
         state.mkdir(exist_ok=True)
-        settings = {"GraceSec": "0.2", **settings}
+        settings = {"GraceSec": "0.1", **settings}
         lines = [f"{name} = {value}" for name, value in settings.items()]
         self._config.write_text("\n".join(["[Home]", *lines, ""]))
 
