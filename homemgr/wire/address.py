@@ -21,8 +21,10 @@ def system_bus() -> str:
 def unix_sockets(address: str) -> list[str]:
     """Socket names to try in turn, an abstract one with a leading NUL."""
     found = []
+    # Several servers may be listed; the first that answers is the one.
     for entry in filter(None, address.split(";")):
         transport, _, options = entry.partition(":")
+        # Other keys, guid= above all, do not matter for getting there.
         keys = dict(option.partition("=")[::2] for option in options.split(","))
         if transport == "unix" and "path" in keys:
             found.append(_unescape(keys["path"]))

@@ -60,6 +60,7 @@ class Call:
         """A call in need of an answer; owns the descriptors of ``message`` from now on."""
         self._connection = connection
         self._message = message
+        # Who wants no reply is treated like somebody who has it already.
         self._is_answered = not message.expects_reply
         self.sender = message.sender
         self.path = message.path
@@ -113,6 +114,7 @@ class Call:
         """Let go of everything, and answer with ``error`` in words meant for the caller."""
         self._release()
         name, text = self._words(error)
+        # A failure while answering comes here with the answer still to be given.
         if not self._is_answered:
             self._is_answered = True
             self._connection.reply_error(self._message, name, text)
@@ -120,6 +122,7 @@ class Call:
     def _words(self, error: BaseException) -> tuple[str, str]:
         if isinstance(error, HomeError):
             return bus_name_of(error), error.message
+        # Only our own: a peer's error is no business of the caller and would mislead it.
         if isinstance(error, Refusal):
             return error.name, error.message
         if isinstance(error, asyncio.CancelledError):

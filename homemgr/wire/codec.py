@@ -133,6 +133,7 @@ def _fixed_encoder(letter: str) -> Encoder:
 def _encode_boolean(body: Body, value: object) -> None:
     if value is not True and value is not False:
         raise CodecError(f"a boolean is wanted, not {type(value).__name__}")
+    # Four bytes, and nothing but 0 and 1 is valid.
     body += _PAD[-len(body) & 3]
     body += b"\1\0\0\0" if value else b"\0\0\0\0"
 
@@ -253,6 +254,7 @@ def _framed(align: int, items: Encoder) -> Encoder:
         body += _PAD[-len(body) & 3]
         at = len(body)
         body += _PAD[4]
+        # Present even if there are no items; this is where decoders often go wrong.
         body += _PAD[-len(body) & mask]
         start = len(body)
         items(body, value)
@@ -428,6 +430,7 @@ def _dict_decoder(element: str, order: str) -> Decoder:
 
     def decode_dict(data: bytes, at: int) -> tuple[object, int]:
         at, end = bounds(data, at)
+        # Keys given twice: the last one counts, as everywhere.
         values: dict[object, object] = {}
         while at < end:
             key, at = decode_key(data, (at + 7) & -8)

@@ -138,6 +138,7 @@ class Connection:
         except CodecError:
             encoded.close_fds()
             raise
+        # Registered before it is sent: the answer cannot be earlier.
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[serial] = answer
         self._transport.send(frame, encoded.fds)
@@ -255,6 +256,7 @@ class Connection:
         elif message.kind == messages.SIGNAL:
             self._signals.deliver(message)
         else:
+            # Nobody waits for it if it is late or made up: then its descriptors are closed.
             answer = self._pending.pop(message.reply_serial, None)
             if answer is not None and not answer.done():
                 answer.set_result(message)

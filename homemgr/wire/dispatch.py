@@ -69,6 +69,7 @@ class Dispatcher:
         if message.fds_lost:
             text = f"{call.member}: too many files are open here to take those sent along."
             raise Refusal(messages.LIMITS_EXCEEDED, text)
+        # To the caller the service is gone, as it really will be in a moment.
         if self._is_draining:
             raise Refusal(messages.NO_REPLY_ERROR, "The service is ending.")
         is_greedy = self._running[call.sender] >= MAX_RUNNING_PER_SENDER
@@ -82,6 +83,7 @@ class Dispatcher:
         place = Place(self._objects, call.path, node)
         knows_interface = False
         for interface in place.interfaces():
+            # A call may leave the interface out; then the first member of that name counts.
             if call.interface and call.interface != interface.name:
                 continue
             knows_interface = True
@@ -102,6 +104,7 @@ class Dispatcher:
     def _finish(self, task: asyncio.Task[object]) -> None:
         call = self._tasks.pop(task)
         self._running[call.sender] -= 1
+        # Callers come and go; the table must not keep every one that ever was.
         if not self._running[call.sender]:
             del self._running[call.sender]
         if task.cancelled():
@@ -131,6 +134,7 @@ def _arguments(method: Method, message: Message) -> list[object]:
         )
         raise Refusal(messages.INVALID_ARGS, text)
     try:
+        # The walk through the values is spared where no descriptor can be.
         if "h" in message.signature:
             return message.arguments()[0]
         return message.body()

@@ -28,6 +28,7 @@ def node_xml(interfaces: Iterable[Interface], children: Iterable[str]) -> str:
     return "".join(parts)
 
 
+# Interfaces are constants: a tree of thousands of objects describes each once.
 @lru_cache(maxsize=64)
 def _interface_xml(interface: Interface) -> str:
     parts = [f" <interface name={_quoted(interface.name)}>\n"]
@@ -76,6 +77,7 @@ def _element(tag: str, attributes: str, inside: str) -> str:
     return f"  <{tag}{attributes}>\n{inside}  </{tag}>\n"
 
 
+# By hand: the modules of the standard library for this take longer to load than to write.
 def _quoted(text: str) -> str:
     for plain, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(plain, escaped)

@@ -127,6 +127,7 @@ class Message:
 
     def error(self) -> BusError:
         """An error reply as the exception to raise."""
+        # By convention the first argument is the text, yet an error may have none.
         text = ""
         if self.signature.startswith("s"):
             text = str(self.body()[0])
@@ -166,6 +167,7 @@ def frame_size(data: bytes | bytearray, at: int = 0) -> int:
         raise ProtocolError("a message begins with neither 'l' nor 'B'")
     _, _, _, version, body, _, fields = _FIXED[order].unpack_from(data, at)
     size = HEADER_BYTES + ((fields + 7) & -8) + body
+    # The length is believed only within bounds: it decides how much is waited for.
     if version != 1 or size > MAX_FRAME_BYTES:
         raise ProtocolError(f"a message has version {version} and {size} bytes")
     return int(size)
@@ -288,6 +290,7 @@ def _assemble(
     for field in fields:
         packed += _PAD[-len(packed) & 7]
         packed += field
+    # The length leaves out the padding behind the last field, but not that in between.
     fixed = _FIXED["<"].pack(0x6C, kind, flags, 1, size, serial, len(packed))
     packed += _PAD[-len(packed) & 7]
     if HEADER_BYTES + len(packed) + size > MAX_MESSAGE_BYTES or fd_count > MAX_FDS:

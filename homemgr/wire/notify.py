@@ -27,6 +27,7 @@ _TIMEOUT_S = 0.5
 
 def notify(*fds: Fd, **assignments: str) -> bool:
     """Send ``READY="1"``, ``STATUS=…`` and so on; True if a service manager took it."""
+    # A line break would end the assignment and begin another.
     lines = (f"{key}={value}".replace("\n", " ") for key, value in assignments.items())
     return _send("\n".join(lines).encode("utf-8", "replace"), fds)
 
@@ -50,6 +51,7 @@ def _send(text: bytes, fds: Sequence[Fd]) -> bool:
     if fds:
         numbers = array.array("i", [fd.fileno() for fd in fds])
         rights = [(SOL_SOCKET, SCM_RIGHTS, numbers)]
+    # Opened each time: the manager may be a new one after a re-execution.
     with socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC) as sender:
         sender.settimeout(_TIMEOUT_S)
         try:

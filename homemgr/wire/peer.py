@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from socket import SO_PEERCRED, SOL_SOCKET, socket
 
+# struct ucred: pid, uid, gid.
 _UCRED = struct.Struct("3i")
 
 

@@ -39,6 +39,7 @@ def _end_of_type(signature: str, at: int, depth: int = 0) -> int:
         return _end_of_type(signature, at + 1, depth + 1)
     if letter != "(":
         raise CodecError(f"signature {signature!r} has {letter!r} where a type should be")
+    # A struct: types up to the closing bracket, one at least.
     at += 1
     first = at
     while signature[at : at + 1] != ")":
@@ -85,5 +86,6 @@ def is_object_path(path: str) -> bool:
         return True
     if path[:1] != "/" or path[-1:] == "/" or "//" in path or not path.isascii():
         return False
+    # isalnum() alone would refuse a path of underscores, and take letters of any script.
     letters = path.replace("/", "").replace("_", "")
     return not letters or letters.isalnum()

@@ -68,6 +68,7 @@ def _introspect(place: Place, _call: Call) -> tuple[str]:
 def _chosen(place: Place, interface: object) -> tuple[Interface, ...]:
     """The interface asked for, or all of them for the empty name."""
     found = place.interfaces()
+    # The specification lets callers leave the interface out by an empty name.
     if interface:
         found = tuple(one for one in found if one.name == interface)
     if not found:
@@ -131,6 +132,7 @@ async def _set(place: Place, call: Call, interface: str, name: str, value: Varia
 async def _managed(place: Place, call: Call) -> tuple[dict[str, object]]:
     """Every object below, described; the loop gets its turn in between."""
     found: dict[str, object] = {}
+    # No recursion: how deep the tree is, is not ours to know.
     waiting = [place.path]
     while waiting:
         parent = waiting.pop()
@@ -139,6 +141,7 @@ async def _managed(place: Place, call: Call) -> tuple[dict[str, object]]:
             path = prefix + name
             waiting.append(path)
             node = place.objects.resolve(path)
+            # It may have gone since its parent was asked, or only lead further down.
             if node is not None and node.interfaces:
                 found[path] = await described(Place(place.objects, path, node), call)
             if len(found) % _OBJECTS_PER_TURN == 0:

@@ -66,6 +66,7 @@ class VarlinkServer:
             listener.settimeout(0)
             listener.bind(temporary)
             try:
+                # Not by umask(2), which is the whole process's.
                 os.chmod(temporary, mode)
                 listener.listen(BACKLOG)
                 self._inode = os.stat(temporary).st_ino
@@ -86,6 +87,7 @@ class VarlinkServer:
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._listener = None
+        # A successor may have put its own socket there.
         try:
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
@@ -124,6 +126,7 @@ class VarlinkServer:
 
     def _admit(self, session: Session) -> None:
         uid = session.peer.uid
+        # One user must not be able to shut the others out of the user database.
         if uid != 0 and len(self._sessions.get(uid, ())) >= self.limits.sessions_per_uid:
             self._evict(uid)
         if self._count >= self.limits.sessions:

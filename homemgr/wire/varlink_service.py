@@ -50,6 +50,7 @@ error InconsistentEnvironment()
 """,
 }
 
+# Finding the declared methods in the description keeps the two from disagreeing.
 _METHOD = re.compile(r"^method\s+([A-Za-z][A-Za-z0-9]*)", re.MULTILINE)
 
 #: syslog(3) levels and what logging has for them.
@@ -106,8 +107,10 @@ class Service:
         if member == "GetLogLevel":
             return _encoded({"level": _log_level()})
         if member == "GetEnvironment":
+            # Nothing secret is in ours, but that is not for a caller to find out.
             _require_trust(peer)
             return _encoded({"environment": [f"{k}={v}" for k, v in os.environ.items()]})
+        # What remains of the declared methods is Ping.
         return b"{}"
 
     def _info(self) -> bytes:

@@ -113,6 +113,7 @@ class Session:
     # --- in -------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        # One read per event: who sends without end waits for the others.
         try:
             data = self._socket.recv(_CHUNK_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -196,6 +197,7 @@ class Session:
             return
         if not self._is_writing:
             self._is_writing = True
+            # Not reading is what slows the client down; its requests wait in the kernel.
             self._loop.remove_reader(self._socket)
             self._loop.add_writer(self._socket, self._write)
             self._progressed()

@@ -7,6 +7,8 @@ import asyncio
 import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -296,6 +298,22 @@ def test_broken_pipe_is_told_and_does_not_raise() -> None:
 
 
 # --- before the first message -----------------------------------------------------------
+
+LATER_PYTHON = """
+import sys, typing, warnings
+warnings.simplefilter("error")
+vars(typing).pop("no_type_check_decorator", None)
+from homemgr.wire import handshake
+print("gi" in sys.modules)
+"""
+
+
+def test_library_loads_on_later_pythons_and_without_its_glib_side() -> None:
+    # typing.no_type_check_decorator is deprecated since Python 3.13 and gone in 3.15.
+    shown = subprocess.run(
+        [sys.executable, "-c", LATER_PYTHON], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "False\n"
 
 
 def against(path: Path, answer: bytes, last: bytes = b"AUTH") -> BusError:
