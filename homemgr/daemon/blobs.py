@@ -5,6 +5,7 @@ Reads descriptors, so everything here blocks and belongs into threads.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -47,5 +48,8 @@ def _digest(name: str, fd: int) -> str:
         raise errors.InvalidArgs(f"blobs: {name} is no regular file.")
     if status.st_size > MAX_BLOB_BYTES:
         raise errors.InvalidArgs(f"blobs: {name} has more than {MAX_BLOB_BYTES} bytes.")
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_PATH or flags & os.O_ACCMODE == os.O_WRONLY:
+        raise errors.InvalidArgs(f"blobs: {name} is not open for reading.")
     os.lseek(fd, 0, os.SEEK_SET)
     return hashlib.sha256(files.read_limited(fd, MAX_BLOB_BYTES, name)).hexdigest()
