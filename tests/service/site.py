@@ -343,7 +343,7 @@ class Service:
 
     def wait_for(self, name: str, *states: str, within_s: float = 5.0) -> None:
         """Return when a home has reached one of ``states``."""
-        wait_until(lambda: self.state(name) in states, f"{name} to be {states}", within_s)
+        wait_until(lambda: self.states().get(name) in states, f"{name} to be {states}", within_s)
 
     def path_of(self, name: str) -> Path:
         """Where a home is seen while it is active."""
