@@ -33,19 +33,23 @@ class Image:
     owner: int
 
 
-def scan(directories: Sequence[str]) -> list[Image]:
-    """All images in ``directories``; blocks. What cannot be read is logged and left out."""
-    found: list[Image] = []
+def scan(directories: Sequence[str]) -> dict[str, list[Image]]:
+    """All images by directory; blocks.
+
+    A directory that cannot be read is logged and left out: nothing is known about
+    what is in it. One that does not exist holds nothing.
+    """
+    found: dict[str, list[Image]] = {}
     for directory in directories:
         try:
             entries = sorted(os.listdir(directory))
         except FileNotFoundError:
-            continue
+            entries = []
         except OSError as error:
             log.warning("Cannot look for home areas in %s: %s", directory, error.strerror)
             continue
         images = (_assess(directory, entry) for entry in entries)
-        found.extend(image for image in images if image is not None)
+        found[directory] = [image for image in images if image is not None]
     return found
 
 
@@ -62,11 +66,6 @@ def _assess(directory: str, entry: str) -> Image | None:
     if not stat.S_ISDIR(status.st_mode):
         return None
     return Image(path, *named, status.st_uid)
-
-
-def lies_in(path: str, directories: Sequence[str]) -> bool:
-    """True if an image at ``path`` would be found by scanning ``directories``."""
-    return os.path.dirname(path) in directories
 
 
 def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) -> UserRecord:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class Manager:
         for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
             self._load(record)
         await self._sweep()
+        await asyncio.to_thread(self._make_blob_directories)
         homes = list(self.registry)
         present = await asyncio.to_thread(lambda: [image_is_there(h.image_path) for h in homes])
         for home, is_present in zip(homes, present, strict=True):
@@ -83,6 +85,10 @@ class Manager:
         home.on_abandoned = login.abandoned
         self.registry.add(home)
 
+    def _make_blob_directories(self) -> None:
+        for home in list(self.registry):
+            self.services.store.make_blob_directory(home.name)
+
     async def _sweep(self) -> None:
         """Remove leftovers of operations that a kill interrupted."""
         config = self.services.config
@@ -108,11 +114,12 @@ class Manager:
         config, machine = self.services.config, self.services.machine
         directories = (config.base_directory, config.home_root)
         found = await asyncio.to_thread(discovery.scan, directories)
-        for image in found:
+        images = [image for in_one in found.values() for image in in_one]
+        for image in images:
             await self._notice(image)
-        paths = {image.path for image in found}
+        paths = {image.path for image in images}
         for home in list(self.registry):
-            if home.job is not None or not discovery.lies_in(home.image_path, directories):
+            if home.job is not None or os.path.dirname(home.image_path) not in found:
                 continue
             is_present = home.image_path in paths
             if not is_present and not home.is_fixated and not home.is_mounted:
@@ -149,6 +156,11 @@ class Manager:
         secret = Secret.of_record(offered)
         record = await changes.admit_new(self.services, offered, blobs)
         with self.registry.reserving_name(record.name):
+            if await asyncio.to_thread(self.services.store.has_record, record.name):
+                raise errors.UserNameExists(
+                    f"A record of {record.name} exists that this service could not accept; "
+                    "see the log, and move it away if it is not needed."
+                )
             if await accounts.name_taken(record.name):
                 raise errors.UserNameExists(
                     f"User name {record.name} is already taken by an account or group."

@@ -71,6 +71,10 @@ class Store:
         except OSError as error:
             raise errors.from_os_error(error, f"Saving the user record of {user}") from error
 
+    def has_record(self, user: str) -> bool:
+        """True if there is a file for ``user``, also one that ``load`` did not give."""
+        return os.path.lexists(self._record_path(user))
+
     def delete(self, user: str) -> None:
         """Forget ``user``: record first, so that a kill in between leaves only pictures."""
         try:
@@ -102,9 +106,3 @@ class Store:
             os.lseek(fd, 0, os.SEEK_SET)
             content = files.read_limited(fd, MAX_BLOB_BYTES, name)
             files.write_atomically(directory, name, content, 0o644)
-
-    def drop_unknown_blobs(self, known: set[str]) -> None:
-        """Delete blob directories of users that are no more; a record we cannot read counts."""
-        for user in os.listdir(self._blobs):
-            if user not in known and not os.path.exists(self._record_path(user)):
-                shutil.rmtree(self.blob_directory(user), ignore_errors=True)

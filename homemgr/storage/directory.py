@@ -170,9 +170,15 @@ def delete_aside(parent: Fd, file_name: str) -> None:
     """Delete everything that `set_aside` renamed away from ``file_name``."""
     _check_name(file_name)
     # Several, if earlier removals of the same name were killed.
-    for entry in os.listdir(parent.fileno()):
+    for entry in _entries(parent):
         if entry.startswith(GONE_PREFIX) and _original(entry, GONE_PREFIX) == file_name:
             delete_tree(parent, entry)
+
+
+def _entries(directory: Fd) -> list[str]:
+    """What is in there now; opened anew, as btrfs shows no entry younger than the descriptor."""
+    with Fd.open(".", DIRECTORY_FLAGS, dir_fd=directory.fileno()) as fresh:
+        return os.listdir(fresh.fileno())
 
 
 def remove(parent: Fd, file_name: str) -> None:
@@ -184,7 +190,7 @@ def remove(parent: Fd, file_name: str) -> None:
 def sweep(parent: Fd) -> Swept:
     """Delete what killed operations left behind; trees somebody still works on stay."""
     swept = Swept([], [])
-    for entry in sorted(os.listdir(parent.fileno())):
+    for entry in sorted(_entries(parent)):
         for prefix, names in ((NEW_PREFIX, swept.new), (GONE_PREFIX, swept.gone)):
             if entry.startswith(prefix) and not _is_worked_on(parent, entry):
                 delete_tree(parent, entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from homemgr.errors import NotSupported
-from homemgr.storage import directory
+from homemgr.storage import directory, subvolume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,7 @@ class Storage(Protocol):
 #: By the name that user records use (field ``storage``).
 STORAGES: dict[str, Storage] = {
     "directory": directory,
+    "subvolume": subvolume,
 }
 
 

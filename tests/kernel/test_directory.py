@@ -17,6 +17,7 @@ from homemgr.errors import HomeAbsent, HostileHome, InvalidArgs, PathExists
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import directory, embedded, idmapping, mountpoint, paths
 from homemgr.storage.idmapping import NOBODY, IdMapping
+from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -342,3 +343,25 @@ def test_what_is_no_home_is_not_opened(area: Path) -> None:
     ):
         with pytest.raises(error, match=str(area / name)):
             directory.open_home(str(area / name))
+
+
+def test_a_subvolume_that_systemd_homed_made_is_opened_and_removed(every_area: Path) -> None:
+    if not _is_btrfs(every_area):
+        return
+    image = every_area / "alice.homedir"
+    subprocess.run(["btrfs", "-q", "subvolume", "create", str(image)], check=True)
+    os.chown(image, NOBODY, NOBODY)
+    (image / "deep").mkdir()
+    (image / "deep" / "note").touch()
+    storage = storage_named("subvolume")
+    with storage.open_home(str(image)) as top:
+        assert (top.disk_uid, top.disk_gid) == (NOBODY, NOBODY)
+    with Fd.open(str(every_area), os.O_RDONLY | os.O_DIRECTORY) as parent:
+        storage.set_aside(parent, image.name)
+        storage.delete_aside(parent, image.name)
+    assert os.listdir(every_area) == []
+
+
+def _is_btrfs(path: Path) -> bool:
+    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, check=True)
+    return done.stdout.strip() == b"btrfs"
