@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import warnings
 from contextlib import ExitStack, contextmanager
@@ -124,7 +123,7 @@ def write_atomically(directory: Fd | str, name: str, data: bytes, mode: int) -> 
     The mode is ``mode`` whatever the umask says. Leaves nothing behind on failure.
     """
     # The name pattern is systemd's for unfinished files: its readers skip it too.
-    temporary = f".#{name}{secrets.token_hex(8)}"
+    temporary = f".#{name}{os.urandom(8).hex()}"
     with opened(directory) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
         with ExitStack() as undo, Fd.open(temporary, flags, dir_fd=parent) as new:
