@@ -62,13 +62,14 @@ def unsetup(tree: Tree, say: Say) -> None:
             return
         journal.complete = False
         journal.save()
+        # First, as it alone can refuse: a stack edited by hand is left to its editor.
+        pam.disable(tree, journal, say)
         if live.is_running(tree):
             live.stop_ours(say)
-        pam.disable(tree, journal, say)
         for change in reversed(journal.changes):
             _restore(tree, change, say)
         if live.is_running(tree):
-            live.give_back(say, start_homed=journal.facts.get(_HOMED_RAN, False))
+            live.give_back(say, homed_ran=journal.facts.get(_HOMED_RAN, False))
         journal.erase()
         say("Everything that setup changed is as it was before.")
 

@@ -65,8 +65,8 @@ def stop_ours(say: Callable[[str], None]) -> None:
         say(f"stopped:  {OURS}, active homes stay active")
 
 
-def give_back(say: Callable[[str], None], *, start_homed: bool) -> None:
-    """After the files are gone: forget our units, start systemd-homed again if it ran."""
+def give_back(say: Callable[[str], None], *, homed_ran: bool) -> None:
+    """After the files are gone: forget our units, start systemd-homed if it ran or is enabled."""
     _must("daemon-reload")
     # Without its definition the first stops without deactivating anything; a bus
     # call may have started the second again.
@@ -75,7 +75,8 @@ def give_back(say: Callable[[str], None], *, start_homed: bool) -> None:
             _must("stop", unit)
     _systemctl("reset-failed", OURS, OURS_ACTIVATE)
     _reload_bus()
-    if start_homed:
+    # Enabled but not running before: set up in an image, where nothing runs.
+    if homed_ran or _systemctl("is-enabled", "--quiet", HOMED).returncode == 0:
         _must("start", HOMED)
         say(f"started:  {HOMED}")
     _reload_ssh(say)
