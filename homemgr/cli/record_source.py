@@ -18,6 +18,7 @@ from homemgr.crypt import hash_password
 from homemgr.errors import InvalidRecord
 from homemgr.files import Fd
 from homemgr.record import jsontext
+from homemgr.record.model import UserRecord
 from homemgr.record.names import is_blob_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from homemgr.record.jsontext import Json, JsonObject
 
 _USEC_PER_S = 1_000_000
+_ANYBODY = "anybody"
 _BLOB_DIRECTORY = "/var/cache/systemd/home"
 _NAMED_BLOBS = {"avatar": "avatar", "login-background": "login-background"}
 _MODHEX = "cbdefghijklnrtuv"
@@ -59,7 +61,11 @@ def read_identity(path: str) -> JsonObject:
         with open(path, "rb") as file:
             data = file.read(jsontext.MAX_RECORD_BYTES + 1)
     try:
-        return jsontext.parse(data)
+        record = jsontext.parse(data)
+        # Its shape only, so that no option meets a section that is none; the name may
+        # still come from the command line.
+        UserRecord({"userName": _ANYBODY, **record})
+        return record
     except InvalidRecord as error:
         raise InvalidRecord(f"--identity={path}: {error.message}") from error
 

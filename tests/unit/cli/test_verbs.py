@@ -320,7 +320,16 @@ def test_create_dry_run_sends_nothing(service: Service) -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "."), ("[]", "object"), ('{"userName": 5, "x": 1.5}', ".x"), ('{"a":1,"a":2}', ".a")],
+    [
+        ("", "."),
+        ("[]", "object"),
+        ('{"userName": "a", "x": 1.5}', ".x"),
+        ('{"a":1,"a":2}', ".a"),
+        ('{"userName": 5}', ".userName"),
+        ('{"userName": "a", "privileged": []}', ".privileged"),
+        ('{"userName": "a", "perMachine": [5]}', ".perMachine[0]"),
+        ('{"userName": "a", "secret": "pw"}', ".secret"),
+    ],
 )
 def test_a_bad_identity_is_refused_with_the_place(service: Service, text: str, reason: str) -> None:
     service.start()
