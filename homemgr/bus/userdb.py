@@ -39,6 +39,9 @@ error NonMatchingRecordFound()
 error EnumerationNotSupported()
 """
 
+#: (uid_t) -1 stands for no user at all.
+_NO_ID = 0xFFFFFFFF
+
 #: Clients since systemd 258 try filters first and filter themselves on this answer.
 _KNOWN: dict[str, dict[str, type]] = {
     "GetUserRecord": {"uid": int, "userName": str, "service": str},
@@ -121,12 +124,19 @@ class UserDatabase:
             yield found
 
 
+def _is_possible(value: object) -> bool:
+    """Whether a user or group could have this name or id at all."""
+    if isinstance(value, str):
+        return not (":" in value or "/" in value)
+    return not isinstance(value, bool) and isinstance(value, int) and 0 <= value < _NO_ID
+
+
 def _check(method: str, parameters: Mapping[str, object]) -> None:
     """Refuse what real systemd-homed refuses, in its words."""
     known = _KNOWN[method]
     for name, value in parameters.items():
         expected = known.get(name)
-        if expected is None or not isinstance(value, expected) or isinstance(value, bool):
+        if expected is None or not isinstance(value, expected) or not _is_possible(value):
             raise VarlinkError("org.varlink.service.InvalidParameter", {"parameter": name})
     service = parameters.get("service")
     if service is None:

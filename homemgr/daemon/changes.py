@@ -79,6 +79,8 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
         except errors.HomeError:
             # Files without a record would be a home nobody asked to keep.
             await _delete_files(home)
+            if not realize:
+                await asyncio.to_thread(services.store.delete, home.name)
             raise
         services.changed(home)
     log.info("Home area %s is created with storage %s.", home.name, storage)
