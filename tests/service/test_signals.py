@@ -142,8 +142,8 @@ def test_list_follows_every_change(service: Service) -> None:
     assert row() == ("elsa", uid, "inactive", uid, "Elsa Eins", *where)
     service.activate("elsa")
     assert row() == ("elsa", uid, "active", uid, "Elsa Eins", *where)
-    record = people.record("elsa", realName="Elsa Zwei", shell="/bin/sh")
-    service.call("UpdateHome", "s", people.text(record))
+    changed = {"realName": "Elsa Zwei", "shell": "/bin/sh"}
+    service.call("UpdateHome", "s", people.text(people.record("elsa", **changed)))
     assert row() == ("elsa", uid, "active", uid, "Elsa Zwei", where[0], "/bin/sh", where[2])
     service.deactivate("elsa")
     service.call("RemoveHome", "s", "elsa")

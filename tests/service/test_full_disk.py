@@ -1,0 +1,140 @@
+"""No space left: said by its name, and nothing half made stays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from homemgr.kernel import mounts
+from tests import volumes
+from tests.service import people
+from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
+from tests.service.site import Service, Site
+
+
+def fill(directory: Path) -> Path:
+    """Take all space there is; returns the file that holds it."""
+    ballast = directory / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return ballast
+
+
+@pytest.fixture
+def small_disk(new_site: Callable[..., Site], tmp_path: Path) -> Iterator[Service]:
+    """A service whose homes lie on a tiny file system."""
+    site = new_site()
+    image, place = tmp_path / "image", site.home_root
+    place.rmdir()
+    volumes.mount_ext4(image, 2 * volumes.MIB, place)
+    service = Service(site)
+    yield service
+    service.close()
+    mounts.umount2(str(place), 0)
+
+
+@pytest.fixture
+def small_state(new_site: Callable[..., Site]) -> Iterator[Service]:
+    """A service whose records lie on a tiny file system."""
+    site = new_site()
+    site.records.mkdir()
+    volumes.mount_new("tmpfs", "tmpfs", site.records, size="64k", mode="0700")
+    service = Service(site)
+    yield service
+    service.close()
+    mounts.umount2(str(site.records), 0)
+
+
+@pytest.fixture
+def skeleton(ground: Path) -> Path:
+    """More than fits on the small disk."""
+    path = ground / "skeleton"
+    path.mkdir(exist_ok=True)
+    for number in range(3):
+        (path / f"file{number}").write_bytes(os.urandom(1 << 20))
+    return path
+
+
+def test_disk_that_fills_up_during_create_leaves_nothing(
+    small_disk: Service, skeleton: Path
+) -> None:
+    before = small_disk.site.digest()
+    record = people.text(people.record("anna", skeletonDirectory=str(skeleton)))
+    for _ in range(3):
+        assert small_disk.error("CreateHome", "s", record) == "NoDiskSpace"
+        left = small_disk.site.digest()
+        left.pop(str(small_disk.site.base), None)
+        assert left == before
+        assert small_disk.states() == {}
+    small_disk.create("anna")
+    small_disk.activate("anna")
+    small_disk.deactivate("anna")
+
+
+def test_full_disk_is_said_so_and_creation_works_once_there_is_space(small_disk: Service) -> None:
+    small_disk.create("bert")
+    ballast = fill(small_disk.site.home_root)
+    before = small_disk.site.digest()
+    record = people.text(people.record("anna"))
+    assert small_disk.error("CreateHome", "s", record) == "NoDiskSpace"
+    assert small_disk.site.digest() == before
+    ballast.unlink()
+    small_disk.create("anna")
+
+
+def test_home_on_a_full_disk_can_still_be_used(small_disk: Service) -> None:
+    small_disk.create("cleo")
+    small_disk.activate("cleo")
+    small_disk.deactivate("cleo")
+    fill(small_disk.site.home_root)
+    small_disk.activate("cleo")
+    small_disk.deactivate("cleo")
+    change = ("cleo", secret(OTHER_PASSWORD), secret(PASSWORD))
+    assert small_disk.error("ChangePasswordHome", "sss", *change) == "NoDiskSpace"
+    small_disk.call("AuthenticateHome", "ss", "cleo", secret(PASSWORD))
+
+
+def test_full_record_directory_leaves_no_home_without_a_record(small_state: Service) -> None:
+    small_state.create("dirk")
+    ballast = fill(small_state.site.records)
+    before = small_state.site.digest()
+    record = people.text(people.record("elsa"))
+    assert small_state.error("CreateHome", "s", record) == "NoDiskSpace"
+    assert small_state.site.digest() == before
+    assert set(small_state.states()) == {"dirk"}
+    ballast.unlink()
+    small_state.create("elsa")
+    small_state.restart()
+    assert small_state.states() == {"dirk": "inactive", "elsa": "inactive"}
+
+
+def test_full_record_directory_keeps_nobody_from_logging_in(small_state: Service) -> None:
+    small_state.create("falk")
+    small_state.activate("falk")
+    small_state.deactivate("falk")
+    fill(small_state.site.records)
+    with small_state.acquire("falk"):
+        assert small_state.state("falk") == "active"
+    small_state.wait_for("falk", "inactive")
+
+
+def test_password_changed_while_records_cannot_be_saved_is_one_of_the_two(
+    small_state: Service,
+) -> None:
+    small_state.create("gerd", enforcePasswordPolicy=False)
+    ballast = fill(small_state.site.records)
+    change = ("gerd", secret(OTHER_PASSWORD), secret(PASSWORD))
+    assert small_state.error("ChangePasswordHome", "sss", *change) == "NoDiskSpace"
+    ballast.unlink()
+    small_state.restart()
+    small_state.call("AuthenticateHome", "ss", "gerd", secret(PASSWORD, OTHER_PASSWORD))
+    small_state.activate("gerd", OTHER_PASSWORD)
+    small_state.deactivate("gerd")
