@@ -75,6 +75,7 @@ def parse(argv: Sequence[str], options: Iterable[Option], most_words: int = 1 <<
     rest = list(argv)
     while rest:
         text = rest.pop(0)
+        # Beyond the last word of its own, a line belongs to the command that it runs.
         if text == "--" or (len(found.words) >= most_words and not text.startswith("-")):
             found.words += rest if text == "--" else [text, *rest]
             break
@@ -91,6 +92,7 @@ def _long(text: str, rest: list[str], rows: list[Option], found: Arguments) -> N
     name, equals, value = text[2:].partition("=")
     option = _match(name, rows)
     if not option.value:
+        # Refused, not ignored: `--offline=no` would do the opposite of what it says.
         if equals:
             raise UsageError(f"Option --{option.name} takes no value.")
         found.given.append((option, ""))

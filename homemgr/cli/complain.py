@@ -6,6 +6,7 @@ anything of a request: it may have held a password.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from homemgr.errors import BY_BUS_NAME
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _PREFIX = "org.freedesktop.DBus.Error."
 _NOT_RUNNING = "Is it set up and running? See `homemgr setup` and `systemctl status homemgrd`."
 
+_AS_ROOT = "Run it as root."
+
 #: Failures of the bus itself, which no service of ours declares.
 _BUS_ADVICE = {
     _PREFIX + "ServiceUnknown": _NOT_RUNNING,
@@ -27,7 +30,7 @@ _BUS_ADVICE = {
     _PREFIX + "FileNotFound": "Is the system bus running?",
     _PREFIX + "NoServer": "Is the system bus running?",
     _PREFIX + "InteractiveAuthorizationRequired": "Run it as root, or leave --no-ask-password out.",
-    _PREFIX + "AccessDenied": "Run it as root.",
+    _PREFIX + "AccessDenied": _AS_ROOT,
 }
 
 
@@ -39,6 +42,9 @@ def complain(message: str, hint: str = "", *, bus_name: str = "") -> None:
     """Say what went wrong, and below it what can be done about it."""
     known = BY_BUS_NAME.get(bus_name)
     hint = hint or _BUS_ADVICE.get(bus_name, "") or (known.hint if known else "")
+    if hint == _AS_ROOT and os.geteuid() == 0:
+        # Refused although it is root who asks: the message says why, there is no way around.
+        hint = ""
     # The service's text is for people, yet it must not steer the terminal.
     text = "".join(c if c.isprintable() else " " for c in message)
     print(f"homemgr: {text}", file=sys.stderr)

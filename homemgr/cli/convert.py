@@ -103,6 +103,7 @@ def is_share(value: str) -> bool:
 def share(value: str) -> int:
     """A percentage of 0 to 100 as fraction of `FULL_SCALE`, rounded as systemd rounds."""
     found = _PERCENT.match(value.strip())
+    # In hundredths of a percent, as systemd counts.
     permyriad = int(found[1]) * 100 + int((found[2] or "").ljust(2, "0")) if found else -1
     if not 0 <= permyriad <= 10_000:
         raise ValueError("a percentage of 0% to 100%")
@@ -184,6 +185,7 @@ def limit(value: str) -> tuple[str, Json]:
     """``NAME=SOFT[:HARD]`` as the name and the object of the field resourceLimits."""
     name, equals, rest = value.partition("=")
     name = name.upper()
+    # Both spellings, as in homectl's examples and in setrlimit(2).
     name = name if name.startswith("RLIMIT_") else f"RLIMIT_{name}"
     soft, colon, hard = rest.partition(":")
     if not equals or not name[7:].isalnum():

@@ -65,6 +65,7 @@ class Credentials:
         pin = _passed("PIN", "home.token-pin")
         if password is not None:
             found.add_password(password)
+        # A recovery key travels as a password: the service tells them apart by their form.
         recovery_key = _credential("home.recovery-key")
         if recovery_key is not None:
             found.add_password(recovery_key)
@@ -129,6 +130,7 @@ def unlock(
 
     ``asks_for`` is how a question calls the password: where there are two, it is the current one.
     """
+    # No limit of our own: the service counts attempts, and an empty answer ends it.
     while True:
         try:
             return call()
@@ -166,6 +168,7 @@ def new_password(user: str, *, may_ask: bool) -> str:
 
 
 def _can_be_answered(error: BusError) -> bool:
+    # By its full name: another service's BadPassword is none of ours.
     name = error.name.rpartition(".")[2]
     answers = (_PERMISSIONS, _PIN_ERRORS, _PASSWORD_ERRORS)
     return error_is(error, name) and any(name in table for table in answers)
@@ -201,6 +204,7 @@ def _credential(name: str) -> str | None:
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         return None
+    # Absent is normal: a unit passes the credentials it has.
     try:
         with open(os.path.join(directory, name), encoding="utf-8") as file:
             return file.read().removesuffix("\n")

@@ -37,6 +37,7 @@ class Home1:
 
     def __init__(self, arguments: Arguments) -> None:
         """``--no-ask-password`` also keeps polkit from asking."""
+        # A second instance for debugging, as systemd-homed has it.
         suffix = os.environ.get("SYSTEMD_HOME_DEBUG_SUFFIX")
         self._name = f"{_NAME}.{suffix}" if suffix else _NAME
         self._client = Client()
@@ -61,6 +62,7 @@ class Home1:
 
 def own_name() -> str:
     """The caller's user name, for verbs that take none."""
+    # The real uid: under sudo it is root who asks, and root has no home here.
     from pwd import getpwuid
 
     return getpwuid(os.getuid()).pw_name

@@ -7,6 +7,7 @@ Imports only what the given verb needs: start-up time is what people notice.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from homemgr.cli.arguments import Option, UnknownOption, UsageError, parse
 
@@ -68,12 +69,15 @@ VERBS = {
 def main(argv: list[str]) -> int:
     """Run the command line ``argv`` (without the program's name) and return the exit code."""
     sys.excepthook = _last_words
+    _accept_any_text()
     verb = None
     try:
         verb, rest = _find_verb(argv)
         code = _run(verb, rest)
         # Here, where a full disk or a reader that left can still be answered.
-        sys.stdout.flush()
+        # Without a standard output (>&-) print does nothing, and there is nothing to flush.
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UsageError as error:
         from homemgr.cli.complain import complain
@@ -81,11 +85,13 @@ def main(argv: list[str]) -> int:
         complain(str(error), f"See `homemgr {verb or ''} --help`.".replace("  ", " "))
         return VERBS[verb].exit_code if verb else 1
     except KeyboardInterrupt:
+        # What a shell makes of a program that SIGINT ended.
         return 130
     except BrokenPipeError:
         # The reader has seen enough: end as SIGPIPE would have ended us.
         return 141
     except OSError as error:
+        # A file named on the command line, mostly; the service's failures are BusErrors.
         from homemgr.cli.complain import complain
 
         what = f"{error.filename}: " if error.filename else ""
@@ -108,6 +114,7 @@ def _run(name: str | None, argv: list[str]) -> int:
     _refuse_remote(arguments)
     if not verb.fewest <= len(arguments.words) <= verb.most:
         raise UsageError(f"Expected `homemgr {name} {verb.usage}`.".replace(" `.", "`."))
+    # Only now: help and wrong command lines need none of these.
     from homemgr.cli.complain import Reported, complain
     from homemgr.errors import HomeError
     from homemgr.wire.messages import BusError
@@ -125,6 +132,7 @@ def _run(name: str | None, argv: list[str]) -> int:
 
 def load(name: str) -> ModuleType:
     """The module of a verb: it has OPTIONS and run(arguments)."""
+    # importlib would be one more module to load; the name comes from our own table.
     return __import__(f"homemgr.cli.verbs.{name}", fromlist=["run"])
 
 
@@ -132,6 +140,7 @@ def _find_verb(argv: list[str]) -> tuple[str | None, list[str]]:
     """The first word and everything else; `list` is what homectl does without a word."""
     index = _first_word(argv)
     if index is None:
+        # `homemgr --json=short` is a list too, as long as nobody asks for help.
         wants_text = any(text in ("-h", "--help", "--version") for text in argv)
         return (None if wants_text else "list"), argv
     name = argv[index]
@@ -201,7 +210,15 @@ def _help(name: str | None) -> int:
     return 0
 
 
+def _accept_any_text() -> None:
+    """A name that the locale cannot write is shown with question marks, not as a failure."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def _let_go_of_output() -> None:
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -35,6 +35,7 @@ def json_format(arguments: Arguments) -> str:
             if value not in ("pretty", "short", "off"):
                 raise UsageError(f"--json={value}: expected pretty, short or off.")
             chosen = "" if value == "off" else value
+        # -E asks for JSON too, but leaves an explicit format alone, as with homectl.
         elif option.short == "j" or (option.short == "E" and not chosen):
             chosen = "pretty" if is_terminal() else "short"
     return chosen
@@ -73,6 +74,7 @@ def _layout(rows: Sequence[Sequence[str]], width: int, colours: Mapping[str, str
     """Lines with aligned columns, the widest shortened until they fit."""
     if not rows:
         return []
+    # Characters, not columns of the terminal: wide ones are rare in names and only misalign.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
@@ -82,6 +84,7 @@ def _layout(rows: Sequence[Sequence[str]], width: int, colours: Mapping[str, str
         for cell, size in zip(row, widths, strict=True):
             text = cell if len(cell) <= size else cell[: size - 1] + _ELLIPSIS
             paint = colours.get(cell, "")
+            # Padded inside the colour: escape sequences have no width of their own.
             cells.append(f"{paint}{text:{size}}{_RESET}" if paint else f"{text:{size}}")
         lines.append(_GAP.join(cells).rstrip())
     return lines

@@ -71,6 +71,7 @@ class Edit:
 
     def take(self, arguments: Arguments) -> None:
         """Understand all record options of a command line; raises UsageError for a bad value."""
+        # In the order given: --match= is for what follows it, and a later value wins.
         for option, text in arguments.given:
             try:
                 self._take(option, text)
@@ -94,6 +95,7 @@ class Edit:
     # --- one field -----------------------------------------------------------------
 
     def _set(self, field: str, value: Json, section: str = REGULAR) -> None:
+        # Checked here to name the option; the service checks the record again.
         rule = FIELDS[field]
         rule.rule.read(value, f".{field}")
         # Redirected only where the field may stand: names and secrets are for all machines.
@@ -102,6 +104,7 @@ class Edit:
         self._sections[section][field] = value
 
     def _drop(self, *fields: str) -> None:
+        # Both: an earlier option of this command line, and what the record holds.
         for field in fields:
             for section in self._sections.values():
                 section.pop(field, None)
@@ -195,6 +198,7 @@ class Edit:
             self._drop("resourceLimits")
             self._limits.clear()
             return
+        # `--rlimit=NAME=` takes one limit back, `--rlimit=` all of them.
         if text.endswith("="):
             name = convert.limit(f"{text}0")[0]
             self._limits.pop(name, None)
@@ -219,6 +223,7 @@ class Edit:
 
     def apply(self, record: JsonObject, machine_id: str) -> JsonObject:
         """A copy of ``record`` with the changes made."""
+        # First away, then set: an option may replace in one section what it clears in all.
         result = self._without_unset(record)
         limits = result.get("resourceLimits")
         if self._unset_limits and isinstance(limits, dict):
@@ -250,6 +255,7 @@ class Edit:
         ours: dict[str, JsonObject] = {"matchMachineId": {}, "matchNotMachineId": {}}
         for entry in listed:
             members = entry if isinstance(entry, dict) else {}
+            # Only entries for this very machine are ours to change.
             match = next((m for m in ours if _is_only(members.get(m), machine_id)), "")
             if match:
                 ours[match].update({k: v for k, v in members.items() if k != match})

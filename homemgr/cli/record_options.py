@@ -41,6 +41,8 @@ def _row(
     return Row(Option(name, short, value, FIELDS[field].doc.rstrip(".")), field, converter, section)
 
 
+# What depends on the machine goes to the perMachine entry of this one (section THIS_MACHINE):
+# paths, storage and memory of one machine make no sense on the next.
 ROWS = (
     _row("real-name c", "NAME", "realName"),
     _row("realm", "REALM", "realm"),
@@ -56,18 +58,21 @@ ROWS = (
     _row("default-area", "AREA", "defaultArea"),
     _row("session-launcher", "LAUNCHER", "preferredSessionLauncher"),
     _row("session-type", "TYPE", "preferredSessionType"),
+    # Who may log in, and when.
     _row("locked", "BOOL", "locked", convert.boolean),
     _row("not-before", "TIMESTAMP", "notBeforeUSec", convert.moment),
     _row("not-after e", "TIMESTAMP", "notAfterUSec", convert.moment),
     _row("rate-limit-interval", "SECS", "rateLimitIntervalUSec", convert.span),
     _row("rate-limit-burst", "NUMBER", "rateLimitBurst", convert.number),
     _row("password-hint", "HINT", "passwordHint", section=PRIVILEGED),
+    # Passwords: their quality and their age.
     _row("enforce-password-policy", "BOOL", "enforcePasswordPolicy", convert.boolean),
     _row("password-change-now", "BOOL", "passwordChangeNow", convert.boolean),
     _row("password-change-min", "TIME", "passwordChangeMinUSec", convert.span),
     _row("password-change-max", "TIME", "passwordChangeMaxUSec", convert.span),
     _row("password-change-warn", "TIME", "passwordChangeWarnUSec", convert.span),
     _row("password-change-inactive", "TIME", "passwordChangeInactiveUSec", convert.span),
+    # Files and resources.
     _row("access-mode", "MODE", "accessMode", convert.mode),
     _row("umask", "MODE", "umask", convert.mode),
     _row("nice", "NICE", "niceLevel", convert.number),
@@ -80,8 +85,10 @@ ROWS = (
     _row("capability-ambient-set", "CAPS", "capabilityAmbientSet", convert.capabilities),
     _row("storage", "STORAGE", "storage", section=THIS_MACHINE),
     _row("image-path", "PATH", "imagePath", section=THIS_MACHINE),
+    # Ours; systemd-homed keeps it and passes it on, as it does with every unknown field.
     _row("idmap-policy", "POLICY", IDMAP_POLICY),
     _row("drop-caches", "BOOL", "dropCaches", convert.boolean),
+    # Storages that this service does not have yet: it refuses them itself, by name.
     _row("fs-type", "TYPE", "fileSystemType", section=THIS_MACHINE),
     _row("luks-discard", "BOOL", "luksDiscard", convert.boolean),
     _row("luks-offline-discard", "BOOL", "luksOfflineDiscard", convert.boolean),
@@ -105,6 +112,7 @@ ROWS = (
     _row("cifs-user-name", "USER", "cifsUserName"),
     _row("cifs-service", "SERVICE", "cifsService"),
     _row("cifs-extra-mount-options", "OPTIONS", "cifsExtraMountOptions"),
+    # What happens around a session.
     _row("stop-delay", "SECS", "stopDelayUSec", convert.span),
     _row("kill-processes", "BOOL", "killProcesses", convert.boolean),
     _row("auto-login", "BOOL", "autoLogin", convert.boolean),

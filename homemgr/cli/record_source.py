@@ -78,6 +78,7 @@ def stamp(record: JsonObject, *, with_password: bool, override: bool) -> None:
         known = record.get(field)
         if known is not None and not override:
             continue
+        # Records are compared by this stamp: going back in time would lose the change.
         if isinstance(known, int) and known >= now:
             raise InvalidRecord(f".{field}: is in the future, so it cannot be set to now.")
         record[field] = now
@@ -94,6 +95,7 @@ def hashed(password: str) -> str:
 def set_password(record: JsonObject, password: str) -> None:
     """Make ``password`` the only one of the record: its hash, and itself for the service."""
     privileged = dict(_object(record.get("privileged")))
+    # Replaced, not appended: a second try after a weak password must not leave the first.
     privileged["hashedPassword"] = [hashed(password)]
     record["privileged"] = privileged
     add_secret(record, password)
@@ -111,6 +113,7 @@ def add_secret(record: JsonObject, password: str, *, first: bool = True) -> None
 def add_recovery_key(record: JsonObject) -> str:
     """Make a recovery key, enrol it, and return it to be shown once."""
     raw = secrets.token_bytes(_RECOVERY_KEY_BYTES)
+    # Modhex: letters that lie in the same place on most keyboards.
     letters = "".join(_MODHEX[byte >> 4] + _MODHEX[byte & 15] for byte in raw)
     starts = range(0, len(letters), _RECOVERY_KEY_GROUP)
     key = "-".join(letters[i : i + _RECOVERY_KEY_GROUP] for i in starts)
@@ -152,6 +155,7 @@ class Blobs:
     def add(self, name: str, path: str) -> None:
         """Open ``path`` as the blob ``name``; it has to be a regular file."""
         self.drop(name)
+        # Not blocking: a fifo is refused below, not waited for.
         file = Fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
@@ -217,6 +221,7 @@ def has_blob_options(arguments: Arguments) -> bool:
 def blob_directory(record: Mapping[str, Json], user: str, machine: str) -> str:
     """Where the host copy of a home's blobs is."""
     binding = _object(_object(record.get("binding")).get(machine))
+    # The binding is this machine's; a path from elsewhere in the record may be another's.
     known = binding.get("blobDirectory") or record.get("blobDirectory")
     root = os.environ.get("SYSTEMD_HOME_SYSTEM_BLOB_DIR", _BLOB_DIRECTORY)
     return known if isinstance(known, str) else os.path.join(root, user)

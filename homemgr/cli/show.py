@@ -61,6 +61,7 @@ def _share(value: Json) -> str:
 
 
 def _time(value: Json) -> str:
+    # Beyond that the C library has no date; "never" is what such a stamp means.
     if not isinstance(value, int) or value // _USEC_PER_S >= 1 << 36:
         return "never"
     when = datetime.fromtimestamp(value // _USEC_PER_S, tz=UTC).astimezone()

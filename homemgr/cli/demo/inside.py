@@ -143,6 +143,7 @@ def _service(stage: Stage) -> subprocess.Popen[bytes]:
         else:
             client.close()
             break
+    # Through the command line as well: the first thing shown is that it answers.
     stage.show("homemgr", "list")
     return service
 

@@ -73,6 +73,7 @@ def _inside(stage: str) -> int:
     # A pid namespace too: with its first process every other one in it ends.
     command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork"]
     command += ["--kill-child", "--mount-proc", "--", *program("homemgr"), "demo"]
+    # The variables of the caller may point a service at the real homes.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SYSTEMD_HOME_")}
     environment |= {STAGE: stage, "PATH": _PATH, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1"}
     # A group of its own: ^C comes to us alone, and we tell the inner half.

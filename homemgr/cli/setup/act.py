@@ -34,8 +34,10 @@ def setup(tree: Tree, programs: str, say: Say) -> None:
         journal = Journal(tree)
         if journal.exists and not journal.complete:
             say("remark:   an earlier setup was interrupted, completing it")
+        # Everything that can be refused is refused before anything is changed.
         todo = plan.make(tree, journal, programs)
         if live.is_running(tree):
+            # setdefault: at a second setup it is ours that runs.
             journal.facts.setdefault(_HOMED_RAN, live.is_active(live.HOMED))
         journal.complete = False
         journal.save()
@@ -66,6 +68,7 @@ def unsetup(tree: Tree, say: Say) -> None:
         pam.disable(tree, journal, say)
         if live.is_running(tree):
             live.stop_ours(say)
+        # Backwards, as it was made: links before the units they point to.
         for change in reversed(journal.changes):
             _restore(tree, change, say)
         if live.is_running(tree):
@@ -96,6 +99,7 @@ def _apply(tree: Tree, journal: Journal, step: Step, say: Say) -> bool:
             f"{step.path} was changed after the earlier setup, by somebody else. "
             "Put it back or remove it, then run setup again."
         )
+    # Noted one by one, so that unsetup removes exactly those that were not there.
     for directory in tree.missing_directories(step.path):
         journal.directories.append(directory)
         journal.save()

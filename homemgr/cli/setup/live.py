@@ -98,6 +98,7 @@ def _reload_ssh(say: Callable[[str], None]) -> None:
 
 
 def _must(*arguments: str) -> None:
+    # The last words of systemctl say which unit failed, and where its log is.
     done = _systemctl(*arguments)
     if done.returncode:
         detail = " ".join(done.stderr.split()) or f"exit code {done.returncode}"

@@ -110,6 +110,7 @@ def _has_library(tree: Tree, name: str) -> bool:
 
 
 def _units(tree: Tree, plan: Plan, programs: str) -> None:
+    # A half installation would only show at the next boot.
     for place in ("homemgrd", "homemgr"):
         program = os.path.join(programs, place)
         if not _SAFE_PROGRAM.fullmatch(program):
@@ -131,6 +132,7 @@ def _units(tree: Tree, plan: Plan, programs: str) -> None:
         if any(tree.exists(f"{base}/systemd/system/{name}") for base in ("/usr/lib", "/lib")):
             plan.link(f"{ENABLED}/{name}", "/dev/null", "mask: homemgrd does its work now")
     service, activate = f"{UNITS}/homemgrd.service", f"{UNITS}/homemgr-activate.service"
+    # What `systemctl enable` would make, made here so that the journal knows of it.
     plan.link(f"{ENABLED}/{ALIAS}", service, "the unit that the bus starts on demand")
     plan.link(f"{ENABLED}/multi-user.target.wants/homemgrd.service", service, "start at boot")
     wants = f"{ENABLED}/homemgrd.service.wants/homemgr-activate.service"
@@ -140,6 +142,7 @@ def _units(tree: Tree, plan: Plan, programs: str) -> None:
 def _bus(tree: Tree, plan: Plan) -> None:
     policy = share.read("policy", "org.homemgr.conf")
     plan.put("/etc/dbus-1/system.d/org.homemgr.conf", policy, "who may talk to the service")
+    # The same text would do no harm, but two files of one name make the bus complain.
     if tree.exists(f"/usr/share/{ACTIVATION}"):
         plan.remarks.append("Bus activation: the file of package systemd-homed serves us too.")
         return
@@ -167,6 +170,7 @@ def without_actions(text: str, taken: set[str]) -> tuple[str, int]:
     for action in root.findall("action"):
         if action.get("id") in taken:
             root.remove(action)
+    # The parser drops what stands before the root element: licence and document type.
     head = text[: text.index("<policyconfig>")]
     body = ElementTree.tostring(root, encoding="unicode")
     return head + body + "\n", len(root.findall("action"))
@@ -177,11 +181,13 @@ def _sshd(tree: Tree, plan: Plan) -> None:
     if not main:
         plan.remarks.append("ssh: no server here. Run setup again once there is one.")
         return
+    # Nothing would read the drop-in, and sshd_config itself is the administrator's.
     if not re.search(r"(?mi)^\s*Include\s+/etc/ssh/sshd_config\.d/\*\.conf", main):
         plan.remarks.append("ssh: sshd_config does not include sshd_config.d, keys are left alone.")
         return
     directory, own = os.path.split(SSHD)
     others = [tree.text(f"{directory}/{n}") for n in tree.names(directory) if n != own]
+    # sshd takes the first value it meets: ours would not hold, or displace another's.
     if any(re.search(r"(?mi)^\s*AuthorizedKeysCommand\s", t) for t in (main, *others)):
         plan.remarks.append("ssh: an AuthorizedKeysCommand is configured already and stays.")
         return

@@ -145,6 +145,7 @@ class Tree:
             os.symlink(wanted.target, temporary)
             os.replace(temporary, real)
         else:
+            # The owner last: until then it is root's, and never writable for others.
             write_atomically(directory, name, wanted.data, wanted.mode)
             os.chown(real, wanted.uid, wanted.gid, follow_symlinks=False)
 

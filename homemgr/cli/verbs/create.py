@@ -67,6 +67,7 @@ def _new_record(arguments: Arguments) -> tuple[JsonObject, Edit]:
         raise UsageError(f"--identity={identity} names no user.")
     record.setdefault("disposition", "regular")
     source.stamp(record, with_password=True, override=False)
+    # A record that was signed elsewhere could not be changed here: by default it is signed anew.
     seize = arguments.value("seize", "yes").lower() not in ("0", "no", "n", "false", "f", "off")
     dropped = (*_NOT_SENT, "signature") if seize else _NOT_SENT
     return {k: v for k, v in record.items() if k not in dropped}, edit
@@ -78,11 +79,13 @@ def _add_password(record: JsonObject, user: str, edit: Edit, *, may_ask: bool) -
     has_hash = isinstance(privileged, dict) and bool(privileged.get("hashedPassword"))
     given = secret.get("password") if isinstance(secret, dict) else None
     count = len(given) if isinstance(given, list) else int(given is not None)
+    # The recovery key is in there as a password as well, but is not the user's own.
     if count > edit.wants_recovery_key:
         return
     if not has_hash:
         source.set_password(record, new_password(user, may_ask=may_ask))
         return
+    # A hash came with the identity: what it needs is the plaintext that fits.
     for password in Credentials.from_environment().passwords():
         source.add_secret(record, password)
 

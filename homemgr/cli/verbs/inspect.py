@@ -36,6 +36,7 @@ def run(arguments: Arguments) -> int:
     home1 = Home1(arguments)
     failed = False
     for index, user in enumerate(arguments.words or [own_name()]):
+        # No user name consists of digits alone.
         by_uid = user.isdecimal()
         member = "GetUserRecordByUID" if by_uid else "GetUserRecordByName"
         try:

@@ -21,6 +21,7 @@ def run(arguments: Arguments) -> int:
     doing = f"Cannot change the password of home {user}"
     home1 = Home1(arguments)
     with_agent(home1)
+    # PASSWORD is the current one, NEWPASSWORD the new one; each is asked for if missing.
     current = Credentials.from_environment()
     wanted = new_password(user, may_ask=home1.may_ask)
 

@@ -49,6 +49,7 @@ def run(arguments: Arguments) -> int:
         print(jsontext.pretty(record), end="", file=sys.stderr)
         return 0
     user = str(record["userName"])
+    # All of them, changed or not: an update without a blob is one that removes it.
     blobs = source.blobs_of(arguments, directory if os.path.isdir(directory) else None)
     try:
         credentials = _update(home1, user, record, blobs, offline=arguments.has("offline"))
@@ -66,6 +67,7 @@ def _changed_record(home1: Home1, arguments: Arguments, edit: Edit) -> tuple[Jso
     identity, machine = arguments.value("identity"), source.machine_id()
     current = _current_record(home1, arguments, identity)
     directory = source.blob_directory(current, str(current["userName"]), machine)
+    # What the service makes itself is refused if it is sent; a signature would no longer fit.
     if not identity:
         current = {k: v for k, v in current.items() if k not in _NOT_SENT}
     record = edit.apply(current, machine)

@@ -43,8 +43,10 @@ def run(arguments: Arguments) -> int:
     # The descriptor is the reference: the home stays while it is open.
     (reference,) = reply.fds
     with reference:
+        # Asked after acquiring: a home that was never used here has its path only now.
         home = str(home1.call("GetHomeByName", "s", user).body[4])
         code = _run(command or [os.environ.get("SHELL") or "/bin/sh"], home)
+    # After closing: a release with a live reference is refused as busy.
     _release(home1, user)
     return code
 

@@ -182,6 +182,16 @@ def test_a_full_disk_under_the_output_is_no_traceback() -> None:
     assert done.returncode != 0
 
 
+def test_a_closed_output_is_no_failure() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *RUN, "--help"],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 SLOW_MODULES = ("asyncio", "argparse", "dbus_next", "json", "pathlib", "dataclasses", "subprocess",
                 "ctypes", "cryptography")  # fmt: skip
 

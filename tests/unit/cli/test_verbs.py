@@ -72,6 +72,14 @@ def test_list_json_has_the_members_of_homectl(service: Service) -> None:
     assert value[1]["realname"] == "Bob\tB."
 
 
+def test_a_name_that_the_locale_cannot_write_is_no_failure(service: Service) -> None:
+    home = ["zoe", 60076, "inactive", 60076, "Zoë ☃", "/home/zoe", "/bin/sh", "/x/zoe"]
+    service.start(ListHomes=[[[home]]])
+    done = homemgr("list", service=service, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "Zo? ?" in done.stdout
+
+
 def test_empty_list_is_an_empty_array_in_json(service: Service) -> None:
     service.start(ListHomes=[[[]]])
     assert homemgr("list", "-j", service=service).stdout == "[]\n"
