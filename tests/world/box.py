@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .product import layers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ BOOT_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 60.0
 POLL_S = 0.02
 
+PRIMARY_GROUPS = {"nobody": "nogroup"}  # all others have a group of their own name
 FIRST_HOME_UID, LAST_HOME_UID = 60001, 60513
 
 SEPARATE = ("unshare", "-mpfuin", "--kill-child", "--propagation", "private")
@@ -194,7 +195,8 @@ class Box:
 
     def command(self, argv: Sequence[str], *, user: str | None = None) -> list[str]:
         """The argv that runs a command in the box from outside, optionally as one of its users."""
-        become = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"] if user else []
+        group = PRIMARY_GROUPS.get(user or "", user or "")
+        become = ["setpriv", "--reuid", user, "--regid", group, "--init-groups"] if user else []
         return ["nsenter", "-t", str(self.pid1), *ENTER, *become, *argv]
 
     def run(
@@ -229,17 +231,31 @@ class Box:
             raise CommandFailed(result)
         return result
 
-    def start(self, argv: Sequence[str], *, user: str | None = None) -> subprocess.Popen[str]:
-        """Start a command and leave it running; whoever calls ends it."""
-        return subprocess.Popen(
+    @contextmanager
+    def background(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs beside the test; what is left of it in the end is killed."""
+        process = subprocess.Popen(
             self.command(argv, user=user),
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | dict(env or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+        with process:
+            try:
+                yield process
+            finally:
+                # nsenter only waits; the command itself is a child in its process group.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def systemctl(self, *arguments: str, check: bool = True) -> Result:
         """One systemctl call."""
@@ -249,6 +265,14 @@ class Box:
         """The main process of a unit (the home service) as the box counts pids; 0 if none."""
         unit = unit or self.service
         return int(self.systemctl("show", "-P", "MainPID", unit).stdout.strip() or 0)
+
+    def pid_outside(self, inside: int) -> int:
+        """The pid that this process knows one of the box's processes by; 0 if it is gone."""
+        for pid in self.processes():
+            status = _read(Path(f"/proc/{pid}/status")).splitlines()
+            if any(line.split()[-1:] == [str(inside)] for line in status if "NSpid:" in line):
+                return pid
+        return 0
 
     def journal(self, unit: str | None = None, *, lines: int = 200) -> str:
         """The last lines a unit (or everybody) logged."""

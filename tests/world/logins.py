@@ -13,13 +13,13 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from .box import Box, Result
 
-# Any prompt for the password that opens an account, of PAM modules old and new.
-PASSWORD_PROMPT = r"(?i)password[^\n]{0,40}: ?$"
+# Any prompt for the password that opens an account, of PAM modules and the fallback shell.
+PASSWORD_PROMPT = r"(?:P|p)assword[^\n]{0,40}: (\(press TAB for no echo\) )?$"
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 SSH = (
     *("ssh", "-F", "/dev/null", "-o", "StrictHostKeyChecking=no"),
-    *("-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+    *("-o", "UserKnownHostsFile=/dev/null", "-o", "ServerAliveInterval=20"),
     *("-o", "NumberOfPasswordPrompts=1", "-o", "ConnectTimeout=20"),
 )
 WRONG_PASSWORD = 5  # exit code of sshpass
@@ -72,14 +72,6 @@ def login(box: Box, user: str, password: str, command: str) -> Result:
         terminal.answer(PASSWORD_PROMPT, password)
         terminal.answer(r"[$#] $", f"{command}; exit")
         return terminal.finish()
-
-
-def login_refused(box: Box, user: str, password: str) -> str:
-    """A console login that must not succeed; returns what the terminal showed."""
-    with Terminal(box, ["login"]) as terminal:
-        terminal.answer(r"login: $", user)
-        terminal.answer(PASSWORD_PROMPT, password)
-        return terminal.expect(r"(?i)(incorrect|denied|failure)[^\n]*\n")
 
 
 def pamtester(

@@ -57,7 +57,7 @@ class Terminal:
         self._typist = fdspawn(master, encoding="utf-8", codec_errors="replace")
         self._program = subprocess.Popen(
             box.command(["setsid", "--ctty", "--wait", *argv], user=user),
-            env=ENVIRONMENT | {"TERM": "linux"} | dict(env or {}),
+            env=ENVIRONMENT | dict(env or {}),
             stdin=slave,
             stdout=slave,
             stderr=slave,

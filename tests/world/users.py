@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .box import Box, Result
 
 NOBODY = (65534, 65534)
+MANAGER = (
+    *("busctl", "call", "org.freedesktop.home1", "/org/freedesktop/home1"),
+    "org.freedesktop.home1.Manager",
+)
 # Tests log in far more often than people do.
 CREATE = (
     *("--storage=directory", "--enforce-password-policy=no"),
