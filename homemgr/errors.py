@@ -13,6 +13,7 @@ import os
 from typing import ClassVar
 
 HOME1 = "org.freedesktop.home1."
+HOMEMGR1 = "org.homemgr1."
 DBUS = "org.freedesktop.DBus.Error."
 SYSTEM = "System.Error."
 
@@ -253,6 +254,34 @@ class BadHomeSize(HomeError):
     """The size is out of range for this home area."""
 
     bus_name, errno_value = HOME1 + "BadHomeSize", errno.ERANGE
+
+
+# --- extensions -----------------------------------------------------------------------
+
+
+class ExtensionNotUsable(HomeError):
+    """The extension cannot be used."""
+
+    bus_name, errno_value = HOMEMGR1 + "ExtensionNotUsable", errno.ENOEXEC
+
+
+class ExtensionDoesNotFit(ExtensionNotUsable):
+    """The extension was made for another system."""
+
+    bus_name, errno_value = HOMEMGR1 + "ExtensionDoesNotFit", errno.ENOEXEC
+
+
+class ExtensionDamaged(ExtensionNotUsable):
+    """The extension is damaged."""
+
+    bus_name, errno_value = HOMEMGR1 + "ExtensionDamaged", errno.EBADMSG
+    hint = "Install it again; nothing was taken from it."
+
+
+class ExtensionNotTrusted(ExtensionNotUsable):
+    """The extension is not trusted on this machine."""
+
+    bus_name, errno_value = HOMEMGR1 + "ExtensionNotTrusted", errno.EKEYREJECTED
 
 
 # --- generic bus errors ---------------------------------------------------------------

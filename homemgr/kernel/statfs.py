@@ -9,6 +9,7 @@ from homemgr.kernel.syscall import INT, POINTER, libc_call, zeroed
 #: Kinds that are stacked on another file system, see statfs(2).
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 ECRYPTFS_SUPER_MAGIC = 0xF15F
+EROFS_SUPER_MAGIC = 0xE0F5E1E2
 
 #: More than struct statfs has anywhere; its type comes first.
 _SIZE = 256

@@ -6,18 +6,14 @@ way. Knows no file systems and mounts nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 
 from homemgr.errors import FileNotFound, InvalidArgs, UnsafePath
 from homemgr.files import DIRECTORY_FLAGS, Fd
-
-#: A look at what a name is, without opening it.
-_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-
-#: As many symbolic links as the kernel itself follows in one path.
-_LINK_LIMIT = 40
+from homemgr.kernel.walk import walk
 
 #: Keeps files of nobody from processes that run as nobody.
 _BASE_MODE = 0o700
@@ -94,56 +90,25 @@ def _require_private(directory: Fd) -> None:
 
 def _open_directory(path: str) -> Fd:
     """Open ``path`` component by component, judging every directory and link on the way."""
-    current = Fd.open("/", _LOOK)
     try:
-        _require_safe(current.fileno())
-        pending, links = _components(path), 0
-        while pending:
-            following = _look(current.fileno(), pending.pop(), path)
-            if stat.S_ISLNK(os.fstat(following.fileno()).st_mode):
-                target = _take_target(following)
-                links += 1
-                if links > _LINK_LIMIT:
-                    raise UnsafePath(f"Path {path} leads through too many symbolic links.")
-                pending += _components(target)
-                # A relative link goes on from the directory that holds it.
-                if not target.startswith("/"):
-                    continue
-                following = Fd.open("/", _LOOK)
-            current.close()
-            current = following
-            _require_safe(current.fileno())
-        # So far only looked at: a real descriptor can be listed and synced.
-        return Fd.open(".", DIRECTORY_FLAGS, dir_fd=current.fileno())
-    finally:
-        current.close()
-
-
-def _components(path: str) -> list[str]:
-    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
-
-
-def _look(parent: int, name: str, path: str) -> Fd:
-    try:
-        return Fd.open(name, _LOOK, dir_fd=parent)
+        found = walk(path, _require_safe)
     except FileNotFoundError as error:
-        where = os.path.join(location(parent), name)
+        where = error.filename
         raise FileNotFound(f"Directory {where} on the way to {path} does not exist.") from error
-
-
-def _take_target(link: Fd) -> str:
-    with link:
-        owner = os.fstat(link.fileno()).st_uid
-        if owner != 0:
-            raise UnsafePath(
-                f"Symbolic link {location(link.fileno())} belongs to uid {owner}; expected root,"
-                " because its owner decides where it leads."
-            )
-        return os.readlink("", dir_fd=link.fileno())
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UnsafePath(f"Path {path} leads through too many symbolic links.") from error
+    with found:
+        # So far only looked at: a real descriptor can be listed and synced.
+        return Fd.open(".", DIRECTORY_FLAGS, dir_fd=found.fileno())
 
 
 def _require_safe(fd: int) -> None:
     found = os.fstat(fd)
+    if stat.S_ISLNK(found.st_mode):
+        _require_safe_link(fd, found.st_uid)
+        return
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafePath(f"{location(fd)} is not a directory.")
     # Sticky or not: whoever may create entries here may be first with the name we want.
@@ -154,3 +119,11 @@ def _require_safe(fd: int) -> None:
         f"Directory {location(fd)} belongs to uid {found.st_uid} with mode {mode:04o}; expected"
         " root as owner and no write permission for group and others."
     )
+
+
+def _require_safe_link(fd: int, owner: int) -> None:
+    if owner != 0:
+        raise UnsafePath(
+            f"Symbolic link {location(fd)} belongs to uid {owner}; expected root,"
+            " because its owner decides where it leads."
+        )

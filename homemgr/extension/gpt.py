@@ -1,0 +1,146 @@
+"""The partition table of a disk image: UEFI specification, section 5.3.
+
+Pure: reads through a function. Both copies of the table must be whole and agree, so
+that an image whose end is missing is not taken for a good one.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Reader = Callable[[int, int], bytes]
+
+#: signature, revision, header size, header CRC, reserved, my LBA, alternate LBA, first and
+#: last usable LBA, disk GUID, LBA of the entries, their count, size and CRC.
+_HEADER = "<8sIIIIQQQQ16sQIII"
+_HEADER_SIZE = 92
+_CRC_OFFSET = 16
+_SIGNATURE = b"EFI PART"
+_REVISION = 0x10000
+_SECTOR_SIZES = (512, 4096)
+
+#: type, GUID, first and last LBA, attributes, name.
+_ENTRY = "<16s16sQQQ72s"
+_ENTRY_SIZE = 128
+#: Tables are 16 KiB as a rule; nobody needs ever more than that.
+_TABLE_LIMIT = 1 << 20
+
+_UNUSED = bytes(16)
+
+
+class Partition(NamedTuple):
+    """One partition; ``start`` and ``size`` in bytes."""
+
+    type_guid: str
+    guid: str
+    start: int
+    size: int
+    name: str
+
+
+class _Header(NamedTuple):
+    sector: int
+    my_lba: int
+    alternate_lba: int
+    first_lba: int
+    last_lba: int
+    disk_guid: bytes
+    entries_lba: int
+    entry_count: int
+    entry_size: int
+    entries_crc: int
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What both copies have in common."""
+        return (*self[3:6], *self[7:])
+
+
+def partitions(read: Reader, size: int) -> list[Partition]:
+    """The partitions of a disk of ``size`` bytes; ValueError says what is wrong with it.
+
+    ``read(offset, length)`` gives less than ``length`` bytes at the end.
+    """
+    primary = _primary(read)
+    backup = _header(read, primary.sector, primary.alternate_lba, "backup")
+    if backup.alternate_lba != primary.my_lba or backup.content != primary.content:
+        raise ValueError("the two copies of its partition table differ")
+    table = _table(read, primary, "first")
+    if _table(read, backup, "backup") != table:
+        raise ValueError("the two copies of its partition table differ")
+    found = [p for p in _entries(table, primary) if p is not None]
+    _check_places(found, size)
+    return found
+
+
+def _primary(read: Reader) -> _Header:
+    for sector in _SECTOR_SIZES:
+        if read(sector, len(_SIGNATURE)) == _SIGNATURE:
+            return _header(read, sector, 1, "first")
+    raise ValueError("it has no partition table")
+
+
+def _header(read: Reader, sector: int, lba: int, which: str) -> _Header:
+    raw = read(lba * sector, sector)
+    if len(raw) < sector or raw[: len(_SIGNATURE)] != _SIGNATURE:
+        raise ValueError(f"the {which} copy of its partition table is missing")
+    _, revision, size, crc, _, *rest = struct.unpack_from(_HEADER, raw)
+    if revision != _REVISION or not _HEADER_SIZE <= size <= sector:
+        raise ValueError(f"the {which} copy of its partition table is of an unknown kind")
+    # The sum is made with zeros in its own place.
+    if zlib.crc32(raw[:_CRC_OFFSET] + bytes(4) + raw[_CRC_OFFSET + 4 : size]) != crc:
+        raise ValueError(f"the {which} copy of its partition table is damaged")
+    header = _Header(sector, *rest)
+    if header.my_lba != lba:
+        raise ValueError(f"the {which} copy of its partition table is not where it belongs")
+    return header
+
+
+def _table(read: Reader, header: _Header, which: str) -> bytes:
+    entry, length = header.entry_size, header.entry_size * header.entry_count
+    # The specification: 128 times a power of two.
+    if entry < _ENTRY_SIZE or entry & (entry - 1) or length > _TABLE_LIMIT:
+        raise ValueError(f"the {which} copy of its partition table has an impossible size")
+    table = read(header.entries_lba * header.sector, length)
+    if len(table) < length or zlib.crc32(table) != header.entries_crc:
+        raise ValueError(f"the entries in the {which} copy of its partition table are damaged")
+    return table
+
+
+def _entries(table: bytes, header: _Header) -> list[Partition | None]:
+    return [
+        _entry(table, offset, header)
+        for offset in range(0, header.entry_size * header.entry_count, header.entry_size)
+    ]
+
+
+def _entry(table: bytes, offset: int, header: _Header) -> Partition | None:
+    kind, guid, first, last, _, name = struct.unpack_from(_ENTRY, table, offset)
+    if kind == _UNUSED:
+        return None
+    text = name.decode("utf-16-le", "replace").partition("\0")[0]
+    if not header.first_lba <= first <= last <= header.last_lba:
+        raise ValueError(f"its partition {text!r} lies outside the space for partitions")
+    return Partition(
+        str(uuid.UUID(bytes_le=kind)),
+        str(uuid.UUID(bytes_le=guid)),
+        first * header.sector,
+        (last - first + 1) * header.sector,
+        text,
+    )
+
+
+def _check_places(found: list[Partition], size: int) -> None:
+    end = 0
+    for partition in sorted(found, key=lambda p: p.start):
+        if partition.start < end:
+            raise ValueError(f"its partition {partition.name!r} overlaps another one")
+        end = partition.start + partition.size
+        if end > size:
+            raise ValueError(f"its partition {partition.name!r} ends after the end of the image")

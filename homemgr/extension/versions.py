@@ -1,0 +1,67 @@
+"""Which of two versions is newer: the UAPI.10 version format specification, as systemd reads it.
+
+Pure. No version is malformed; every two strings can be compared.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cmp_to_key
+from typing import TypeVar
+
+_Ordered = TypeVar("_Ordered", str, int)
+
+_DIGITS = re.compile(r"[0-9]*")
+_LETTERS = re.compile(r"[A-Za-z]*")
+#: What means nothing but that something new begins.
+_SEPARATORS = re.compile(r"[^A-Za-z0-9.~^-]*")
+
+#: Marks in the order they are looked at, and whether having one makes a version newer.
+#: The tilde is looked at before the end of the string: a pre-release is older than nothing.
+_MARKS = (("-", False), ("^", True), (".", False))
+
+
+def compare(a: str, b: str) -> int:
+    """Negative if ``a`` is older than ``b``, positive if it is newer, 0 if they are equal."""
+    while True:
+        a, b = a[_end(_SEPARATORS, a) :], b[_end(_SEPARATORS, b) :]
+        if order := -_order(a.startswith("~"), b.startswith("~")):
+            return order
+        if a.startswith("~"):
+            a, b = a[1:], b[1:]
+        if not a or not b:
+            return _order(bool(a), bool(b))
+        for mark, is_newer in _MARKS:
+            if order := _order(a.startswith(mark), b.startswith(mark)):
+                return order if is_newer else -order
+            if a.startswith(mark):
+                a, b = a[1:], b[1:]
+        pattern = _DIGITS if a[:1].isdecimal() or b[:1].isdecimal() else _LETTERS
+        order, a, b = _compare_prefixes(pattern, a, b)
+        if order:
+            return order
+
+
+#: For `sorted`: oldest first.
+sort_key = cmp_to_key(compare)
+
+
+def _compare_prefixes(pattern: re.Pattern[str], a: str, b: str) -> tuple[int, str, str]:
+    end_a, end_b = _end(pattern, a), _end(pattern, b)
+    start_a, start_b = a[:end_a], b[:end_b]
+    if pattern is _DIGITS:
+        # As text, so that a long number costs no more than its length.
+        start_a, start_b = start_a.lstrip("0"), start_b.lstrip("0")
+        order = _order(len(start_a), len(start_b)) or _order(start_a, start_b)
+    else:
+        order = _order(start_a, start_b)
+    return order, a[end_a:], b[end_b:]
+
+
+def _end(pattern: re.Pattern[str], text: str) -> int:
+    match = pattern.match(text)
+    return match.end() if match else 0
+
+
+def _order(a: _Ordered, b: _Ordered) -> int:
+    return (a > b) - (a < b)
