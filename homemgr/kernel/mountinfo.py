@@ -128,14 +128,15 @@ def from_mountinfo(top_id: int) -> tuple[Mount, list[Mount]]:
     return mounts[top_id], below
 
 
-def file_system_of(mount_id: int) -> tuple[str, str]:
-    """Type and source of a mount of this namespace, without asking the file system itself."""
+def file_systems() -> dict[int, tuple[str, str]]:
+    """Type and source of every mount of this namespace, without asking any file system."""
+    found: dict[int, tuple[str, str]] = {}
     for line in _read_mountinfo().splitlines():
-        fields, _, of_file_system = line.partition(" - ")
-        if int(fields.split(" ", 1)[0]) == mount_id:
-            kind, source = of_file_system.split(" ")[:2]
-            return kind, unescape(source)
-    raise OSError(errno.ENOENT, "mountinfo: the mount is not in this mount namespace")
+        mount_id, _, rest = line.partition(" ")
+        # Optional fields come first, and a dash ends them.
+        kind, source = rest.partition(" - ")[2].split(" ")[:2]
+        found[int(mount_id)] = kind, unescape(source)
+    return found
 
 
 def _is_below(mount: Mount, top_id: int, mounts: dict[int, Mount]) -> bool:
