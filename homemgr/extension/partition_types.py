@@ -23,7 +23,8 @@ class _Types(NamedTuple):
     usr_signature: str
 
 
-_BY_ARCHITECTURE = {
+#: The types a disk image may have for each architecture, by its name in os-release.
+BY_ARCHITECTURE = {
     "arm": _Types(
         "69dad710-2ce4-4e3c-b16c-21a1d49abed3",
         "7d0359a3-02b3-4f0a-865c-654403e70625",
@@ -111,13 +112,13 @@ _BY_ARCHITECTURE = {
 }
 
 _SIGNATURES = frozenset(
-    guid for types in _BY_ARCHITECTURE.values() for guid in (types[2], types[3])
+    guid for types in BY_ARCHITECTURE.values() for guid in (types[2], types[3])
 )
 
 
 def choose(partitions: Sequence[Partition], architecture: str) -> Partition:
     """The partition to mount: root, usr, or a generic one that is alone; else ValueError."""
-    types = _BY_ARCHITECTURE.get(architecture)
+    types = BY_ARCHITECTURE.get(architecture)
     for wanted in types[:2] if types else ():
         found = [p for p in partitions if p.type_guid == wanted]
         if found:

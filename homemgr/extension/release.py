@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from typing import NamedTuple
 
 from homemgr.files import Fd, read_limited
@@ -24,6 +23,17 @@ _HOST_FILES = ("etc/os-release", "usr/lib/os-release")
 SCOPE = "home"
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+#: In double quotes, in single quotes, or without any: then nothing a shell would act on.
+_VALUE = re.compile(
+    r"""
+    " (?P<escaped> (?: [^"\\] | \\. )* ) "
+    | ' (?P<literal> [^']* ) '
+    | (?P<plain> [^\s"'$`\\]* )
+    """,
+    re.VERBOSE,
+)
+_ESCAPE = re.compile(r"""\\(["$`\\])""")
 
 #: machine of uname(2) -> systemd's word, where they differ.
 _ARCHITECTURES = {
@@ -109,13 +119,12 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _unquoted(value: str) -> str | None:
-    try:
-        words = shlex.split(value)
-    except ValueError:
+    match = _VALUE.fullmatch(value)
+    if match is None:
         return None
-    if len(words) > 1:
-        return None
-    return words[0] if words else ""
+    if match["escaped"] is not None:
+        return _ESCAPE.sub(r"\1", match["escaped"])
+    return match["literal"] if match["literal"] is not None else match["plain"]
 
 
 def file_names(name: str) -> tuple[str, ...]:

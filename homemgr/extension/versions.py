@@ -16,24 +16,25 @@ _LETTERS = re.compile(r"[A-Za-z]*")
 #: What means nothing but that something new begins.
 _SEPARATORS = re.compile(r"[^A-Za-z0-9.~^-]*")
 
-#: Marks in the order they are looked at, and whether having one makes a version newer.
-#: The tilde is looked at before the end of the string: a pre-release is older than nothing.
-_MARKS = (("-", False), ("^", True), (".", False))
+#: Marks in the order they are looked at; the version that has one is the older. The tilde
+#: comes before all, even the end: a pre-release is older than nothing. Where the text of the
+#: specification says otherwise (caret, a number against a word) this is what systemd does.
+_MARKS = ("-", "^", ".")
 
 
 def compare(a: str, b: str) -> int:
     """Negative if ``a`` is older than ``b``, positive if it is newer, 0 if they are equal."""
     while True:
         a, b = a[_end(_SEPARATORS, a) :], b[_end(_SEPARATORS, b) :]
-        if order := -_order(a.startswith("~"), b.startswith("~")):
+        if order := _order(b.startswith("~"), a.startswith("~")):
             return order
         if a.startswith("~"):
             a, b = a[1:], b[1:]
         if not a or not b:
             return _order(bool(a), bool(b))
-        for mark, is_newer in _MARKS:
-            if order := _order(a.startswith(mark), b.startswith(mark)):
-                return order if is_newer else -order
+        for mark in _MARKS:
+            if order := _order(b.startswith(mark), a.startswith(mark)):
+                return order
             if a.startswith(mark):
                 a, b = a[1:], b[1:]
         pattern = _DIGITS if a[:1].isdecimal() or b[:1].isdecimal() else _LETTERS
@@ -50,9 +51,11 @@ def _compare_prefixes(pattern: re.Pattern[str], a: str, b: str) -> tuple[int, st
     end_a, end_b = _end(pattern, a), _end(pattern, b)
     start_a, start_b = a[:end_a], b[:end_b]
     if pattern is _DIGITS:
+        # A number, be it 0, is newer than none.
+        order = _order(bool(start_a), bool(start_b))
         # As text, so that a long number costs no more than its length.
         start_a, start_b = start_a.lstrip("0"), start_b.lstrip("0")
-        order = _order(len(start_a), len(start_b)) or _order(start_a, start_b)
+        order = order or _order(len(start_a), len(start_b)) or _order(start_a, start_b)
     else:
         order = _order(start_a, start_b)
     return order, a[end_a:], b[end_b:]
