@@ -23,6 +23,7 @@ from homemgr.kernel.mounts import (
     MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     OPEN_TREE_CLONE,
+    fs_messages,
     fsconfig_create,
     fsconfig_set_fd,
     fsconfig_set_flag,
@@ -245,7 +246,11 @@ def _new(kind: str, source: str) -> Fd:
 
 
 def _created(fs: Fd) -> Fd:
-    fsconfig_create(fs.fileno())
+    try:
+        fsconfig_create(fs.fileno())
+    except OSError as error:
+        said = fs_messages(fs.fileno())
+        raise OSError(error.errno, "; ".join([str(error.strerror), *said])) from error
     return fsmount(fs.fileno(), _ATTRIBUTES)
 
 
