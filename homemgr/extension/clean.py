@@ -47,8 +47,7 @@ def clean(home: Fd, layers: Mapping[str, Sequence[tuple[str, Fd]]] = _NO_LAYERS)
     remember(home, result.hierarchies, layers, result.problems)
     # All of them, also after one that has to be done again.
     undone = [h for h in result.hierarchies if not _purge(home, h, result.problems)]
-    for note in notes:
-        home_side.drop_created(home, note)
+    home_side.drop_created(home, notes)
     # The notes tell the next pass what is still to be done.
     if not undone:
         home_side.drop_work(home)
@@ -115,6 +114,5 @@ def clean_one(home: Fd, hierarchy: str, layers: Sequence[tuple[str, Fd]] = ()) -
     notes = [note for note in home_side.read_notes(home) if note.hierarchy == hierarchy]
     remember(home, [hierarchy], {hierarchy: layers}, problems)
     _purge(home, hierarchy, problems)
-    for note in notes:
-        home_side.drop_created(home, note)
+    home_side.drop_created(home, notes)
     return problems

@@ -142,9 +142,12 @@ def _drop_own(home: Fd, hierarchy: str, hidden: Collection[str], copies: Sequenc
         for path in hidden:
             marks.make_transparent(directory, path)
         for path in copies:
-            above, name = os.path.split(path)
-            with suppress(FileNotFoundError, IsADirectoryError):
-                parent = home_side.open_directory(directory, above)
-                if parent is not None:
-                    with parent:
-                        os.unlink(name, dir_fd=parent.fileno())
+            _unlink(directory, path)
+
+
+def _unlink(directory: Fd, path: str) -> None:
+    above, name = os.path.split(path)
+    parent = home_side.open_directory(directory, above)
+    if parent is not None:
+        with parent, suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(name, dir_fd=parent.fileno())

@@ -21,6 +21,7 @@ from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
     from types import TracebackType
 
 #: Ours inside a home, and in there the work directories by generation.
@@ -36,6 +37,7 @@ _NOTE = re.compile(r"([0-9]{1,3})-([0-9]{1,4})\Z")
 
 #: Longest path that can be opened in one step, with room to spare.
 PATH_LIMIT = 4000
+_NAME_LIMIT = 255
 
 #: How many generations, and notes of one, are looked at: more were not made by us.
 _MOST = 256
@@ -64,9 +66,11 @@ def check_path(path: str) -> str:
     """``path``, if it is relative, has no detours and is not too long."""
     normal = os.path.normpath(path)
     if not path or path != normal or path.startswith(("/", "..")) or path == ".":
-        raise InvalidArgs(f"{path!r} is not a relative path without '.' and '..'.")
-    if "\0" in path or len(os.fsencode(path)) > PATH_LIMIT:
-        raise InvalidArgs(f"A path of a merged directory has at most {PATH_LIMIT} bytes.")
+        raise InvalidArgs(f"{path[:100]!r} is not a relative path without '.' and '..'.")
+    names = os.fsencode(path).split(b"/")
+    is_long = len(os.fsencode(path)) > PATH_LIMIT or any(len(name) > _NAME_LIMIT for name in names)
+    if is_long or "\0" in path:
+        raise InvalidArgs(f"{path[:100]!r} is longer than a path can be, or has such a name in it.")
     return path
 
 
@@ -117,15 +121,27 @@ def _require(directory: Fd, name: str, shown: str = "") -> Fd:
     return found
 
 
-def existing_components(home: Fd, path: str) -> int:
-    """How many components of ``path`` are directories of the home already."""
-    names = path.split("/")
-    for count in range(len(names), 0, -1):
-        found = open_directory(home, "/".join(names[:count]))
-        if found is not None:
-            found.close()
+def existing_components(home: Fd, path: str, made: Collection[str] = ()) -> int:
+    """How many components of ``path`` are directories of the home already, and not ``made``."""
+    prefixes = _prefixes(path)
+    for count, prefix in enumerate(prefixes):
+        if prefix in made:
             return count
-    return 0
+        found = open_directory(home, prefix)
+        if found is None:
+            return count
+        found.close()
+    return len(prefixes)
+
+
+def _prefixes(path: str) -> list[str]:
+    names = path.split("/")
+    return ["/".join(names[: count + 1]) for count in range(len(names))]
+
+
+def created_by(notes: Iterable[Note]) -> set[str]:
+    """All directories that were made for overlays."""
+    return {path for note in notes for path in _prefixes(note.hierarchy)[note.existing :]}
 
 
 class Generation:
@@ -154,10 +170,9 @@ class Generation:
         """Open the home's directory for ``hierarchy``, made if missing, and a work directory."""
         check_path(hierarchy)
         number, self._count = self._count, self._count + 1
-        existing = existing_components(self._home, hierarchy)
-        for note in read_notes(self._home):
-            # Made by an earlier generation of this session: still ours.
-            existing = min(existing, note.existing) if note.hierarchy == hierarchy else existing
+        # What we made for another one, or in an earlier generation, still is ours.
+        made = created_by(read_notes(self._home))
+        existing = existing_components(self._home, hierarchy, made)
         with ExitStack() as undo:
             with filesystem_identity(*self._owner):
                 os.symlink(hierarchy, f"{number}-{existing}", dir_fd=self._directory.fileno())
@@ -216,11 +231,16 @@ def read_notes(home: Fd) -> list[Note]:
     notes: list[Note] = []
     for name in generations(home):
         with suppress(HostileHome):
-            directory = open_directory(home, f"{OURS}/{WORK}/{name}")
-            if directory is not None:
-                with directory:
-                    notes += _notes_in(directory)
+            notes += _notes_of(home, name)
     return notes
+
+
+def _notes_of(home: Fd, name: str) -> list[Note]:
+    directory = open_directory(home, f"{OURS}/{WORK}/{name}")
+    if directory is None:
+        return []
+    with directory:
+        return _notes_in(directory)
 
 
 def _notes_in(directory: Fd) -> list[Note]:
@@ -244,15 +264,20 @@ def drop_generation(home: Fd, name: str) -> None:
             visit.delete(work, name)
 
 
-def drop_created(home: Fd, note: Note) -> None:
-    """Remove the directories that were made for an overlay, as far as they are empty."""
-    names = note.hierarchy.split("/")
-    for count in range(len(names), note.existing, -1):
+def drop_created(home: Fd, notes: Iterable[Note]) -> None:
+    """Remove the directories that were made for overlays, as far as they are empty."""
+    # Each after all that is below it.
+    for path in sorted(created_by(notes), reverse=True):
+        above, name = os.path.split(path)
         with suppress(HostileHome):
-            parent = open_directory(home, "/".join(names[: count - 1]))
-            if parent is not None:
-                with parent:
-                    visit.remove_empty(parent.fileno(), names[count - 1])
+            _remove_empty(home, above, name)
+
+
+def _remove_empty(home: Fd, above: str, name: str) -> None:
+    parent = open_directory(home, above)
+    if parent is not None:
+        with parent:
+            visit.remove_empty(parent.fileno(), name)
 
 
 def drop_work(home: Fd) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "trusted.overlay."
 _OPAQUE = f"{_PREFIX}opaque"
+_ORIGIN = f"{_PREFIX}origin"
 
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -71,12 +72,16 @@ def _is_opaque(fd: int) -> bool:
 
 
 def purge(directory: Fd) -> list[str]:
-    """Take every mark and attribute of overlayfs out of ``directory``; what could not be."""
+    """Take every mark and attribute of overlayfs out of ``directory``; what could not be.
+
+    Directories that overlayfs made as copies go too if nothing of the user's is in them.
+    """
     problems: list[str] = []
+    copied: list[bool] = []
 
     def enter(path: Sequence[str], fd: int) -> list[str]:
         below: list[str] = []
-        _strip(f"/proc/self/fd/{fd}/.", problems, path)
+        copied.append(_ORIGIN in _strip(f"/proc/self/fd/{fd}/.", problems, path))
         for entry in visit.list_entries(fd):
             if entry.is_directory:
                 below.append(entry.name)
@@ -87,20 +92,28 @@ def purge(directory: Fd) -> list[str]:
                 _strip(f"/proc/self/fd/{fd}/{entry.name}", problems, (*path, entry.name))
         return below
 
-    visit.visit(directory, enter)
+    def leave(parent: int, name: str) -> None:
+        if copied.pop():
+            visit.remove_empty(parent, name)
+
+    visit.visit(directory, enter, leave)
     return problems
 
 
-def _strip(where: str, problems: list[str], path: Sequence[str]) -> None:
+def _strip(where: str, problems: list[str], path: Sequence[str]) -> list[str]:
+    """Remove what overlayfs wrote there; the names of the attributes."""
+    names: list[str] = []
     try:
         for name in os.listxattr(where, follow_symlinks=False):
             if name.startswith(_PREFIX):
                 os.removexattr(where, name, follow_symlinks=False)
+                names.append(name)
     except FileNotFoundError:
-        return
+        return names
     except OSError as error:
         # One file that cannot be changed (chattr(1)) is no reason to leave the others.
         problems.append(f"{'/'.join(path)}: {error.strerror}")
+    return names
 
 
 def remove_whiteouts(directory: Fd, paths: Collection[str]) -> list[str]:

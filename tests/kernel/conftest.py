@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
+GROUND = Path(f"/run/homemgr-test-{os.getpid()}")
+
 #: Smallest comfortable image, and how to make the file system.
 KINDS = {
     "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-F"]),
@@ -55,7 +57,7 @@ def private_mounts() -> Iterator[None]:
 @pytest.fixture(scope="package")
 def ground(private_mounts: None) -> Iterator[Path]:
     """A directory whose ancestors only root can change, on a file system of its own."""
-    path = Path(f"/run/homemgr-test-{os.getpid()}")
+    path = GROUND
     path.mkdir(mode=0o755)
     mount_new("tmpfs", "tmpfs", path)
     path.chmod(0o755)
@@ -152,7 +154,7 @@ class Traces(NamedTuple):
     loops: list[str]
 
 
-def _traces() -> Traces:
+def _traces(images: Path) -> Traces:
     with Path("/proc/self/mountinfo").open(encoding="utf-8") as file:
         mounted = [line.split(" ", 5)[4] for line in file]
     fds = {}
@@ -162,10 +164,10 @@ def _traces() -> Traces:
         except FileNotFoundError:
             continue
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return Traces(mounted, fds, children, _loops())
+    return Traces(mounted, fds, children, _loops(images))
 
 
-def _loops() -> list[str]:
+def _loops(images: Path) -> list[str]:
     # The machine's loop devices are everybody's; ours have images of this test run.
     found = []
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
@@ -173,21 +175,24 @@ def _loops() -> list[str]:
             text = path.read_text(encoding="utf-8").strip()
         except OSError:
             continue
-        if f"pytest-of-{os.environ.get('USER', 'root')}" in text and "(deleted)" not in text:
+        if text.startswith((f"{images}/", f"{GROUND}/")) and "(deleted)" not in text:
             found.append(text)
     return sorted(found)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_left(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """No mount, descriptor, child or loop device more than before."""
     for name in ("volume", "one_volume", "ground"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
-    before = _traces()
+    images = tmp_path_factory.getbasetemp()
+    before = _traces(images)
     yield
     deadline = time.monotonic() + 2
-    while (after := _traces()) != before and time.monotonic() < deadline:
+    while (after := _traces(images)) != before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert after == before
 

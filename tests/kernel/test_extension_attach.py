@@ -1,0 +1,399 @@
+"""Merging into a home: what is seen, whose it is on disk, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from homemgr.errors import NotSupported
+from homemgr.extension import attach, clean, memory
+from homemgr.extension.attach import Merged, Mode, Wanted
+from homemgr.extension.stack import Layer, Options, Owner, Upper, writable
+from homemgr.files import Fd
+from tests.kernel import overlays
+from tests.kernel.overlays import NOBODY, USER, Extension, Home
+
+BIN = ".local/bin"
+SHARE = ".local/share"
+FILES = {
+    f"{BIN}/tool": "#!/bin/sh\necho one\n",
+    f"{BIN}/other": "#!/bin/sh\necho other\n",
+    f"{SHARE}/app/data": "data\n",
+    f"{SHARE}/app/more/deep": "deep\n",
+}
+KINDS = ("directory", "tmpfs", "erofs", "squashfs")
+
+
+@contextmanager
+def merged(
+    home: Home,
+    extensions: Sequence[Extension],
+    mode: Mode = Mode.WRITABLE,
+    hierarchies: Sequence[str] = (BIN, SHARE),
+    options: Options | None = None,
+) -> Iterator[Merged]:
+    """Log in, and out again at the end of the block."""
+    view = home.view()
+    wanted: list[Wanted] = []
+    opened: list[Layer] = []
+    try:
+        for hierarchy in hierarchies:
+            found = [one.layer(hierarchy) for one in extensions]
+            opened += found
+            wanted.append(Wanted(hierarchy, found, mode))
+        result = attach.merge(view, wanted, options or Options())
+    finally:
+        for layer in opened:
+            layer.directory.close()
+    home.publish(view)
+    try:
+        yield result
+    finally:
+        home.take_away()
+
+
+def cleaned(home: Home, **more: object) -> clean.Cleaned:
+    with home.disk() as disk:
+        return clean.clean(disk, **more)  # type: ignore[arg-type]
+
+
+def marks_on(home: Home) -> list[str]:
+    """What a clean home must not have."""
+    found = []
+    for path, (mode, _, _, device, _, attributes) in overlays.picture(home.stored).items():
+        if mode & 0o170000 == 0o020000 and device == 0:
+            found.append(path)
+        found += [f"{path} {name}" for name, _ in attributes if name.startswith("trusted.")]  # type: ignore[attr-defined]
+    if (home.stored / ".homemgr/work").exists():
+        found.append("work")
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_home_is_merged_changed_and_clean_again(every_area: Path, kind: str) -> None:
+    with (
+        overlays.home(every_area, {f"{BIN}/mine": "mine\n"}) as home,
+        overlays.extension(every_area, "tools", FILES, kind) as tools,
+    ):
+        before = overlays.picture(home.stored)
+        with merged(home, [tools]) as result:
+            assert result == Merged([BIN, SHARE], {}, [], [])
+            assert overlays.sh("ls .local/bin; .local/bin/tool", home.seen).split() == [
+                "mine", "other", "tool", "one",
+            ]  # fmt: skip
+            overlays.sh(
+                "echo changed >> .local/share/app/data; rm .local/bin/other;"
+                " mv .local/bin/tool .local/bin/renamed; mkdir .local/share/new;"
+                " rm -r .local/share/app/more; echo x > .local/share/new/file",
+                home.seen,
+            )
+            assert home.owners() == {(NOBODY, NOBODY)}
+            owners = {s.st_uid for _, s in overlays.everything(home.seen)}
+            assert owners == {USER}
+        assert cleaned(home).problems == []
+        assert marks_on(home) == []
+        assert home.owners() == {(NOBODY, NOBODY)}
+        after = overlays.picture(home.stored)
+        assert {path for path in after if path not in before} == {
+            ".homemgr", ".homemgr/extensions.json", ".local/bin/renamed", SHARE, f"{SHARE}/app",
+            f"{SHARE}/app/data", f"{SHARE}/new", f"{SHARE}/new/file",
+        }  # fmt: skip
+        with merged(home, [tools]):
+            assert overlays.sh("ls .local/bin", home.seen).split() == ["mine", "renamed"]
+            assert overlays.sh("ls .local/share/app", home.seen).split() == ["data"]
+            assert (home.seen / SHARE / "app/data").read_text() == "data\nchanged\n"
+        cleaned(home)
+        assert overlays.picture(home.stored) == after
+
+
+def test_an_unchanged_home_is_as_if_nothing_had_been(every_area: Path) -> None:
+    with (
+        overlays.home(every_area) as home,
+        overlays.extension(every_area, "tools", FILES) as tools,
+    ):
+        before = overlays.picture(home.stored)
+        for mode in Mode:
+            with merged(home, [tools], mode) as result:
+                assert result.skipped == {}
+                overlays.sh("cat .local/bin/tool .local/share/app/data", home.seen)
+            cleaned(home)
+            assert overlays.picture(home.stored) == before
+
+
+def test_no_path_of_the_store_is_in_the_mount_table(area: Path) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES, "erofs") as tools:
+        with Path("/proc/self/mountinfo").open(encoding="utf-8") as file:
+            before = len(file.readlines())
+        with merged(home, [tools]), Path("/proc/self/mountinfo").open(encoding="utf-8") as file:
+            lines = file.readlines()
+        # The home, and one for each merged directory.
+        assert len(lines) == before + 3
+        table = "".join(line for line in lines if "overlay" in line)
+        assert "tools" not in table
+        assert "homedir" not in table
+        cleaned(home)
+
+
+def test_layers_have_an_order_and_the_home_is_over_all(area: Path) -> None:
+    with (
+        overlays.home(area, {f"{BIN}/a": "home"}) as home,
+        overlays.extension(area, "x", {f"{BIN}/a": "x", f"{BIN}/b": "x"}) as x,
+        overlays.extension(area, "y", {f"{BIN}/{n}": "y" for n in "abc"}) as y,
+    ):
+        for mode in Mode:
+            with merged(home, [x, y], mode, [BIN]):
+                found = [(home.seen / BIN / name).read_text() for name in "abc"]
+            assert found == ["home", "x", "y"]
+            cleaned(home)
+
+
+@pytest.mark.parametrize("metacopy", [False, True])
+def test_what_is_written_into_memory_is_gone(every_area: Path, metacopy: bool) -> None:
+    with (
+        overlays.home(every_area, {f"{BIN}/mine": "mine\n"}) as home,
+        overlays.extension(every_area, "tools", FILES) as tools,
+    ):
+        before = overlays.picture(home.stored)
+        options = Options(metacopy=metacopy)
+        with merged(home, [tools], Mode.EPHEMERAL, options=options) as result:
+            assert result.skipped == {}
+            overlays.sh(
+                "rm .local/bin/mine; echo x > .local/bin/new; chmod 700 .local/bin/tool", home.seen
+            )
+            assert overlays.sh("ls .local/bin", home.seen).split() == ["new", "other", "tool"]
+        cleaned(home)
+        assert overlays.picture(home.stored) == before
+
+
+def test_a_read_only_directory_refuses_writes(area: Path) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        with merged(home, [tools], Mode.READ_ONLY):
+            script = "touch .local/bin/x 2>/dev/null && echo written || echo refused"
+            assert overlays.sh(script, home.seen) == "refused\n"
+        cleaned(home)
+
+
+@pytest.mark.parametrize("mode", [Mode.READ_ONLY, Mode.EPHEMERAL])
+@pytest.mark.parametrize("with_extension", [True, False])
+def test_a_whole_home_can_be_merged(area: Path, mode: Mode, with_extension: bool) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        before = overlays.picture(home.stored)
+        with home.view() as view, overlays.layers([tools], "") as found:
+            layers = found if with_extension else []
+            home.publish(attach.merge_whole(view, layers, mode, Options()))
+        assert (home.seen / ".profile").read_text() == "umask 022\n"
+        assert (home.seen / BIN / "tool").exists() is with_extension
+        status = home.seen.stat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (USER, 0o700)
+        done = overlays.sh("echo x > new 2>/dev/null && rm .profile || echo refused", home.seen)
+        assert done == ("refused\n" if mode is Mode.READ_ONLY else "")
+        home.take_away()
+        assert overlays.picture(home.stored) == before
+
+
+def test_deletions_are_hidden_only_where_an_extension_has_such_a_file(area: Path) -> None:
+    with (
+        overlays.home(area) as home,
+        overlays.extension(area, "x", {f"{SHARE}/d/gone": "x", f"{SHARE}/d/here": "x"}) as x,
+        overlays.extension(area, "y", {f"{SHARE}/d": "a file"}) as y,
+    ):
+        (area / "x.tree/home" / SHARE / "d").chmod(0o751)
+        os.utime(area / "x.tree/home" / SHARE / "d", (1000, 1000))
+        with merged(home, [x], hierarchies=[SHARE]):
+            overlays.sh("rm .local/share/d/gone", home.seen)
+        cleaned(home)
+        with home.disk() as disk:
+            assert memory.read(disk)[SHARE].deleted == {"d/gone"}
+        with merged(home, [x], hierarchies=[SHARE]):
+            assert os.listdir(home.seen / SHARE / "d") == ["here"]
+        cleaned(home)
+        # Of the extension's directory nothing is left but what is remembered.
+        assert sorted(os.listdir(home.stored)) == [".homemgr", ".profile"]
+        with merged(home, [x], Mode.READ_ONLY, [SHARE]):
+            found = (home.seen / SHARE / "d").stat()
+            assert (found.st_mode & 0o777, found.st_mtime, found.st_uid) == (0o751, 1000, USER)
+        # What hides it must not make a directory of what is none in the first layer.
+        with merged(home, [y, x], Mode.READ_ONLY, [SHARE]):
+            assert (home.seen / SHARE / "d").read_text() == "a file"
+        cleaned(home)
+
+
+def test_a_replaced_directory_is_told_from_a_new_one_by_the_layers(area: Path) -> None:
+    files = {f"{SHARE}/theirs/file": "x"}
+    with overlays.home(area) as home, overlays.extension(area, "x", files) as x:
+        with merged(home, [x], hierarchies=[SHARE]):
+            overlays.sh(
+                "cd .local/share; rm -r theirs; mkdir theirs mine; touch theirs/own mine/own",
+                home.seen,
+            )
+        with overlays.layers([x], SHARE) as found:
+            cleaned(home, layers={SHARE: found})
+        with home.disk() as disk:
+            assert memory.read(disk)[SHARE] == memory.Remembered(opaque=frozenset({"theirs"}))
+        with merged(home, [x], hierarchies=[SHARE]):
+            assert os.listdir(home.seen / SHARE / "theirs") == ["own"]
+        cleaned(home)
+
+
+def test_names_that_are_no_text_are_remembered(area: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe \n\"'")
+    with overlays.home(area) as home, overlays.extension(area, "x", {f"{SHARE}/a": "x"}) as x:
+        tree = area / "x.tree/home" / SHARE
+        (tree / name).write_text("odd")
+        os.chown(tree / name, NOBODY, NOBODY)
+        with merged(home, [x], hierarchies=[SHARE]):
+            overlays.as_user("rm", f"{SHARE}/{name}", cwd=home.seen)
+        cleaned(home)
+        with merged(home, [x], hierarchies=[SHARE]):
+            assert os.listdir(home.seen / SHARE) == ["a"]
+        cleaned(home)
+
+
+def test_a_crash_is_cleaned_up_at_the_next_login(area: Path) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        before = overlays.picture(home.stored)
+        with merged(home, [tools]):
+            overlays.sh("rm .local/bin/tool; touch .local/bin/.new; rm .local/bin/.new", home.seen)
+        # No cleaning here: the power went.
+        assert marks_on(home) != []
+        with merged(home, [tools]) as result:
+            assert result.problems == []
+            assert os.listdir(home.seen / BIN) == ["other"]
+        cleaned(home)
+        (home.stored / ".homemgr/extensions.json").unlink()
+        (home.stored / ".homemgr").rmdir()
+        assert overlays.picture(home.stored) == before
+
+
+HOSTILE = {
+    "a link": "rm -rf .local; ln -s /etc .local",
+    "a link at the end": "rm -rf .local/bin; ln -s /etc .local/bin",
+    "a fifo": "rm -rf .local/bin; mkfifo .local/bin",
+    "a file": "rm -rf .local/bin; touch .local/bin",
+    "a file above": "rm -rf .local; touch .local",
+}
+HOSTILE_OURS = {
+    "ours is a link": "ln -s /etc .homemgr",
+    "ours is a file": "touch .homemgr",
+    "work is a link": "mkdir .homemgr; ln -s /etc .homemgr/work",
+    "work is a fifo": "mkdir .homemgr; mkfifo .homemgr/work",
+    "work cannot be entered": "mkdir -p .homemgr/work; touch .homemgr/work/aaaaaaaaaaaa",
+}
+
+
+@pytest.mark.parametrize("what", [*HOSTILE, *HOSTILE_OURS])
+def test_a_hostile_home_is_left_out_with_a_reason(area: Path, what: str) -> None:
+    etc = overlays.picture(Path("/etc/skel"))
+    listed = sorted(os.listdir("/etc"))
+    with (
+        overlays.home(area, {f"{BIN}/mine": "x"}) as home,
+        overlays.extension(area, "tools", FILES) as tools,
+    ):
+        with home.view() as view:
+            home.publish(view)
+        overlays.sh((HOSTILE | HOSTILE_OURS)[what], home.seen)
+        home.take_away()
+        for mode in Mode:
+            with merged(home, [tools], mode, [BIN]) as result:
+                if what == "work cannot be entered":
+                    assert result.merged == [BIN]
+                else:
+                    assert list(result.skipped) == [BIN]
+                    assert result.skipped[BIN].startswith("~/")
+        cleaned(home)
+    assert overlays.picture(Path("/etc/skel")) == etc
+    assert sorted(os.listdir("/etc")) == listed
+
+
+MEMORIES = {
+    "garbage": b"\xff\xfe{",
+    "deep": b"[" * 100_000,
+    "no object": b"[]",
+    "version": b'{"version": 2, "hierarchies": {}}',
+    "no lists": json.dumps({"version": 1, "hierarchies": {BIN: {"deleted": "tool"}}}).encode(),
+    "up": json.dumps({"version": 1, "hierarchies": {BIN: {"deleted": ["../../x"]}}}).encode(),
+    "absolute": json.dumps({"version": 1, "hierarchies": {"/etc": {"deleted": ["x"]}}}).encode(),
+    "nul": json.dumps({"version": 1, "hierarchies": {BIN: {"deleted": ["a\0b"]}}}).encode(),
+    "surrogate": b'{"version": 1, "hierarchies": {"x": {"deleted": ["\\ud800"]}}}',
+    "huge": b" " * (5 << 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", MEMORIES.values(), ids=list(MEMORIES))
+def test_a_memory_that_is_not_in_order_is_told_and_replaced(area: Path, content: bytes) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        (home.stored / ".homemgr").mkdir()
+        (home.stored / ".homemgr" / memory.NAME).write_bytes(content)
+        overlays.chown_all(home.stored)
+        with merged(home, [tools], hierarchies=[BIN]) as result:
+            assert result.merged == [BIN]
+            assert "extensions.json is not in order" in result.problems[0]
+            overlays.sh("rm .local/bin/tool", home.seen)
+        cleaned(home)
+        with home.disk() as disk:
+            assert memory.read(disk)[BIN].deleted == {"tool"}
+
+
+@pytest.mark.parametrize("make", ["symlink", "directory", "fifo"])
+def test_a_memory_that_is_no_file_stops_nothing(area: Path, make: str) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        path = home.stored / ".homemgr" / memory.NAME
+        path.parent.mkdir()
+        {
+            "symlink": lambda: path.symlink_to("/etc/passwd"),
+            "directory": path.mkdir,
+            "fifo": lambda: os.mkfifo(path),
+        }[make]()
+        overlays.chown_all(home.stored)
+        with merged(home, [tools], hierarchies=[BIN]) as result:
+            assert result.merged == [BIN]
+        assert "not in order" in cleaned(home).problems[0]
+
+
+def test_forged_notes_lead_nowhere(area: Path) -> None:
+    with overlays.home(area) as home:
+        outside = area / "outside"
+        outside.mkdir()
+        work = home.stored / ".homemgr/work/aaaaaaaaaaaa"
+        work.mkdir(parents=True)
+        for number, target in enumerate(
+            ("../outside", str(outside), "x" * 900, ".", "..", "a/../..")
+        ):
+            (work / f"{number}-0").symlink_to(target)
+        (work / "7-9999").symlink_to("missing")
+        os.mkfifo(work / "8-0")
+        overlays.chown_all(home.stored)
+        assert cleaned(home).problems == []
+        assert outside.is_dir()
+        assert not (home.stored / ".homemgr").exists()
+
+
+def test_too_many_and_too_deep_are_explained_before_mounting(area: Path) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "x", {f"{BIN}/a": "x"}) as x:
+        with home.view() as view, overlays.layers([x], BIN) as found:
+            (one,) = found
+            wanted = [Wanted(BIN, [one] * 500)]
+            result = attach.merge(view, wanted, Options())
+            assert "the limit is" in result.skipped[BIN]
+        cleaned(home)
+
+
+def test_an_overlay_that_came_up_read_only_is_a_failure(area: Path) -> None:
+    """Strictly mapped, and mounted as root: the kernel cannot make its work directory."""
+    with overlays.home(area, {f"{BIN}/mine": "x"}) as home, overlays.extension(
+        area, "x", {f"{BIN}/a": "x"}
+    ) as x, home.view() as view, overlays.layers([x], BIN) as found:  # fmt: skip
+        overlays.chown_all(home.stored)
+        (home.stored / "w").mkdir()
+        overlays.chown_all(home.stored)
+        with (
+            Fd.open(BIN, os.O_PATH, dir_fd=view.fileno()) as own,
+            Fd.open("w", os.O_PATH, dir_fd=view.fileno()) as work,
+            pytest.raises(NotSupported, match="only read-only"),
+        ):
+            writable(found, Upper(own, work), Owner(0, 0), Options())
