@@ -52,6 +52,9 @@ HOME = "home"
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _LOOK = os.O_PATH | os.O_DIRECTORY
 
+#: What a file system without idmapped mounts answers, such as overlayfs.
+_NO_IDMAP = (errno.EINVAL, errno.EOPNOTSUPP)
+
 #: What a file system answers when what it reads makes no sense (EFSCORRUPTED, EFSBADCRC).
 _CORRUPT = (errno.EIO, errno.EUCLEAN, errno.EBADMSG)
 
@@ -185,19 +188,28 @@ def _open(
         with volume.view(volume.base) as top:
             _require_fit(candidate, top, host)
         with userns(owner.st_uid, owner.st_gid) as namespace:
-            mount_setattr(
-                volume.base.fileno(),
-                "",
-                AT_EMPTY_PATH,
-                attr_set=MOUNT_ATTR_IDMAP,
-                userns_fd=namespace.fileno(),
-            )
+            _map(candidate, volume.base, namespace)
         with ExitStack() as undo:
             shown = undo.enter_context(volume.view(home))
             offer = _offer(candidate, shown, local_ids)
             mount = undo.enter_context(volume.base.duplicate())
             undo.pop_all()
     return Extension(candidate, mount, shown, volume.depth, offer)
+
+
+def _map(candidate: Candidate, mount: Fd, namespace: Fd) -> None:
+    number = mount.fileno()
+    try:
+        mount_setattr(
+            number, "", AT_EMPTY_PATH, attr_set=MOUNT_ATTR_IDMAP, userns_fd=namespace.fileno()
+        )
+    except OSError as error:
+        if error.errno not in _NO_IDMAP:
+            raise
+        raise ExtensionNotUsable(
+            f"The file system of {candidate.path} cannot show files under other ids; as an image"
+            " the extension would have a file system of its own."
+        ) from error
 
 
 def _open_home(candidate: Candidate, base: Fd) -> Fd:

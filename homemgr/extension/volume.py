@@ -229,7 +229,7 @@ def _mounted(image: Fd, kind: str) -> Volume:
 
 
 def _on_loop(image: Fd, kind: str, offset: int, size: int) -> Volume:
-    attached = loop.attach(image.fileno(), read_only=True, offset=offset, size_limit=size)
+    attached = loop.attach_shared(image.fileno(), offset=offset, size_limit=size)
     # The mount keeps the device from here on, and the device the image.
     with attached.device:
         return Volume(_new(kind, attached.path), 0)

@@ -16,6 +16,7 @@ from homemgr.files import Fd
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
+_LOOP_GET_STATUS64 = 0x4C05
 
 _LO_FLAGS_READ_ONLY = 1
 _LO_FLAGS_AUTOCLEAR = 4
@@ -63,6 +64,58 @@ def attach(
             if found is not None:
                 return found
     raise OSError(errno.EBUSY, "LOOP_CONFIGURE: every free device was taken by others")
+
+
+def attach_shared(backing_fd: int, *, offset: int = 0, size_limit: int = 0) -> Loop:
+    """A read-only device of this part of the file: one that is there already, or a new one.
+
+    What is mounted from one device twice is one file system and has one page cache.
+    """
+    wanted = os.fstat(backing_fd)
+    for name in _attached_names():
+        device = _open_attached(f"/dev/{name}")
+        if device is None:
+            continue
+        # Open, so the device stays what it is found to be.
+        if _backs(device.fileno(), wanted, offset, size_limit):
+            return Loop(device, f"/dev/{name}")
+        device.close()
+    return attach(backing_fd, read_only=True, offset=offset, size_limit=size_limit)
+
+
+def _attached_names() -> list[str]:
+    try:
+        names = os.listdir("/sys/block")
+    except FileNotFoundError:
+        return []
+    return [n for n in sorted(names) if n.startswith("loop") and _is_attached(n)]
+
+
+def _is_attached(name: str) -> bool:
+    # Opening one that is not would be harmless, but there may be hundreds.
+    return os.path.isdir(f"/sys/block/{name}/loop")
+
+
+def _open_attached(path: str) -> Fd | None:
+    try:
+        return Fd.open(path, os.O_RDONLY)
+    except OSError:
+        # Gone meanwhile, or not for us: a new one will do.
+        return None
+
+
+def _backs(device_fd: int, wanted: os.stat_result, offset: int, size_limit: int) -> bool:
+    area = bytearray(struct.calcsize(_LOOP_INFO64))
+    try:
+        fcntl.ioctl(device_fd, _LOOP_GET_STATUS64, area)
+    except OSError:
+        return False
+    device, inode, _, found_offset, found_limit, _, _, _, flags, *_ = struct.unpack(
+        _LOOP_INFO64, area
+    )
+    found = (device, inode, found_offset, found_limit)
+    is_same = found == (wanted.st_dev, wanted.st_ino, offset, size_limit)
+    return is_same and bool(flags & _LO_FLAGS_READ_ONLY)
 
 
 def _configure(path: str, mode: int, configuration: bytes) -> Loop | None:

@@ -66,7 +66,7 @@ def seal(image: Path) -> None:
 
 def pair(path: Path, name: str, owner: int = 65534) -> Path:
     """A composefs pair, its metadata marked by hand as mkcomposefs would."""
-    source = tree(path.with_name(f"{name}.source"), name, owner)
+    source = tree(path.with_name(f".{name}.source"), name, owner)
     (path / "objects/ab").mkdir(parents=True)
     big = source / "home/.config/corp/big"
     (path / "objects/ab/cdef").write_bytes(BIG)

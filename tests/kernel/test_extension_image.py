@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import shutil
 import stat
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +37,9 @@ HOST = release.Host("debian", "12", "", "x86-64")
 IMAGES = ["erofs", "squashfs", "ext4", "gpt-erofs", "gpt-squashfs", "gpt-ext4"]
 FORMS = ["directory", *IMAGES, "composefs"]
 
-Open = "Callable[..., Extension]"
 
-
-def userns(disk_uid: int, disk_gid: int) -> Fd:
-    return create_userns(f"{disk_uid} {LOCAL} 1\n", f"{disk_gid} {LOCAL} 1\n")
+def userns(disk_uid: int, disk_gid: int, local_id: int = LOCAL) -> Fd:
+    return create_userns(f"{disk_uid} {local_id} 1\n", f"{disk_gid} {local_id} 1\n")
 
 
 @pytest.fixture
@@ -65,14 +66,14 @@ def backed_by(path: Path) -> list[str]:
 def opened(area: Path) -> Callable[..., Extension]:
     """Open an extension with the test's own ledger and cache."""
 
-    def open_one(candidate: Candidate, **policy: bool) -> Extension:
+    def open_one(candidate: Candidate, local_id: int = LOCAL, **policy: bool) -> Extension:
         return open_extension(
             candidate,
             host=HOST,
-            local_uid=LOCAL,
-            local_gid=LOCAL,
+            local_uid=local_id,
+            local_gid=local_id,
             policy=Policy(**policy),
-            userns=userns,
+            userns=lambda uid, gid: userns(uid, gid, local_id),
             places=digest.Places(str(area / "ledger.json"), str(area / "cache")),
         )
 
@@ -94,6 +95,12 @@ def stored(store: Path, form: str, owner: int = 65534) -> Candidate:
     return found[0]
 
 
+def layer_of(extension: Extension, hierarchy: str) -> Fd:
+    layer = extension.layer(hierarchy)
+    assert layer is not None
+    return layer
+
+
 def read(layer: Fd, name: str) -> tuple[bytes, os.stat_result]:
     with Fd.open(name, os.O_RDONLY, dir_fd=layer.fileno()) as file:
         return os.read(file.fileno(), 1 << 20), os.fstat(file.fileno())
@@ -110,9 +117,7 @@ def test_files_are_the_users(store: Path, opened: Callable[..., Extension], form
             (".local/bin", "tool", TOOL.encode()),
             (".config/corp", "big", BIG),
         ):
-            layer = extension.layer(hierarchy)
-            assert layer is not None
-            with layer:
+            with layer_of(extension, hierarchy) as layer:
                 found, attributes = read(layer, name)
                 assert found == content
                 assert (attributes.st_uid, attributes.st_gid) == (LOCAL, LOCAL)
@@ -132,7 +137,7 @@ def test_nothing_of_an_extension_is_changed(
 ) -> None:
     candidate = stored(store, form)
     before = fingerprint(Path(candidate.path))
-    with opened(candidate) as extension, extension.layer(".local/bin") or Fd(-1) as layer:
+    with opened(candidate) as extension, layer_of(extension, ".local/bin") as layer:
         read(layer, "tool")
     assert fingerprint(Path(candidate.path)) == before
 
@@ -163,6 +168,80 @@ def test_a_pair_is_one_deep(store: Path, opened: Callable[..., Extension]) -> No
         assert extension.depth == 1
 
 
+@pytest.mark.parametrize("form", ["erofs", "squashfs"])
+def test_on_overlayfs_no_image_is_stacked_on_it(
+    store: Path, opened: Callable[..., Extension], form: str
+) -> None:
+    with overlay(store) as place:
+        candidate = stored(place, form)
+        with opened(candidate) as extension:
+            assert extension.depth == 0
+            assert backed_by(place)
+
+
+def test_a_tree_on_overlayfs_cannot_be_mapped(
+    store: Path, opened: Callable[..., Extension]
+) -> None:
+    with overlay(store) as place:
+        candidate = stored(place, "directory")
+        with pytest.raises(ExtensionNotUsable, match="cannot show files under other ids"):
+            opened(candidate)
+
+
+@contextmanager
+def overlay(store: Path) -> Iterator[Path]:
+    """An overlayfs to store extensions in, as in a container."""
+    for name in ("lower", "upper", "work", "merged"):
+        (store / name).mkdir(mode=0o755)
+    names = (f"{n}dir={store / n}" for n in ("lower", "upper", "work"))
+    run("mount", "-t", "overlay", "none", "-o", ",".join(names), str(store / "merged"))
+    try:
+        yield store / "merged"
+    finally:
+        run("umount", str(store / "merged"))
+
+
+@pytest.mark.parametrize("form", ["directory", "squashfs", "ext4", "gpt-erofs", "composefs"])
+def test_two_users_share_what_was_read(
+    store: Path, opened: Callable[..., Extension], form: str
+) -> None:
+    candidate = stored(store, form)
+    run("sync")
+    Path("/proc/sys/vm/drop_caches").write_text("1")
+    with opened(candidate) as one, opened(candidate, local_id=LOCAL + 1) as other:
+        with layer_of(one, ".config/corp") as layer:
+            read(layer, "big")
+        with (
+            layer_of(other, ".config/corp") as layer,
+            Fd.open("big", os.O_RDONLY, dir_fd=layer.fileno()) as file,
+        ):
+            assert os.fstat(file.fileno()).st_uid == LOCAL + 1
+            assert is_resident(file, len(BIG))
+
+
+def is_resident(file: Fd, size: int) -> bool:
+    """Whether every page of the file is in memory, see mincore(2)."""
+    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as area:
+        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+        start = ctypes.c_char.from_buffer(area)
+        address = ctypes.c_void_p(ctypes.addressof(start))
+        assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(size), pages) == 0
+        # The area cannot be unmapped while something points into it.
+        del start
+    return all(page & 1 for page in pages)
+
+
+def test_a_disk_with_large_sectors_is_read_too(
+    store: Path, opened: Callable[..., Extension]
+) -> None:
+    inner = make("erofs", tree(store / "source", "tools"), store / "inner").read_bytes()
+    image = store / "tools.raw"
+    image.write_bytes(gpt_image([Part(ROOT_X86_64, inner)], sector=4096))
+    image.chmod(0o644)
+    seal(image)
+    opened(Candidate("tools", Kind.IMAGE, str(image))).close()
+
+
 # --- owners ---------------------------------------------------------------------
 
 
@@ -171,7 +250,7 @@ def test_root_in_an_image_is_shown_as_the_user(
     store: Path, opened: Callable[..., Extension], form: str
 ) -> None:
     candidate = stored(store, form, owner=0)
-    with opened(candidate) as extension, extension.layer(".local/bin") or Fd(-1) as layer:
+    with opened(candidate) as extension, layer_of(extension, ".local/bin") as layer:
         assert read(layer, "tool")[1].st_uid == LOCAL
 
 
@@ -213,7 +292,7 @@ def test_ids_of_others_do_not_map(store: Path, opened: Callable[..., Extension])
     other.write_text("x")
     other.chmod(0o600)
     os.chown(other, 1234, 1234)
-    with opened(candidate) as extension, extension.layer(".local/bin") or Fd(-1) as layer:
+    with opened(candidate) as extension, layer_of(extension, ".local/bin") as layer:
         assert os.stat("other", dir_fd=layer.fileno()).st_uid == 65534
         with pytest.raises(PermissionError):
             Fd.open("other", os.O_RDONLY, dir_fd=layer.fileno())
@@ -250,7 +329,7 @@ def test_setuid_and_devices_have_no_effect(
     if form != "directory":
         seal(make(form, source, store / "tools.raw"))
     (candidate,) = (c for c in find.candidates([str(store)]) if c.name == "tools")
-    with opened(candidate) as extension, extension.layer(".local/bin") or Fd(-1) as layer:
+    with opened(candidate) as extension, layer_of(extension, ".local/bin") as layer:
         with pytest.raises(PermissionError):
             Fd.open("null", os.O_RDONLY, dir_fd=layer.fileno())
         flags = os.fstatvfs(layer.fileno()).f_flag
@@ -330,7 +409,7 @@ def test_what_is_mounted_inside_is_not_part_of_it(
     hidden = store / "tools/home/.local/bin"
     run("mount", "-t", "tmpfs", "none", str(hidden))
     try:
-        with opened(candidate) as extension, extension.layer(".local/bin") or Fd(-1) as layer:
+        with opened(candidate) as extension, layer_of(extension, ".local/bin") as layer:
             assert os.listdir(f"/proc/self/fd/{layer.fileno()}") == ["tool"]
     finally:
         run("umount", str(hidden))

@@ -121,6 +121,24 @@ def test_loop_device_goes_when_its_last_user_goes(area: Path) -> None:
     assert subprocess.run(["losetup", "-j", str(image)], capture_output=True).stdout == b""
 
 
+def test_a_read_only_loop_device_is_shared_with_who_wants_the_same(area: Path) -> None:
+    image = area / "image"
+    with image.open("wb") as file:
+        file.truncate(1 << 20)
+    with Fd.open(str(image), os.O_RDWR) as backing:
+        number = backing.fileno()
+        with (
+            loop.attach(number).device,
+            loop.attach_shared(number, offset=4096, size_limit=8192).device,
+        ):
+            first = loop.attach_shared(number)
+            same = loop.attach_shared(number)
+            other = loop.attach_shared(number, offset=4096)
+            with first.device, same.device, other.device:
+                assert first.path == same.path != other.path
+    assert subprocess.run(["losetup", "-j", str(image)], capture_output=True).stdout == b""
+
+
 def test_bad_backing_file_is_an_error_not_an_endless_search(area: Path) -> None:
     with Fd.open(str(area), LOOK) as directory, pytest.raises(OSError, match="LOOP_CONFIGURE"):
         loop.attach(directory.fileno())
