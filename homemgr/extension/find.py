@@ -106,7 +106,8 @@ def _pick(name: str, forms: list[Candidate], host: Host) -> Found | Refused:
 
 
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+    # What cannot be listed offers nothing, and must not stand in the way of the others.
+    with suppress(OSError), os.scandir(directory) as entries:
         yield from sorted(entries, key=lambda entry: entry.name)
 
 
@@ -157,4 +158,6 @@ def _version(name: str, kind: Kind, path: str, rest: str) -> Iterator[Candidate]
 
 def _is_stored_as(entry: os.DirEntry[str], kind: Kind) -> bool:
     # Links are followed: whether they may be is decided when it is opened.
-    return entry.is_file() if kind is Kind.IMAGE else entry.is_dir()
+    with suppress(OSError):
+        return entry.is_file() if kind is Kind.IMAGE else entry.is_dir()
+    return False

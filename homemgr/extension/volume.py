@@ -16,6 +16,7 @@ from homemgr.errors import ExtensionDamaged, ExtensionNotUsable
 from homemgr.extension import digest, gpt, partition_types, superblock
 from homemgr.extension.find import Kind
 from homemgr.extension.trusted import is_private, open_trusted
+from homemgr.files import Fd
 from homemgr.kernel import loop
 from homemgr.kernel.mounts import (
     MOUNT_ATTR_NODEV,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from homemgr.extension.find import Candidate
-    from homemgr.files import Fd
 
 #: What every layer has, whatever the overlay on top of it allows.
 _ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
@@ -196,10 +196,11 @@ def _open_pair(path: str, trust: Trust) -> Volume:
         stored = undo.enter_context(open_trusted(objects_path))
         if not stat.S_ISDIR(os.fstat(stored.fileno()).st_mode):
             raise ExtensionNotUsable(f"{objects_path} must be a directory.")
+        objects, depth = undo.enter_context(stored.duplicate()), _depth(stored) + 1
         # On a loop device, not straight from the file: that would be one file system
         # more under the home's overlay than the kernel allows.
         volume = _on_loop(image, found.kind, 0, 0)
-        return Volume(volume.base, _depth(stored) + 1, objects=stored.duplicate())
+        return Volume(volume.base, depth, objects=Fd(objects.take()))
 
 
 def _composed(metadata: Fd, objects: Fd) -> Fd:

@@ -21,10 +21,11 @@ from homemgr.errors import (
     ExtensionNotTrusted,
     ExtensionNotUsable,
 )
-from homemgr.extension import digest, find, release
+from homemgr.extension import digest, find, hierarchies, release
 from homemgr.extension.find import Candidate, Found, Kind
 from homemgr.extension.image import Extension, Policy, open_extension, open_newest
 from homemgr.files import Fd
+from homemgr.kernel import mounts
 from homemgr.kernel.userns import create_userns
 from tests.disk_images import ROOT_SIGNATURE_X86_64, ROOT_X86_64, Part, gpt_image
 from tests.kernel.extension_trees import BIG, TOOL, fingerprint, make, own, pair, run, seal, tree
@@ -240,6 +241,32 @@ def test_a_disk_with_large_sectors_is_read_too(
     image.chmod(0o644)
     seal(image)
     opened(Candidate("tools", Kind.IMAGE, str(image))).close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_can_be_a_layer(
+    store: Path, area: Path, opened: Callable[..., Extension], form: str
+) -> None:
+    candidate = stored(store, form)
+    own_directory = area / "own"
+    own_directory.mkdir()
+    with (
+        opened(candidate) as extension,
+        layer_of(extension, ".config/corp") as layer,
+        Fd.open(str(own_directory), os.O_PATH) as top,
+        mounts.fsopen("overlay") as fs,
+    ):
+        assert not hierarchies.too_deep("tools", extension.depth)
+        for option, value in (("metacopy", "off"), ("redirect_dir", "nofollow")):
+            mounts.fsconfig_set_string(fs.fileno(), option, value)
+        mounts.fsconfig_set_fd(fs.fileno(), "lowerdir+", top.fileno())
+        mounts.fsconfig_set_fd(fs.fileno(), "lowerdir+", layer.fileno())
+        mounts.fsconfig_create(fs.fileno())
+        extension.close()
+        with mounts.fsmount(fs.fileno(), 0) as merged:
+            content, attributes = read(merged, "big")
+    assert content == BIG
+    assert attributes.st_uid == LOCAL
 
 
 # --- owners ---------------------------------------------------------------------

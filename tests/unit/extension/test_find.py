@@ -45,6 +45,8 @@ def test_what_is_no_extension_is_passed_over(places: list[Path]) -> None:
     for name in ("directory.raw", ".#unfinished", "empty.v", "empty.raw.v"):
         (places[0] / name).mkdir()
     (places[0] / "dangling.raw").symlink_to("nowhere")
+    (places[0] / "loop.raw").symlink_to("loop.raw")
+    (places[0] / "loop.v").symlink_to("loop.v")
     assert candidates(map(str, places)) == []
 
 
