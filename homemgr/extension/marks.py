@@ -6,6 +6,7 @@ that hides the same again. A mark never stays in the home longer than a session.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -111,6 +112,8 @@ def _strip(where: str, problems: list[str], path: Sequence[str]) -> list[str]:
     except FileNotFoundError:
         return names
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return names
         # One file that cannot be changed (chattr(1)) is no reason to leave the others.
         problems.append(f"{'/'.join(path)}: {error.strerror}")
     return names

@@ -6,16 +6,21 @@ extension is a tree or an image of one, opened as detached mount that shows it l
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from homemgr.extension.stack import Layer
+from homemgr.extension import attach, clean
+from homemgr.extension.attach import Merged, Mode, Wanted
+from homemgr.extension.stack import Layer, Options
 from homemgr.files import Fd
 from homemgr.kernel import loop, mounts
 from homemgr.kernel.syscall import AT_EMPTY_PATH, AT_FDCWD
@@ -25,6 +30,9 @@ from homemgr.storage import mountpoint
 NOBODY = 65534
 USER = 60001
 MAP = f"{NOBODY} {USER} 1\n"
+
+BIN = ".local/bin"
+SHARE = ".local/share"
 
 MOVE = mounts.MOVE_MOUNT_F_EMPTY_PATH
 
@@ -101,7 +109,13 @@ def make_image(tree: Path, image: Path, kind: str) -> None:
 
 @contextmanager
 def extension(
-    area: Path, name: str, files: Mapping[str, str], kind: str = "directory", *, mapped: bool = True
+    area: Path,
+    name: str,
+    files: Mapping[str, str],
+    kind: str = "directory",
+    *,
+    mapped: bool = True,
+    twins: Mapping[str, str] | None = None,
 ) -> Iterator[Extension]:
     """An opened extension with ``files`` below its ``home``; as image, tmpfs or directory."""
     tree = area / f"{name}.tree"
@@ -110,6 +124,8 @@ def extension(
         if kind == "tmpfs":
             tree = _on_tmpfs(tree, closing)
         write_tree(tree / "home", files)
+        for one, two in (twins or {}).items():
+            os.link(tree / "home" / one, tree / "home" / two)
         chown_all(tree, NOBODY if mapped else USER)
         if kind in ("erofs", "squashfs"):
             image = area / f"{name}.{kind}"
@@ -203,7 +219,7 @@ def picture(top: Path) -> dict[str, tuple[object, ...]]:
             content = hashlib.sha256(where.read_bytes()).hexdigest()
         elif stat.S_ISLNK(found.st_mode):
             content = os.readlink(where)
-        names = os.listxattr(where, follow_symlinks=False)
+        names = _attributes(where)
         attributes = tuple((n, os.getxattr(where, n, follow_symlinks=False)) for n in sorted(names))
         result[path] = (
             found.st_mode,
@@ -214,6 +230,16 @@ def picture(top: Path) -> dict[str, tuple[object, ...]]:
             attributes,
         )
     return result
+
+
+def _attributes(where: Path) -> list[str]:
+    try:
+        return os.listxattr(where, follow_symlinks=False)
+    except OSError as error:
+        # A squashfs without any.
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return []
 
 
 def as_user(*argv: str, cwd: Path | None = None, check: bool = True) -> str:
@@ -234,6 +260,79 @@ def as_user(*argv: str, cwd: Path | None = None, check: bool = True) -> str:
 def sh(script: str, cwd: Path) -> str:
     """Run a shell script as the user in ``cwd``."""
     return as_user("sh", "-euc", script, cwd=cwd)
+
+
+def in_child(work: Callable[[], object]) -> object:
+    """What ``work`` returns if a process of the user runs it; its failure is ours."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(USER, USER, USER)
+            os.setresuid(USER, USER, USER)
+            os.write(writing, json.dumps(work()).encode())
+            code = 0
+        except (OSError, ValueError, AssertionError):
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as result:
+        text = result.read()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, "the user's process failed"
+    return json.loads(text)
+
+
+@contextmanager
+def merged(
+    home: Home,
+    extensions: Sequence[Extension],
+    mode: Mode = Mode.WRITABLE,
+    hierarchies: Sequence[str] = (BIN, SHARE),
+    options: Options | None = None,
+) -> Iterator[Merged]:
+    """Log in, and out again at the end of the block."""
+    view = home.view()
+    with wanted(extensions, mode, hierarchies) as overlays:
+        result = attach.merge(view, overlays, options or Options())
+    home.publish(view)
+    try:
+        yield result
+    finally:
+        home.take_away()
+
+
+@contextmanager
+def wanted(
+    extensions: Sequence[Extension],
+    mode: Mode = Mode.WRITABLE,
+    hierarchies: Sequence[str] = (BIN, SHARE),
+) -> Iterator[list[Wanted]]:
+    """All extensions in each of the hierarchies."""
+    with ExitStack() as closing:
+        yield [Wanted(h, closing.enter_context(layers(extensions, h)), mode) for h in hierarchies]
+
+
+def cleaned(home: Home, known: Mapping[str, Sequence[Layer]] | None = None) -> clean.Cleaned:
+    """Clean the home as it lies on disk."""
+    with home.disk() as disk:
+        return clean.clean(disk, known or {})
+
+
+def marks_on(home: Home) -> list[str]:
+    """What a clean home must not have."""
+    found = []
+    for path, status in everything(home.stored):
+        if stat.S_ISCHR(status.st_mode):
+            found.append(path)
+        names = os.listxattr(home.stored / path, follow_symlinks=False)
+        found += [f"{path} {name}" for name in names if name.startswith("trusted.overlay")]
+    if (home.stored / ".homemgr/work").exists():
+        found.append("work")
+    return found
 
 
 @contextmanager

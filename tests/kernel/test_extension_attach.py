@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from homemgr.errors import NotSupported
-from homemgr.extension import attach, clean, memory
+from homemgr.extension import attach, memory
 from homemgr.extension.attach import Merged, Mode, Wanted
-from homemgr.extension.stack import Layer, Options, Owner, Upper, writable
+from homemgr.extension.stack import Options, Owner, Upper, writable
 from homemgr.files import Fd
 from tests.kernel import overlays
-from tests.kernel.overlays import NOBODY, USER, Extension, Home
+from tests.kernel.overlays import BIN, NOBODY, SHARE, USER, cleaned, marks_on, merged
 
-BIN = ".local/bin"
-SHARE = ".local/share"
 FILES = {
     f"{BIN}/tool": "#!/bin/sh\necho one\n",
     f"{BIN}/other": "#!/bin/sh\necho other\n",
@@ -27,51 +23,6 @@ FILES = {
     f"{SHARE}/app/more/deep": "deep\n",
 }
 KINDS = ("directory", "tmpfs", "erofs", "squashfs")
-
-
-@contextmanager
-def merged(
-    home: Home,
-    extensions: Sequence[Extension],
-    mode: Mode = Mode.WRITABLE,
-    hierarchies: Sequence[str] = (BIN, SHARE),
-    options: Options | None = None,
-) -> Iterator[Merged]:
-    """Log in, and out again at the end of the block."""
-    view = home.view()
-    wanted: list[Wanted] = []
-    opened: list[Layer] = []
-    try:
-        for hierarchy in hierarchies:
-            found = [one.layer(hierarchy) for one in extensions]
-            opened += found
-            wanted.append(Wanted(hierarchy, found, mode))
-        result = attach.merge(view, wanted, options or Options())
-    finally:
-        for layer in opened:
-            layer.directory.close()
-    home.publish(view)
-    try:
-        yield result
-    finally:
-        home.take_away()
-
-
-def cleaned(home: Home, **more: object) -> clean.Cleaned:
-    with home.disk() as disk:
-        return clean.clean(disk, **more)  # type: ignore[arg-type]
-
-
-def marks_on(home: Home) -> list[str]:
-    """What a clean home must not have."""
-    found = []
-    for path, (mode, _, _, device, _, attributes) in overlays.picture(home.stored).items():
-        if mode & 0o170000 == 0o020000 and device == 0:
-            found.append(path)
-        found += [f"{path} {name}" for name, _ in attributes if name.startswith("trusted.")]  # type: ignore[attr-defined]
-    if (home.stored / ".homemgr/work").exists():
-        found.append("work")
-    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,7 +183,7 @@ def test_a_replaced_directory_is_told_from_a_new_one_by_the_layers(area: Path) -
                 home.seen,
             )
         with overlays.layers([x], SHARE) as found:
-            cleaned(home, layers={SHARE: found})
+            cleaned(home, {SHARE: found})
         with home.disk() as disk:
             assert memory.read(disk)[SHARE] == memory.Remembered(opaque=frozenset({"theirs"}))
         with merged(home, [x], hierarchies=[SHARE]):
