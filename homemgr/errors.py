@@ -265,6 +265,13 @@ class ExtensionNotUsable(HomeError):
     bus_name, errno_value = HOMEMGR1 + "ExtensionNotUsable", errno.ENOEXEC
 
 
+class NoSuchExtension(ExtensionNotUsable):
+    """No extension of this name is on this machine."""
+
+    bus_name = HOMEMGR1 + "NoSuchExtension"
+    hint = "See `homemgr extension list` for what there is."
+
+
 class ExtensionDoesNotFit(ExtensionNotUsable):
     """The extension was made for another system."""
 

@@ -109,7 +109,7 @@ def _read_options(environment: Mapping[str, str]) -> dict[str, str]:
     return options
 
 
-def _files(name: str) -> Iterator[str]:
+def config_files(name: str, explicit: str | None = None) -> Iterator[str]:
     """The main file and then the drop-ins, in the order in which they apply."""
     for root in CONFIG_ROOTS:
         if os.path.exists(path := f"{root}/{name}"):

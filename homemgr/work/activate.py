@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from contextlib import ExitStack
+
 from homemgr.storage import idmapping, mountpoint
 from homemgr.storage.top import Top, attach
-from homemgr.work import inside
+from homemgr.work import extensions, inside
 
 if TYPE_CHECKING:
     from homemgr.record.effective import EffectiveRecord
@@ -34,8 +36,11 @@ def run(task: Task) -> dict[str, object]:
             ) as mount,
         ):
             opened.write_through()
-            mountpoint.publish(mount, target)
-    return result(task, opened)
+            with ExitStack() as closing:
+                merged = extensions.merge_into(task, mount, effective, closing)
+                mountpoint.publish(mount, target)
+                merged.finish(effective.home_directory)
+    return {**result(task, opened), "extensions": merged.report()}
 
 
 def _mapping(effective: EffectiveRecord, top: Top, local_uid: int) -> idmapping.IdMapping:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors, job
 from homemgr.kernel import process
-from homemgr.work import activate, authenticate, create, deactivate, passwd, remove, sweep, update
+from homemgr.work import activate, authenticate, create, deactivate, passwd, refresh, remove, sweep, update
 from homemgr.work.task import Task
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "deactivate": deactivate.run,
     "fixate": authenticate.run,
     "passwd": passwd.run,
+    "refresh": refresh.run,
+    "difference": refresh.differences,
+    "discard": refresh.discard,
     "remove": remove.run,
     "sweep": sweep.run,
     "update": update.run,

@@ -1,0 +1,122 @@
+"""The interface org.homemgr1.Manager: what systemd-homed has no words for.
+
+Stands on the same connection under its own name. Answers that grow with the
+product are JSON objects in a string, as user records are.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.wire.dispatch import Interface, Method, Node, Signal
+
+if TYPE_CHECKING:
+    from homemgr.bus.faces import Faces
+    from homemgr.daemon.home import Home
+    from homemgr.daemon.merging import Extensions
+    from homemgr.wire.connection import Connection
+    from homemgr.wire.dispatch import Call
+
+NAME = "org.homemgr1"
+PATH = "/org/homemgr1"
+MANAGER = "org.homemgr1.Manager"
+
+_USER = (("user_name", "s"),)
+_JSON = (("json", "s"),)
+#: Bit 0 of RefreshExtensions and DiscardExtensionChanges: also what is held, what was changed.
+_ALL = 1
+
+
+class ExtensionFace:
+    """What the members work on."""
+
+    def __init__(self, faces: Faces, extensions: Extensions) -> None:
+        """Answer about the homes of ``faces``."""
+        self.faces = faces
+        self.extensions = extensions
+
+    async def find(self, call: Call, user_name: str, action: str | None = None) -> Home:
+        """The home a caller means, if he may ask that about it."""
+        home = await self.faces.find(call, user_name)
+        if action is None:
+            await self.faces.authority.require_owner(call, home)
+        else:
+            await self.faces.authority.require_homemgr(call, action, home)
+        return home
+
+
+def _text(answer: object) -> tuple[str]:
+    return (json.dumps(answer, ensure_ascii=False),)
+
+
+async def _status(face: ExtensionFace, call: Call, user_name: str) -> object:
+    home = await face.find(call, user_name)
+    return _text(face.extensions.status(home))
+
+
+async def _enable(face: ExtensionFace, call: Call, user_name: str, name: str) -> None:
+    home = await face.find(call, user_name, "choose-extension")
+    await face.extensions.choose(home, name, is_chosen=True)
+
+
+async def _disable(face: ExtensionFace, call: Call, user_name: str, name: str) -> None:
+    home = await face.find(call, user_name, "choose-extension")
+    await face.extensions.choose(home, name, is_chosen=False)
+
+
+async def _refresh(face: ExtensionFace, call: Call, user_name: str, flags: int) -> object:
+    home = await face.find(call, user_name, "refresh-extensions")
+    return _text(await face.extensions.refresh(home, is_forced=_is_all(flags)))
+
+
+async def _diff(face: ExtensionFace, call: Call, user_name: str) -> object:
+    home = await face.find(call, user_name)
+    return _text(await face.extensions.differences(home))
+
+
+async def _discard(
+    face: ExtensionFace, call: Call, user_name: str, paths: list[str], flags: int
+) -> object:
+    home = await face.find(call, user_name, "refresh-extensions")
+    return _text(await face.extensions.discard(home, paths, has_changed=_is_all(flags)))
+
+
+def _is_all(flags: int) -> bool:
+    if flags & ~_ALL:
+        raise errors.InvalidArgs(f"flags: {flags:#x} has unknown bits, expected only {_ALL:#x}.")
+    return bool(flags & _ALL)
+
+
+INTERFACE = Interface(
+    MANAGER,
+    methods=(
+        Method("GetExtensionStatus", _USER, _JSON, _status),
+        Method("EnableExtension", (*_USER, ("name", "s")), (), _enable),
+        Method("DisableExtension", (*_USER, ("name", "s")), (), _disable),
+        Method("RefreshExtensions", (*_USER, ("flags", "t")), _JSON, _refresh),
+        Method("GetExtensionDifferences", _USER, _JSON, _diff),
+        Method(
+            "DiscardExtensionChanges",
+            (*_USER, ("paths", "as"), ("flags", "t")),
+            _JSON,
+            _discard,
+        ),
+    ),
+    signals=(Signal("ExtensionsChanged", _USER),),
+)
+
+
+def node(face: ExtensionFace) -> Node:
+    """The object at PATH."""
+    return Node(face, (INTERFACE,))
+
+
+def announce(connection: Connection, extensions: Extensions) -> None:
+    """Emit ExtensionsChanged from now on."""
+
+    def changed(home: Home) -> None:
+        connection.emit(PATH, MANAGER, "ExtensionsChanged", "s", (home.name,))
+
+    extensions.changed.append(changed)

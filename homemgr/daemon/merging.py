@@ -1,0 +1,145 @@
+"""Operations on the extensions of a home: status, refresh, differences, the user's choice.
+
+What a home has merged is known from the worker that merged it, and kept in the
+runtime directory so that a new daemon knows it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from homemgr import errors, files
+from homemgr.daemon import extensions
+from homemgr.daemon.states import Job, Operation
+from homemgr.record.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from homemgr.daemon.extensions import Choices, Rules
+    from homemgr.daemon.home import Home
+
+log = logging.getLogger(__name__)
+
+_MAX_STATUS_BYTES = 1 << 20
+
+
+class Extensions:
+    """The extensions of every home of one daemon."""
+
+    def __init__(self, rules: Rules, choices: Choices, runtime_directory: str) -> None:
+        """Give out by ``rules`` and ``choices``; what is merged is noted in the directory."""
+        self.rules = rules
+        self._choices = choices
+        self._directory = os.path.join(runtime_directory, "homemgr")
+        #: Told of a home whose merged extensions changed.
+        self.changed: list[Callable[[Home], None]] = []
+
+    # -- what a user gets --------------------------------------------------------------
+
+    def order(self, home: Home) -> dict[str, object] | None:
+        """What a worker is told to merge; None if the user has no extensions."""
+        wanted = extensions.wanted(self.rules, home.effective, self._choices.of(home.name))
+        if not wanted:
+            return None
+        return {
+            "names": [one.name for one in wanted],
+            "required": [one.name for one in wanted if one.is_required],
+            "mutability": extensions.mutability(self.rules, home.effective),
+            "maps_root": self.rules.maps_root,
+            "needs_signature": self.rules.needs_signature,
+        }
+
+    async def choose(self, home: Home, name: str, *, is_chosen: bool) -> None:
+        """Add ``name`` to the user's own extensions or take it away; applies at the next login.
+
+        Raises AccessDenied if the administrator does not let this user choose it.
+        """
+        chosen = set(self._choices.of(home.name))
+        if is_chosen:
+            if not extensions.may_choose(self.rules, home.effective, name):
+                raise errors.AccessDenied(
+                    f"Extension {name} is not offered to {home.name} by the administrator."
+                )
+            chosen.add(name)
+        else:
+            chosen.discard(name)
+        await asyncio.to_thread(self._choices.store, home.name, chosen)
+
+    def offered(self, home: Home) -> list[str]:
+        """The extensions this user may choose."""
+        names = sorted(self.rules.extensions)
+        return [n for n in names if extensions.may_choose(self.rules, home.effective, n)]
+
+    # -- what is merged -------------------------------------------------------------------
+
+    def note(self, home: Home, report: object) -> None:
+        """Keep what a worker told; None forgets it."""
+        if isinstance(report, dict):
+            for entry in report.get("extensions", []):
+                for reason in entry.get("reasons", []):
+                    log.warning("Home area %s: %s", home.name, reason)
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            text = json.dumps(report).encode()
+            files.write_atomically(self._directory, f"{home.name}.json", text, 0o600)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._directory, f"{home.name}.json"))
+        for listener in self.changed:
+            listener(home)
+
+    def status(self, home: Home) -> dict[str, object]:
+        """What is merged now, what is wanted, and what the user may choose."""
+        order = self.order(home) or {}
+        return {
+            "user": home.name,
+            "active": home.is_active,
+            "wanted": order.get("names", []),
+            "required": order.get("required", []),
+            "chosen": list(self._choices.of(home.name)),
+            "offered": self.offered(home),
+            "mutability": extensions.mutability(self.rules, home.effective),
+            **(self._noted(home) if home.is_active else {}),
+        }
+
+    def _noted(self, home: Home) -> dict[str, object]:
+        try:
+            text = files.read_bounded(self._directory, f"{home.name}.json", _MAX_STATUS_BYTES)
+            noted = json.loads(text)
+        except (FileNotFoundError, ValueError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
+
+    # -- changes to a home ------------------------------------------------------------------
+
+    async def refresh(self, home: Home, *, is_forced: bool) -> dict[str, object]:
+        """Merge what is wanted now into the home in use; tells what waits for the next login."""
+        async with home.exclusively(Operation.DEACTIVATE):
+            result = await home.work(
+                Job.REFRESH, Secret(), extensions=self.order(home), is_forced=is_forced
+            )
+        self.note(home, result.get("extensions"))
+        return result
+
+    async def differences(self, home: Home) -> dict[str, object]:
+        """What the user deleted or changed of what extensions bring."""
+        async with home.exclusively(Operation.UPDATE_OFFLINE):
+            return await home.work(Job.DIFFERENCE, Secret(), extensions=self.order(home))
+
+    async def discard(
+        self, home: Home, paths: Sequence[str], *, has_changed: bool
+    ) -> dict[str, object]:
+        """Drop differences: of ``paths``, or all if there are none."""
+        async with home.exclusively(Operation.UPDATE_OFFLINE):
+            return await home.work(
+                Job.DISCARD,
+                Secret(),
+                extensions=self.order(home),
+                chosen=list(paths) or None,
+                has_changed=has_changed,
+            )

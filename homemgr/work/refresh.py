@@ -1,0 +1,110 @@
+"""Verbs refresh, difference and discard: what is merged into a home, looked at and changed.
+
+Works on the home in use, or on the home at rest as it lies on disk.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from homemgr.extension import difference, refresh
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.storage import mountpoint
+from homemgr.work import extensions, inside
+
+if TYPE_CHECKING:
+    from homemgr.record.jsontext import Json, JsonObject
+    from homemgr.work.task import Task
+
+
+def run(task: Task) -> dict[str, object]:
+    """Make what the daemon asks for what is merged; tells what applies now and what later."""
+    order = extensions.order_of(task)
+    effective = task.effective
+    with ExitStack() as closing:
+        root = closing.enter_context(Fd.open(effective.home_directory, DIRECTORY_FLAGS))
+        if order is None:
+            outcome = extensions.Outcome()
+            wanted = []
+        else:
+            outcome = extensions.open_all(order, extensions.local_ids(task), closing)
+            wanted = extensions.wanted(outcome, order.mode, closing)
+        changes = refresh.refresh(
+            root,
+            wanted,
+            extensions.options(effective),
+            is_forced=bool(task.argument("is_forced")),
+        )
+        outcome.merged = sorted(refresh.mounted_overlays(root))
+    report: JsonObject = {"extensions": [], "merged": list(outcome.merged), "problems": []}
+    if order is not None:
+        report = outcome.to_json(order)
+    return {"extensions": report, "changes": [_change(change) for change in changes]}
+
+
+def _change(change: refresh.Outcome) -> Json:
+    return {
+        "hierarchy": change.hierarchy,
+        "state": change.state.value,
+        "reason": change.reason,
+        "holders": [f"{holder.comm}[{holder.pid}]" for holder in change.holders],
+    }
+
+
+def differences(task: Task) -> dict[str, object]:
+    """What the user deleted or changed of what extensions bring."""
+    with ExitStack() as closing:
+        home = closing.enter_context(_open_plain(task))
+        layers = _layers(task, closing)
+        found = difference.differences(home, layers)
+    return {
+        "differences": [
+            {
+                "hierarchy": one.hierarchy,
+                "path": one.path,
+                "kind": one.kind.value,
+                "extension": one.extension,
+            }
+            for one in found
+        ]
+    }
+
+
+def discard(task: Task) -> dict[str, object]:
+    """Forget what the user deleted, and if asked to what he changed; of some paths or of all."""
+    chosen = task.argument("chosen")
+    with ExitStack() as closing:
+        home = closing.enter_context(_open_plain(task))
+        layers = _layers(task, closing)
+        paths = None
+        if isinstance(chosen, list):
+            known = difference.differences(home, layers)
+            paths = {
+                (one.hierarchy, one.path)
+                for one in known
+                if f"{one.hierarchy}/{one.path}" in chosen
+            }
+        found = difference.discard(
+            home, layers, paths, has_changed=bool(task.argument("has_changed"))
+        )
+    return {"discarded": [f"{one.hierarchy}/{one.path}" for one in found]}
+
+
+def _open_plain(task: Task) -> Fd:
+    """The home without what is merged into it: under the mounts, or at rest."""
+    home_directory = task.effective.home_directory
+    if mountpoint.is_active(home_directory):
+        with Fd.open(home_directory, DIRECTORY_FLAGS) as root:
+            return refresh.plain_view(root)
+    with inside.open_top(task) as top:
+        return top.fd.duplicate()
+
+
+def _layers(task: Task, closing: ExitStack) -> dict[str, list[tuple[str, Fd]]]:
+    order = extensions.order_of(task)
+    if order is None:
+        return {}
+    outcome = extensions.open_all(order, extensions.local_ids(task), closing)
+    found = extensions.wanted(outcome, order.mode, closing)
+    return {one.hierarchy: list(one.layers) for one in found}
