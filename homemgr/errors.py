@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import ClassVar
+
+TYPE_CHECKING = False  # typing would cost every start of the command line 5 ms
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 HOME1 = "org.freedesktop.home1."
 DBUS = "org.freedesktop.DBus.Error."
