@@ -1,0 +1,63 @@
+"""What a local user or the owner of a home may try against everybody else's logins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
+from tests.service.site import Service
+
+
+def test_holder_that_writes_into_its_reference_does_not_busy_the_service(service: Service) -> None:
+    service.create("anna")
+    with service.acquire("anna") as fd:
+        # The flags belong to the holder too: from now on every write waits for its turn.
+        os.set_blocking(fd.fileno(), True)
+        command = ["dd", "if=/dev/zero", "bs=64k", "status=none"]
+        writer = subprocess.Popen(command, stdout=fd.fileno())
+    try:
+        before = processor_time_s(service.pid)
+        time.sleep(1)
+        assert processor_time_s(service.pid) - before < 0.1
+        assert service.state("anna") == "active"
+    finally:
+        writer.kill()
+        writer.wait()
+    service.wait_for("anna", "inactive")
+
+
+def processor_time_s(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_guess_at_the_end_of_the_grace_does_not_keep_the_home_active(service: Service) -> None:
+    service.create("bert")
+    service.acquire("bert").close()
+    with service.paused():
+        guess = service.begin("AcquireHome", "ssb", "bert", secret(WRONG_PASSWORD), False)
+        service.wait_for("bert", "authenticating-for-acquire")
+        # The grace ends while the guess is being looked at.
+        time.sleep(0.2)
+    service.wait_for("bert", "inactive")
+    assert guess.failure() == "BadPassword"
+
+
+def test_guesses_that_wait_do_not_make_a_release_fail(service: Service) -> None:
+    service.create("cleo")
+    service.activate("cleo")
+    with service.paused():
+        first = service.begin("AuthenticateHome", "ss", "cleo", secret(PASSWORD))
+        service.wait_for("cleo", "authenticating-while-active")
+        release = service.begin("ReleaseHome", "s", "cleo")
+        time.sleep(0.1)
+        guess = service.begin("AcquireHome", "ssb", "cleo", "{}", False)
+        time.sleep(0.1)
+    assert first.failure() == ""
+    assert release.failure() == ""
+    assert guess.failure() == "BadPassword"
+    assert service.state("cleo") == "inactive"
