@@ -100,8 +100,10 @@ class Manager:
             return
         removed = result.get("removed")
         assert isinstance(removed, list)
-        for name in removed:
-            home = self.registry.by_name(str(name))
+        # By path: who has the name by now may have his image on a disk that is away.
+        by_image = {home.image_path: home for home in self.registry}
+        for image_path in removed:
+            home = by_image.get(str(image_path))
             if home is not None and not await asyncio.to_thread(image_is_there, home.image_path):
                 log.info("Finishing the removal of home area %s.", home.name)
                 await asyncio.to_thread(self.services.store.delete, home.name)

@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
 from tests.service.site import Service
 
@@ -61,3 +63,24 @@ def test_guesses_that_wait_do_not_make_a_release_fail(service: Service) -> None:
     assert release.failure() == ""
     assert guess.failure() == "BadPassword"
     assert service.state("cleo") == "inactive"
+
+
+@pytest.mark.parametrize("left", ["anna.homedir", "bert.homedir", "anna@example.com.homedir"])
+def test_leftover_of_another_removal_costs_no_record(own_service: Service, left: str) -> None:
+    """The image of the home is on a disk that is away while the service starts."""
+    elsewhere = own_service.site.home_root / "disk"
+    elsewhere.mkdir(mode=0o700)
+    own_service.create("anna", aliases=["bert"], imagePath=str(elsewhere / "anna.homedir"))
+    own_service.stop()
+    away = elsewhere.rename(own_service.site.home_root / "unplugged")
+    leftover = own_service.site.base / f".#homemgr-gone-{left}.12345678"
+    leftover.mkdir(parents=True)
+    own_service.start()
+    assert not leftover.exists()
+    assert own_service.states() == {"anna": "absent"}
+    own_service.stop()
+    away.rename(elsewhere)
+    own_service.start()
+    with own_service.acquire("anna"):
+        assert own_service.state("anna") == "active"
+    own_service.wait_for("anna", "inactive")
