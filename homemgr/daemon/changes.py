@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon import blobs as manifests
-from homemgr.daemon.home import Home, now_usec
+from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.login import attempt
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
@@ -67,9 +67,13 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
             check_quality(word, (), home.name)
     operation = Operation.REALIZE if realize else Operation.CREATE
     async with home.exclusively(operation):
-        result = await home.work(
-            Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
-        )
+        try:
+            result = await home.work(
+                Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
+            )
+        except errors.HomeError:
+            await _sweep_up(home)
+            raise
         binding = result.get("binding")
         assert isinstance(binding, dict)
         home.is_present = True
@@ -156,20 +160,45 @@ async def remove(home: Home) -> None:
         await _set_aside(home)
         await asyncio.to_thread(home.services.store.delete, home.name)
         home.forget()
-        await home.work(Job.REMOVE, Secret(), step="delete")
+        await _delete_aside(home)
     log.info("Home area %s is removed.", home.name)
 
 
 async def _set_aside(home: Home) -> None:
     """Rename the image away, if there is one: from then on the home does not exist."""
-    with suppress(errors.HomeAbsent):
+    try:
         await home.work(Job.REMOVE, Secret(), step="set-aside")
+    except errors.HomeAbsent:
+        return
+    except errors.HomeError:
+        # A worker that died may have got that far; then there is no way back.
+        if await asyncio.to_thread(image_is_there, home.image_path):
+            raise
+
+
+async def _delete_aside(home: Home) -> None:
+    """Delete what was set aside; a second time if a worker died of it."""
+    try:
+        await home.work(Job.REMOVE, Secret(), step="delete")
+    except errors.HomeError as error:
+        log.warning("Deleting home area %s again: %s", home.name, error)
+        await home.work(Job.REMOVE, Secret(), step="delete")
 
 
 async def _delete_files(home: Home) -> None:
-    """Take back a creation; what cannot be deleted now is swept at the next start."""
+    """Take back a creation."""
     await _set_aside(home)
-    await home.work(Job.REMOVE, Secret(), step="delete")
+    await _delete_aside(home)
+
+
+async def _sweep_up(home: Home) -> None:
+    """Delete what a worker that died left half done; if that fails, the next start does it."""
+    services = home.services
+    directory = os.path.dirname(home.image_path) or services.config.base_directory
+    try:
+        await services.runner.run("sweep", {"directories": [directory]})
+    except errors.HomeError as error:
+        log.warning("Leftovers of home area %s stay in %s: %s", home.name, directory, error)
 
 
 def _record_in(result: Mapping[str, object]) -> UserRecord:
