@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.service import people
 from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
 from tests.service.site import Service
 
@@ -84,3 +85,18 @@ def test_leftover_of_another_removal_costs_no_record(own_service: Service, left:
     with own_service.acquire("anna"):
         assert own_service.state("anna") == "active"
     own_service.wait_for("anna", "inactive")
+
+
+def test_hash_that_takes_for_ever_does_not_take_a_processor_for_ever(service: Service) -> None:
+    """Owners may change their own hashes: one that is checked first lets the update pass."""
+    expensive = "$6$rounds=999999999$" + people.hashed().split("$", 2)[2]
+    service.create("emil")
+    hashes = {"hashedPassword": [people.hashed(), expensive]}
+    service.call("UpdateHome", "s", people.text(people.record("emil", privileged=hashes)))
+    began = time.monotonic()
+    guess = service.begin("AcquireHome", "ssb", "emil", secret(WRONG_PASSWORD), False)
+    assert guess.failure() != ""
+    assert time.monotonic() - began < 15
+    with service.acquire("emil"):
+        assert service.state("emil") == "active"
+    service.wait_for("emil", "inactive")
