@@ -37,8 +37,6 @@ class Registry:
         self.appeared: list[Listener] = []
         self.changed: list[Listener] = []
         self.vanished: list[Listener] = []
-        #: Counts every change; caches of encoded answers compare it.
-        self.generation = 0
 
     def __iter__(self) -> Iterator[Home]:
         """All homes, in the order in which they became known."""
@@ -167,6 +165,5 @@ class Registry:
             del self._by_other_name[name]
 
     def _tell(self, listeners: list[Listener], home: Home) -> None:
-        self.generation += 1
         for listener in listeners:
             listener(home)

@@ -15,7 +15,6 @@ CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
 #: Options of prctl(2).
-PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_GET_SECUREBITS = 27
@@ -31,11 +30,6 @@ _unshare = libc_call("unshare", INT)
 def prctl(option: int, argument: int = 0) -> int:
     """prctl(2) with one argument; the kernel wants the unused ones to be zero."""
     return _prctl(option, argument, 0, 0, 0)
-
-
-def set_parent_death_signal(signal_number: int) -> None:
-    """Be sent this signal when the thread that started us ends; 0 for none."""
-    prctl(PR_SET_PDEATHSIG, signal_number)
 
 
 def set_dumpable(*, dumpable: bool) -> None:
