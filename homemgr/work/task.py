@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -16,9 +18,14 @@ from homemgr.record.signature import Keyring
 from homemgr.storage.kinds import Storage, storage_named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
+
+#: Processor time for one check of a password. The slowest usual hashes take a tenth of it.
+_CHECK_S = 3.0
 
 
 class Task:
@@ -112,7 +119,7 @@ class Task:
 
     def verify(self, word: str, hashed: str) -> bool:
         """Whether ``word`` is the password behind ``hashed``; takes a processor meanwhile."""
-        with self.channel.processor():
+        with self.channel.processor(), _check_limited():
             return crypt.verify(word, hashed)
 
     def hash_password(self, word: str) -> str:
@@ -123,3 +130,17 @@ class Task:
     def check_credentials(self, record: UserRecord) -> None:
         """Raise the credential failure unless the secret unlocks ``record``."""
         password.check(record.on(self.machine), self.secret, self.verify)
+
+
+@contextmanager
+def _check_limited() -> Iterator[None]:
+    """Let this process be killed if a check takes too long: libcrypt cannot be interrupted.
+
+    Users may choose their own hashes, and how expensive it is to check them: without
+    a limit two of them could keep all processors from everybody else's logins.
+    """
+    signal.setitimer(signal.ITIMER_PROF, _CHECK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)

@@ -96,7 +96,7 @@ def test_hash_that_takes_for_ever_does_not_take_a_processor_for_ever(service: Se
     began = time.monotonic()
     guess = service.begin("AcquireHome", "ssb", "emil", secret(WRONG_PASSWORD), False)
     assert guess.failure() != ""
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 20
     with service.acquire("emil"):
         assert service.state("emil") == "active"
     service.wait_for("emil", "inactive")
