@@ -127,7 +127,8 @@ def _fingerprint(path: Path) -> tuple[object, ...]:
         content = path.read_bytes()
         if path.suffix == ".identity":
             # Counters of earlier attempts are saved a moment later.
-            content = repr({**json.loads(content), "status": None}).encode()
+            record = {**json.loads(content), "status": None}
+            content = json.dumps(record, sort_keys=True).encode()
     return status.st_mode, status.st_uid, status.st_gid, hashlib.sha256(content).hexdigest()
 
 
