@@ -183,10 +183,11 @@ async def _update(
     flags: int = 0,
 ) -> None:
     _check_flags(flags, _OFFLINE)
-    await faces.authority.require_update(call, home, record)
+    offline = bool(flags & _OFFLINE)
+    by_owner = await faces.authority.require_update(call, home, record, offline=offline)
     secret = Secret.of_record(record)
     await answered_in_time(
-        changes.update(home, record, secret, blobs, offline=bool(flags & _OFFLINE))
+        changes.update(home, record, secret, blobs, offline=offline, by_owner=by_owner)
     )
 
 

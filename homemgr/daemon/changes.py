@@ -19,7 +19,7 @@ from homemgr.daemon.login import attempt
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
 from homemgr.record import changes as edits
-from homemgr.record import password, signature
+from homemgr.record import password, selfservice, signature
 from homemgr.record.fields import IDMAP_POLICY
 from homemgr.record.model import UserRecord
 from homemgr.record.quality import check_quality
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from homemgr.daemon.home import Services
 
 log = logging.getLogger(__name__)
+
+#: How far the clock of who made a record may be ahead of ours.
+_CLOCK_USEC = 60_000_000
 
 #: Files that go with a record, by name; None: leave what there is.
 Blobs = Mapping[str, Fd] | None
@@ -91,15 +94,24 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
 
 
 async def update(
-    home: Home, record: UserRecord, secret: Secret, blobs: Blobs = None, *, offline: bool = False
+    home: Home,
+    record: UserRecord,
+    secret: Secret,
+    blobs: Blobs = None,
+    *,
+    offline: bool = False,
+    by_owner: bool = False,
 ) -> None:
     """Replace the record, in the home first and then on the host; offline on the host alone.
 
-    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature.
+    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature; AccessDenied if
+    nobody but the owner stands behind it (``by_owner``) and it is not his to change.
     """
     operation = Operation.UPDATE_OFFLINE if offline else Operation.UPDATE
     async with home.exclusively(operation):
         new = await _admit_change(home, record, blobs)
+        if by_owner:
+            _check_own(home, new, offline=offline)
         if not offline:
             async with attempt(home, secret):
                 names = None if blobs is None else sorted(blobs)
@@ -110,6 +122,25 @@ async def update(
         if blobs is not None:
             await _store_blobs(home, blobs)
         await home.store_record(new.with_local_sections_of(home.record))
+
+
+def _check_own(home: Home, new: UserRecord, *, offline: bool) -> None:
+    """Raise unless ``new`` changes the record of now only where its owner may.
+
+    Asked again in the end: while polkit asked a person, an administrator may have taken
+    away what the new record brings back; and now the blobs stand in it.
+    """
+    machine = home.services.machine
+    if not selfservice.may_update(home.record, new, machine, is_proven=not offline):
+        raise errors.AccessDenied(
+            f"The new record of {home.name} changes what only an administrator may change."
+        )
+    stamp, latest = new.last_change_usec, now_usec() + _CLOCK_USEC
+    if stamp is not None and stamp > latest:
+        # No later change could be newer: neither an administrator's nor a new password.
+        raise errors.InvalidRecord(
+            f".lastChangeUSec: expected at most the present time, {latest}, found {stamp}."
+        )
 
 
 async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRecord:

@@ -34,6 +34,8 @@ _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC
            send_interface="org.freedesktop.DBus.Introspectable"/>
   </policy>
   <policy user="root">
+    <allow own="org.freedesktop.PolicyKit1"/>
+    <allow send_destination="org.freedesktop.PolicyKit1"/>
     <allow send_destination="org.freedesktop.DBus"
            send_interface="org.freedesktop.DBus.Monitoring"/>
   </policy>

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from homemgr.record.jsontext import Json, JsonObject
+from homemgr.wire.messages import BusError
 from tests.service import people
-from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
+from tests.service.authority import Authority
+from tests.service.holders import Stranger, stranger
+from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD, secret
 from tests.service.site import Service
 
 
@@ -100,3 +106,77 @@ def test_hash_that_takes_for_ever_does_not_take_a_processor_for_ever(service: Se
     with service.acquire("emil"):
         assert service.state("emil") == "active"
     service.wait_for("emil", "inactive")
+
+
+def changed(service: Service, name: str, **fields: Json) -> str:
+    """An update of the present record."""
+    record = service.user_record(name)
+    for section in ("binding", "status", "signature"):
+        record.pop(section, None)
+    more = {"lastChangeUSec": time.time_ns() // 1000, "secret": {"password": [PASSWORD]}}
+    return people.text({**record, **more, **fields})
+
+
+@pytest.fixture
+def authority(own_service: Service) -> Iterator[Authority]:
+    """A polkit that grants nothing yet."""
+    with Authority().on(own_service.site.bus_address) as running:
+        yield running
+
+
+@pytest.fixture
+def owner(own_service: Service) -> Iterator[Stranger]:
+    """The owner of a home."""
+    own_service.create("fritz", uid=60111, memberOf=["wheel"])
+    with stranger(60111, own_service.site.bus_address) as client:
+        yield client
+
+
+def test_owner_brings_nothing_back_that_was_taken_while_polkit_asked(
+    own_service: Service, owner: Stranger, authority: Authority
+) -> None:
+    stamp = time.time_ns() // 1000 + 30_000_000
+    late = changed(own_service, "fritz", lastChangeUSec=stamp)
+    with ThreadPoolExecutor() as pool:
+        update = pool.submit(owner.call, "UpdateHome", "s", late, interactive=True)
+        assert authority.asked.wait(5)
+        own_service.call("UpdateHome", "s", changed(own_service, "fritz", memberOf=[]))
+        authority.granting.set()
+        with pytest.raises(BusError, match="administrator"):
+            update.result()
+    assert "wheel" not in str(own_service.user_record("fritz"))
+
+
+def test_owner_stamps_no_record_that_nobody_can_replace(
+    own_service: Service, owner: Stranger, authority: Authority
+) -> None:
+    authority.granting.set()
+    for stamp in (2**64 - 1, time.time_ns() // 1000 + 3600_000_000):
+        update = changed(own_service, "fritz", location="here", lastChangeUSec=stamp)
+        with pytest.raises(BusError, match="present time"):
+            owner.call("UpdateHome", "s", update)
+    owner.call("UpdateHome", "s", changed(own_service, "fritz", location="here"))
+    own_service.call("UpdateHome", "s", changed(own_service, "fritz", memberOf=[]))
+
+
+def test_open_session_is_not_enough_for_another_password(
+    own_service: Service, owner: Stranger, authority: Authority
+) -> None:
+    """An update of the host copy alone asks for no credentials."""
+    authority.granting.set()
+    offline = ("UpdateHomeEx", "sa{sh}t")
+    owner.call(*offline, changed(own_service, "fritz", location="here"), {}, 1)
+    hashes: JsonObject = {"hashedPassword": [people.hashed(OTHER_PASSWORD)]}
+    owner.call(*offline, changed(own_service, "fritz", privileged=hashes), {}, 1)
+    assert authority.actions == ["update-home-by-owner", "update-home"]
+
+
+def test_owner_adds_no_blob_that_is_not_his(
+    own_service: Service, owner: Stranger, authority: Authority
+) -> None:
+    """The manifest of what comes with an update is made after the question."""
+    authority.granting.set()
+    update = ("UpdateHomeEx", "sa{sh}t", changed(own_service, "fritz"))
+    with pytest.raises(BusError, match="administrator"):
+        owner.call(*update, {"system-picture": "/etc/passwd"}, 0)
+    owner.call(*update, {"avatar": "/etc/passwd"}, 0)
