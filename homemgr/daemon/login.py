@@ -244,10 +244,12 @@ def _record_after(home: Home, result: dict[str, object]) -> UserRecord:
 
 @asynccontextmanager
 async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
-    """Count an attempt to authenticate: rate limit before, good and bad counters after."""
+    """Count an attempt to authenticate: rate limit before, good and bad counters after.
+
+    Of a home that was found on disk too, in memory: its password is as easy to guess.
+    """
     if not secret.is_empty:
-        if home.is_fixated:
-            home.update_status(ratelimit.count(home.effective, now_usec()))
+        home.update_status(ratelimit.count(home.effective, now_usec()))
     elif home.is_fixated:
         # PAM's first question is empty; the answer needs no worker and is no guess.
         password.check(home.effective, secret, _never)
@@ -258,14 +260,13 @@ async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
         home.is_present = False
         raise
     except _CREDENTIAL_FAILURES as failure:
-        if home.is_fixated and not secret.is_empty:
+        if not secret.is_empty:
             home.update_status(ratelimit.failed(home.effective, now_usec()))
         if secret.passwords:
             failure.answer_at = started + FAILURE_DELAY_S
         raise
     home.is_present = True
-    if home.is_fixated:
-        home.update_status(ratelimit.succeeded(home.effective, now_usec()))
+    home.update_status(ratelimit.succeeded(home.effective, now_usec()))
 
 
 def _never(_password: str, _hashed: str) -> bool:

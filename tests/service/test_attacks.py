@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -180,3 +181,25 @@ def test_owner_adds_no_blob_that_is_not_his(
     with pytest.raises(BusError, match="administrator"):
         owner.call(*update, {"system-picture": "/etc/passwd"}, 0)
     owner.call(*update, {"avatar": "/etc/passwd"}, 0)
+
+
+def test_alias_that_repeats_the_name_with_its_realm_breaks_nothing(own_service: Service) -> None:
+    own_service.create("gina", realm="example.com", aliases=["gina@example.com", "gigi"])
+    own_service.activate("gina")
+    own_service.restart()
+    own_service.deactivate("gina")
+    assert own_service.state("gigi@example.com") == "inactive"
+
+
+def test_home_found_on_disk_has_the_login_limit_too(own_service: Service) -> None:
+    own_service.site.plant("hans")
+    own_service.wait_for("hans", "unfixated")
+    guesses = [
+        own_service.begin("AcquireHome", "ssb", "hans", secret(WRONG_PASSWORD), False)
+        for _ in range(31)
+    ]
+    assert Counter(guess.failure() for guess in guesses) == {
+        "BadPassword": 30,
+        "AuthenticationLimitHit": 1,
+    }
+    assert own_service.state("hans") == "unfixated"
