@@ -61,7 +61,9 @@ class Bus:
         options = ["--nofork", "--nopidfile", "--print-address", f"--config-file={configuration}"]
         namespace = ["unshare", "--mount", "--propagation=private"]
         self._daemon = subprocess.Popen(
-            [*namespace, "sh", "-c", script, str(passwd), *options], stdout=subprocess.PIPE
+            [*namespace, "sh", "-c", script, str(passwd), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         assert self._daemon.stdout is not None
         assert self._daemon.stdout.readline()
