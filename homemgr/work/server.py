@@ -8,11 +8,14 @@ closes; workers that still run finish their step on their own.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
 
 from homemgr.work import worker
+
+log = logging.getLogger(__name__)
 
 #: Terminal and service-manager signals are the daemon's to act on; it ends us by closing.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +55,12 @@ def serve(control: socket.socket) -> None:
 
 
 def _fork_worker(control: socket.socket, job_socket: socket.socket) -> None:
-    if os.fork():
+    try:
+        if os.fork():
+            return
+    except OSError as error:
+        # Closing its socket fails this job alone; without us every later one would.
+        log.error("Cannot start a worker: %s", error.strerror)
         return
     code = 1
     try:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Address space of a worker, a few times what any job needs: a home's owner decides how
 #: much memory it takes to check his hashes, and how large the directories are.
-_MEMORY_BYTES = 1 << 30
+_MEMORY_BYTES = 512 << 20
 
 #: One entry for each verb; the daemon names them in its requests.
 VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
