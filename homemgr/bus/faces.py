@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homemgr import errors
-from homemgr.bus import labels
+from homemgr.bus import autologin, labels
 from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
@@ -22,6 +22,7 @@ from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Call, Interface, Method, Property
 
 if TYPE_CHECKING:
+    from homemgr.bus.autologin import AutoLogins
     from homemgr.bus.listing import Listing
     from homemgr.daemon.access import Authority
     from homemgr.daemon.answers import Answers
@@ -58,6 +59,7 @@ class Faces:
     authority: Authority
     answers: Answers
     listing: Listing
+    auto_logins: AutoLogins
 
     async def find(self, call: Call, user_name: str) -> Home:
         """The home a caller means; the empty name is the caller's own."""
@@ -226,6 +228,11 @@ MANAGER_INTERFACE = Interface(
         Method("UpdateHome", _RECORD, (), _update_home),
         Method("UpdateHomeEx", _WITH_BLOBS, (), _update_home),
         Method("DeactivateAllHomes", (), (), _deactivate_all, _PRIVILEGED),
+    ),
+    properties=(
+        Property(
+            "AutoLogin", autologin.SIGNATURE, lambda faces, _call: faces.auto_logins.rows(), "true"
+        ),
     ),
 )
 

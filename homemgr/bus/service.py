@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from homemgr import errors
 from homemgr.bus import userdb
+from homemgr.bus.autologin import AutoLogins
 from homemgr.bus.faces import Faces
 from homemgr.bus.listing import Listing
 from homemgr.bus.objects import Announcer, Tree
@@ -134,7 +135,8 @@ async def _open_faces(
 ) -> Dispatcher:
     answers = Answers(manager.registry)
     listing = Listing(manager.registry)
-    faces = Faces(manager, Authority(Polkit(connection)), answers, listing)
+    auto_logins = AutoLogins(manager.registry)
+    faces = Faces(manager, Authority(Polkit(connection)), answers, listing, auto_logins)
     dispatcher = Dispatcher(Tree(faces))
     connection.serve(dispatcher)
     Announcer(connection, faces)
