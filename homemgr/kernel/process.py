@@ -7,6 +7,7 @@ shares our memory is closed to us unless we hold CAP_SYS_PTRACE.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 from homemgr.kernel.syscall import INT, ULONG, libc_call
@@ -17,6 +18,7 @@ CLONE_NEWUSER = 0x10000000
 #: Options of prctl(2).
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
 
@@ -30,6 +32,12 @@ _unshare = libc_call("unshare", INT)
 def prctl(option: int, argument: int = 0) -> int:
     """prctl(2) with one argument; the kernel wants the unused ones to be zero."""
     return _prctl(option, argument, 0, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Be called ``name`` in lists of processes; the kernel keeps 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def set_dumpable(*, dumpable: bool) -> None:

@@ -1,29 +1,36 @@
-"""The job server: forks one worker for each job, with everything already imported.
+"""The job server: one worker process for each job, forked before the job comes.
 
 Started by the composition root before the event loop exists, so that a fork
-copies no loop and no threads. Ends when the daemon's end of the control socket
-closes; workers that still run finish their step on their own.
+copies no loop and no threads; a spare worker always waits, with everything
+imported. Ends when the daemon's end of the control socket closes; workers that
+still run finish their step on their own.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 
+from homemgr import crypt
+from homemgr.kernel import memory, process
 from homemgr.work import worker
-
-log = logging.getLogger(__name__)
 
 #: Terminal and service-manager signals are the daemon's to act on; it ends us by closing.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: What ps(1) shows of a worker that waits for a job, and of one that has its job.
+SPARE, BUSY = "homemgrd-spare", "homemgrd-job"
 
 
 def start() -> socket.socket:
     """Fork the job server; returns the daemon's end of the control socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # At first use in each worker otherwise.
+    crypt.preload()
+    memory.may_lock_all()
     # What is imported by now is never collected again: its pages stay shared.
     gc.collect()
     gc.freeze()
@@ -40,34 +47,56 @@ def start() -> socket.socket:
 
 
 def serve(control: socket.socket) -> None:
-    """Fork workers until the daemon closes its end of ``control``."""
+    """Hand jobs to workers until the daemon closes its end of ``control``."""
     for number in _NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
     # Ignored, so that the kernel reaps workers; nobody waits for them here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    spare = _fork_spare(control)
     while True:
         data, fds, _, _ = socket.recv_fds(control, 1, 1)
         if not data:
             return
         for fd in fds:
             with socket.socket(fileno=fd) as job_socket:
-                _fork_worker(control, job_socket)
+                _employ(spare, control, job_socket)
+            # Not before: it would inherit the job's socket, whose end tells the daemon a lot.
+            spare = _fork_spare(control)
 
 
-def _fork_worker(control: socket.socket, job_socket: socket.socket) -> None:
-    try:
-        if os.fork():
-            return
-    except OSError as error:
-        # Closing its socket fails this job alone; without us every later one would.
-        log.error("Cannot start a worker: %s", error.strerror)
-        return
+def _employ(spare: socket.socket, control: socket.socket, job_socket: socket.socket) -> None:
+    """Give the job to the worker that waits at the other end of ``spare``; closes that."""
+    with spare:
+        try:
+            socket.send_fds(spare, [b"j"], [job_socket.fileno()])
+        except ConnectionError:
+            # Killed while it waited. If that happens twice, the job's socket tells the daemon.
+            with _fork_spare(spare, control, job_socket) as another, suppress(ConnectionError):
+                socket.send_fds(another, [b"j"], [job_socket.fileno()])
+
+
+def _fork_spare(*inherited: socket.socket) -> socket.socket:
+    """Fork a worker that waits for the job at the other end; it closes what it inherits."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return ours
     code = 1
     try:
-        control.close()
+        for not_its in (ours, *inherited):
+            not_its.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        worker.run(job_socket)
+        _work_once(theirs)
         code = 0
     finally:
         # Never unwind into the server's loop, whatever happened.
         os._exit(code)
+
+
+def _work_once(waiting: socket.socket) -> None:
+    process.set_name(SPARE)
+    _, fds, _, _ = socket.recv_fds(waiting, 1, 1)
+    for fd in fds:
+        process.set_name(BUSY)
+        with socket.socket(fileno=fd) as job_socket:
+            worker.run(job_socket)

@@ -25,6 +25,7 @@ from homemgr.record.model import UserRecord
 from homemgr.record.signature import PrivateKey, sign
 from homemgr.wire.client import Client
 from homemgr.wire.messages import BusError
+from homemgr.work import server
 from tests.service import people
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """Processes that carry out operations now."""
-        return children(self.job_server())
+        return [pid for pid in children(self.job_server()) if name_of(pid) != server.SPARE]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -389,6 +390,14 @@ def reference(client: Client, member: str, signature: str, *arguments: object) -
 def short(name: str) -> str:
     """An error name without the prefixes that most have."""
     return name.removeprefix(NAME + ".").removeprefix("org.freedesktop.DBus.Error.")
+
+
+def name_of(pid: int) -> str:
+    """What ps(1) would show; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def children(pid: int) -> list[int]:
