@@ -17,6 +17,7 @@ from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
 from homemgr.daemon import changes
+from homemgr.daemon.blobs import own_copies
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Call, Interface, Method, Property
@@ -168,7 +169,8 @@ async def _create_home_ex(
 ) -> None:
     _check_flags(flags, 0)
     await faces.authority.require(call, "create-home")
-    await faces.manager.create(user_record, blobs)
+    async with own_copies(blobs) as copies:
+        await faces.manager.create(user_record, copies)
 
 
 def _check_flags(flags: int, known: int) -> None:
@@ -188,9 +190,11 @@ async def _update(
     offline = bool(flags & _OFFLINE)
     by_owner = await faces.authority.require_update(call, home, record, offline=offline)
     secret = Secret.of_record(record)
-    await answered_in_time(
-        changes.update(home, record, secret, blobs, offline=offline, by_owner=by_owner)
-    )
+    async with own_copies(blobs or {}) as copies:
+        given = None if blobs is None else copies
+        await answered_in_time(
+            changes.update(home, record, secret, given, offline=offline, by_owner=by_owner)
+        )
 
 
 async def _update_home(faces: Faces, call: Call, user_record: str, *more: Any) -> None:

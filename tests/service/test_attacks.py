@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from homemgr.files import Fd
 from homemgr.record.jsontext import Json, JsonObject
 from homemgr.wire.messages import BusError
 from tests.service import people
 from tests.service.authority import Authority
 from tests.service.holders import Stranger, stranger
 from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD, secret
-from tests.service.site import Service
+from tests.service.site import MANAGER, MANAGER_PATH, NAME, Service
 
 
 def test_holder_that_writes_into_its_reference_does_not_busy_the_service(service: Service) -> None:
@@ -203,3 +204,23 @@ def test_home_found_on_disk_has_the_login_limit_too(own_service: Service) -> Non
         "AuthenticationLimitHit": 1,
     }
     assert own_service.state("hans") == "unfixated"
+
+
+def test_blob_that_is_never_read_to_its_end_keeps_nobody_waiting(own_service: Service) -> None:
+    """As of a file system whose server, the client itself, does not answer."""
+    service = own_service
+    service.create("ida")
+    with (
+        Fd.open("/proc/kmsg", os.O_RDONLY) as endless,
+        service.new_client() as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        target = (NAME, MANAGER_PATH, MANAGER, "UpdateHomeEx", "sa{sh}t")
+        arguments = (changed(service, "ida"), {"avatar": endless}, 0)
+        update = pool.submit(client.call, *target, arguments, timeout_s=60)
+        time.sleep(0.3)
+        with service.acquire("ida"):
+            assert not update.done()
+        with pytest.raises(BusError, match="avatar could not be read"):
+            update.result()
+    service.wait_for("ida", "inactive")
