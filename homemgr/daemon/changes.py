@@ -81,7 +81,7 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
         assert isinstance(binding, dict)
         home.is_present = True
         try:
-            await _store_blobs(home, blobs or {})
+            await _store_blobs(home, blobs)
             await home.store_record(home.record.with_binding(services.machine.id, binding))
         except errors.HomeError:
             # Files without a record would be a home nobody asked to keep.
@@ -119,8 +119,7 @@ async def update(
                     Job.UPDATE, secret, fds=_numbers(blobs), new_record=new.data, blobs=names
                 )
             new = _record_in(result)
-        if blobs is not None:
-            await _store_blobs(home, blobs)
+        await _store_blobs(home, blobs)
         await home.store_record(new.with_local_sections_of(home.record))
 
 
@@ -244,7 +243,9 @@ def _numbers(blobs: Blobs) -> tuple[int, ...]:
     return tuple((blobs or {})[name].fileno() for name in sorted(blobs or {}))
 
 
-async def _store_blobs(home: Home, blobs: Mapping[str, Fd]) -> None:
-    """Make ``blobs`` the public files of the user on this machine."""
+async def _store_blobs(home: Home, blobs: Blobs) -> None:
+    """Make ``blobs`` the public files of the user on this machine, if any were given."""
+    if blobs is None:
+        return
     numbers = {name: blob.fileno() for name, blob in blobs.items()}
     await asyncio.to_thread(home.services.store.write_blobs, home.name, numbers)

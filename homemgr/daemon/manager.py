@@ -172,7 +172,8 @@ class Manager:
             home = self._provisional(record, uid)
         with ExitStack() as on_failure:
             on_failure.callback(home.forget)
-            await changes.create(home, secret, blobs)
+            # Of a new home there is nothing to leave as it was.
+            await changes.create(home, secret, blobs or {})
             on_failure.pop_all()
 
     def _provisional(self, record: UserRecord, uid: int) -> Home:

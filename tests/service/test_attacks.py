@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -204,6 +205,16 @@ def test_home_found_on_disk_has_the_login_limit_too(own_service: Service) -> Non
         "AuthenticationLimitHit": 1,
     }
     assert own_service.state("hans") == "unfixated"
+
+
+def test_home_that_is_made_again_keeps_its_public_files(service: Service) -> None:
+    service.create("jost")
+    picture = service.site.blobs / "jost" / "avatar"
+    picture.write_bytes(b"png")
+    shutil.rmtree(service.site.base / "jost.homedir")
+    service.wait_for("jost", "absent")
+    service.call("RealizeHome", "ss", "jost", secret(PASSWORD))
+    assert picture.read_bytes() == b"png"
 
 
 def test_blob_that_is_never_read_to_its_end_keeps_nobody_waiting(own_service: Service) -> None:
