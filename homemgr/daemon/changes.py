@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.daemon import accounts
 from homemgr.daemon import blobs as manifests
 from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.login import attempt
@@ -153,6 +154,8 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
         # Clients that do not know the member must not widen the mapping by dropping it.
         new = new.replaced({IDMAP_POLICY: policy})
     edits.check_update(home.record, new)
+    aliases = new.on(home.services.machine).aliases
+    await accounts.require_free(name for name in aliases if name not in home.effective.aliases)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:
         signature.require_ours(home.record, home.services.keyring)
     return signature.accepted_or_signed(new, home.services.keyring)

@@ -163,11 +163,9 @@ class Manager:
                     f"A record of {record.name} exists that this service could not accept; "
                     "see the log, and move it away if it is not needed."
                 )
-            if await accounts.name_taken(record.name):
-                raise errors.UserNameExists(
-                    f"User name {record.name} is already taken by an account or group."
-                )
-            wanted = record.on(self.services.machine).uid
+            effective = record.on(self.services.machine)
+            await accounts.require_free((record.name, *effective.aliases))
+            wanted = effective.uid
             uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)
             home = self._provisional(record, uid)
         with ExitStack() as on_failure:

@@ -193,6 +193,15 @@ def test_alias_that_repeats_the_name_with_its_realm_breaks_nothing(own_service: 
     assert own_service.state("gigi@example.com") == "inactive"
 
 
+def test_alias_is_no_account_of_the_machine(service: Service) -> None:
+    kurt = people.text(people.record("kurt", aliases=["daemon"]))
+    assert service.error("CreateHome", "s", kurt) == "UserNameExists"
+    assert "kurt" not in service.states()
+    service.create("kurt")
+    update = changed(service, "kurt", aliases=["daemon"])
+    assert service.error("UpdateHome", "s", update) == "UserNameExists"
+
+
 def test_home_found_on_disk_has_the_login_limit_too(own_service: Service) -> None:
     own_service.site.plant("hans")
     own_service.wait_for("hans", "unfixated")
