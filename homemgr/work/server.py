@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 from contextlib import suppress
@@ -17,9 +18,14 @@ from contextlib import suppress
 from homemgr import crypt
 from homemgr.kernel import memory, process
 from homemgr.work import worker
+from homemgr.work.rehearsal import Rehearsal
 
 #: Terminal and service-manager signals are the daemon's to act on; it ends us by closing.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: The next worker is forked this long after a job came, and rehearses this long after its
+#: fork, unless it is needed at once: so that it takes no processor from the job that runs.
+_PAUSE_S = 0.005
 
 #: What ps(1) shows of a worker that waits for a job, and of one that has its job.
 SPARE, BUSY = "homemgrd-spare", "homemgrd-job"
@@ -52,51 +58,71 @@ def serve(control: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     # Ignored, so that the kernel reaps workers; nobody waits for them here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    spare = _fork_spare(control)
-    while True:
-        data, fds, _, _ = socket.recv_fds(control, 1, 1)
-        if not data:
-            return
-        for fd in fds:
-            with socket.socket(fileno=fd) as job_socket:
-                _employ(spare, control, job_socket)
-            # Not before: it would inherit the job's socket, whose end tells the daemon a lot.
-            spare = _fork_spare(control)
+    JobServer(control).run()
 
 
-def _employ(spare: socket.socket, control: socket.socket, job_socket: socket.socket) -> None:
-    """Give the job to the worker that waits at the other end of ``spare``; closes that."""
-    with spare:
+class JobServer:
+    """Hands jobs to workers; owns the way to the one that waits."""
+
+    def __init__(self, control: socket.socket) -> None:
+        """Take jobs from ``control``."""
+        self._control = control
+        self._rehearsal = Rehearsal()
+        self._spare: socket.socket | None = None
+
+    def run(self) -> None:
+        """Return when the other end of the control socket is closed."""
+        while True:
+            if self._spare is None and not _is_readable(self._control, _PAUSE_S):
+                self._spare = self._fork()
+            data, fds, _, _ = socket.recv_fds(self._control, 1, 1)
+            if not data:
+                return
+            for fd in fds:
+                with socket.socket(fileno=fd) as job_socket:
+                    self._employ(job_socket)
+
+    def _employ(self, job_socket: socket.socket) -> None:
+        """Give the job to the worker that waits, or to a new one."""
+        # None must inherit the job's socket, whose end is what tells the daemon of a death.
+        spare, self._spare = self._spare or self._fork(job_socket), None
+        with spare:
+            try:
+                socket.send_fds(spare, [b"j"], [job_socket.fileno()])
+            except ConnectionError:
+                # Killed while it waited. If that happens twice, the job's socket tells the daemon.
+                with self._fork(spare, job_socket) as another, suppress(ConnectionError):
+                    socket.send_fds(another, [b"j"], [job_socket.fileno()])
+
+    def _fork(self, *inherited: socket.socket) -> socket.socket:
+        """Fork a worker that waits for a job at the other end; it closes what it inherits."""
+        ours, theirs = socket.socketpair()
+        if os.fork():
+            theirs.close()
+            return ours
+        code = 1
         try:
-            socket.send_fds(spare, [b"j"], [job_socket.fileno()])
-        except ConnectionError:
-            # Killed while it waited. If that happens twice, the job's socket tells the daemon.
-            with _fork_spare(spare, control, job_socket) as another, suppress(ConnectionError):
-                socket.send_fds(another, [b"j"], [job_socket.fileno()])
+            for not_its in (ours, self._control, *inherited):
+                not_its.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._work_once(theirs)
+            code = 0
+        finally:
+            # Never unwind into the server's loop, whatever happened.
+            os._exit(code)
+
+    def _work_once(self, waiting: socket.socket) -> None:
+        """The life of a worker."""
+        process.set_name(SPARE)
+        if not _is_readable(waiting, _PAUSE_S):
+            self._rehearsal.run()
+        _, fds, _, _ = socket.recv_fds(waiting, 1, 1)
+        for fd in fds:
+            process.set_name(BUSY)
+            with socket.socket(fileno=fd) as job_socket:
+                worker.run(job_socket)
 
 
-def _fork_spare(*inherited: socket.socket) -> socket.socket:
-    """Fork a worker that waits for the job at the other end; it closes what it inherits."""
-    ours, theirs = socket.socketpair()
-    if os.fork():
-        theirs.close()
-        return ours
-    code = 1
-    try:
-        for not_its in (ours, *inherited):
-            not_its.close()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _work_once(theirs)
-        code = 0
-    finally:
-        # Never unwind into the server's loop, whatever happened.
-        os._exit(code)
-
-
-def _work_once(waiting: socket.socket) -> None:
-    process.set_name(SPARE)
-    _, fds, _, _ = socket.recv_fds(waiting, 1, 1)
-    for fd in fds:
-        process.set_name(BUSY)
-        with socket.socket(fileno=fd) as job_socket:
-            worker.run(job_socket)
+def _is_readable(sock: socket.socket, within_s: float) -> bool:
+    readable, _, _ = select.select([sock], [], [], within_s)
+    return bool(readable)
