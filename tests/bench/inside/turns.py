@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from homemgr import crypt
 
 from .drive import Driver, UserDatabase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .homes import Homes
     from .plan import Plan
     from .samples import Notes
     from .service import Service
 
+T = TypeVar("T")
+
 MIB = 1 << 20
+#: Between two operations on one home: people come one by one, many at once are the storm.
+PAUSE_S = 0.05
 #: After a start both services still tidy up and fill caches.
 SETTLE_S = 2.0
 
@@ -32,8 +38,8 @@ def log_in(driver: Driver, homes: Homes, plan: Plan, people: list[str], notes: N
     for _ in range(plan.repeats):
         notes.add("check", _check_s(homes))
         _use_small(driver, notes)
-        notes.add("activate large", driver.activate("large"))
-        driver.deactivate("large")
+        notes.add("activate large", _unhurried(lambda: driver.activate("large")))
+        _unhurried(lambda: driver.deactivate("large"))
     notes.add("storm", driver.storm(people))
     _create(driver, homes, plan, notes)
 
@@ -46,21 +52,25 @@ def _check_s(homes: Homes) -> float:
 
 
 def _use_small(driver: Driver, notes: Notes) -> None:
-    notes.add("activate", driver.activate("small"))
-    taken, reference = driver.acquire("small")
-    notes.add("acquire active", taken)
-    # With the reference still held: a dropped one would start a deactivation of its own.
-    notes.add("deactivate", driver.deactivate("small"))
-    reference.close()
-    taken, reference = driver.acquire("small")
-    notes.add("acquire inactive", taken)
-    notes.add("deactivate", driver.deactivate("small"))
-    reference.close()
+    notes.add("activate", _unhurried(lambda: driver.activate("small")))
+    for what in ("acquire active", "acquire inactive"):
+        taken, reference = _unhurried(lambda: driver.acquire("small"))
+        notes.add(what, taken)
+        # With the reference still held: a dropped one would start a deactivation of its own.
+        notes.add("deactivate", _unhurried(lambda: driver.deactivate("small")))
+        reference.close()
+
+
+def _unhurried(operation: Callable[[], T]) -> T:
+    time.sleep(PAUSE_S)
+    return operation()
 
 
 def _create(driver: Driver, homes: Homes, plan: Plan, notes: Notes) -> None:
     names = [f"new{number}" for number in range(plan.creates)]
-    notes.extend("create", [driver.create(homes.new_record(name)) for name in names])
+    for record in map(homes.new_record, names):
+        time.sleep(PAUSE_S)
+        notes.add("create", driver.create(record))
     for name in names:
         driver.remove(name)
 
