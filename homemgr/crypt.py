@@ -58,6 +58,11 @@ def _libcrypt() -> _Libcrypt:
     return _Libcrypt()
 
 
+def preload() -> None:
+    """Load libcrypt now, for processes that are forked from this one."""
+    _libcrypt()
+
+
 def hash_password(password: str, prefix: str | None = None) -> str:
     """Hash ``password`` with a fresh salt; ``prefix`` such as ``$y$`` chooses the method.
 

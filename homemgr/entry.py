@@ -7,7 +7,6 @@ the event loop's libraries are loaded.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -39,18 +38,21 @@ def homemgrd() -> int:
     from homemgr.bus import service
     from homemgr.daemon import config
     from homemgr.storage import mountpoint, watch
+    from homemgr.wire import messages
 
     try:
         return asyncio.run(
             service.serve(control, config.load(os.environ), mountpoint.is_active, watch.Watch)
         )
-    except errors.HomeError as error:
+    except (errors.HomeError, messages.BusError) as error:
         print(f"homemgrd: {error.message}", file=sys.stderr)
         return 1
 
 
 def _log_to_the_journal() -> None:
     """Log to standard error with priorities as prefixes, which the journal reads (sd-daemon(3))."""
+    import logging
+
     priorities = {10: "<7>", 20: "<6>", 30: "<4>", 40: "<3>", 50: "<2>"}
     wants_prefix = "JOURNAL_STREAM" in os.environ
 

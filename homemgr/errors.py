@@ -1,4 +1,4 @@
-"""Every failure this project reports: class, D-Bus error name, errno, advice.
+"""Every failure this project reports: class, D-Bus error name, advice.
 
 One table. The classes are named as the suffix of their D-Bus error name, so
 that a reader of the bus, the log and the code sees one word. Translation to a
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import ClassVar
+
+TYPE_CHECKING = False  # typing would cost every start of the command line 5 ms
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 HOME1 = "org.freedesktop.home1."
 HOMEMGR1 = "org.homemgr1."
@@ -25,11 +28,8 @@ class HomeError(Exception):
     """
 
     bus_name: ClassVar[str] = DBUS + "Failed"
-    errno_value: ClassVar[int] = errno.EIO
     #: One sentence of advice, shown by the command line under the message.
     hint: ClassVar[str] = ""
-    #: True if the same call may succeed later without anybody changing anything.
-    retryable: ClassVar[bool] = False
     #: Monotonic time (s) before which the caller is not told: slows down guessing.
     answer_at: float = 0.0
 
@@ -49,28 +49,28 @@ class HomeError(Exception):
 class NoSuchHome(HomeError):
     """No home area is known under this name or id."""
 
-    bus_name, errno_value = HOME1 + "NoSuchHome", errno.ESRCH
+    bus_name = HOME1 + "NoSuchHome"
     hint = "See `homemgr list` for the home areas of this machine."
 
 
 class UserNameExists(HomeError):
     """The user name is already taken on this machine."""
 
-    bus_name, errno_value = HOME1 + "UserNameExists", errno.EEXIST
+    bus_name = HOME1 + "UserNameExists"
     hint = "Choose another user name, or remove the account or group of that name first."
 
 
 class UIDInUse(HomeError):
     """The uid is already taken on this machine."""
 
-    bus_name, errno_value = HOME1 + "UIDInUse", errno.EEXIST
+    bus_name = HOME1 + "UIDInUse"
     hint = "Leave the uid out to have a free one chosen."
 
 
 class TooManyHomes(HomeError):
     """No free uid is left in the configured range."""
 
-    bus_name, errno_value = SYSTEM + "ENOSPC", errno.ENOSPC
+    bus_name = SYSTEM + "ENOSPC"
     hint = "Widen UIDRange= in homemgr.conf."
 
 
@@ -80,79 +80,76 @@ class TooManyHomes(HomeError):
 class HomeExists(HomeError):
     """The home area exists already."""
 
-    bus_name, errno_value = HOME1 + "HomeExists", errno.EEXIST
+    bus_name = HOME1 + "HomeExists"
 
 
 class HomeAlreadyActive(HomeError):
     """The home area is already active."""
 
-    bus_name, errno_value = HOME1 + "HomeAlreadyActive", errno.EALREADY
+    bus_name = HOME1 + "HomeAlreadyActive"
 
 
 class HomeAlreadyFixated(HomeError):
     """The home area is already known to this machine."""
 
-    bus_name, errno_value = HOME1 + "HomeAlreadyFixated", errno.EALREADY
+    bus_name = HOME1 + "HomeAlreadyFixated"
 
 
 class HomeUnfixated(HomeError):
     """The home area was found on disk but never used on this machine."""
 
-    bus_name, errno_value = HOME1 + "HomeUnfixated", errno.EADDRNOTAVAIL
+    bus_name = HOME1 + "HomeUnfixated"
     hint = "Activate it once with its password."
 
 
 class HomeNotActive(HomeError):
     """The home area is not active."""
 
-    bus_name, errno_value = HOME1 + "HomeNotActive", errno.ENOEXEC
+    bus_name = HOME1 + "HomeNotActive"
 
 
 class HomeAbsent(HomeError):
     """The files of the home area are not there."""
 
-    bus_name, errno_value = HOME1 + "HomeAbsent", errno.ENETUNREACH
+    bus_name = HOME1 + "HomeAbsent"
     hint = "Attach the disk that holds it, or restore its image path."
 
 
 class HomeBusy(HomeError):
     """The home area is in use."""
 
-    bus_name, errno_value = HOME1 + "HomeBusy", errno.EBUSY
+    bus_name = HOME1 + "HomeBusy"
     hint = "End the programs that use it and try again."
-    retryable = True
 
 
 class HomeLocked(HomeError):
     """The home area is locked."""
 
-    bus_name, errno_value = HOME1 + "HomeLocked", errno.ENOEXEC
+    bus_name = HOME1 + "HomeLocked"
 
 
 class HomeNotLocked(HomeError):
     """The home area is not locked."""
 
-    bus_name, errno_value = HOME1 + "HomeNotLocked", errno.ENOEXEC
+    bus_name = HOME1 + "HomeNotLocked"
 
 
 class HomeNotReferenced(HomeError):
     """No session holds the home area."""
 
-    bus_name, errno_value = HOME1 + "HomeNotReferenced", errno.ENOENT
+    bus_name = HOME1 + "HomeNotReferenced"
 
 
 class HomeInUse(HomeError):
     """The image of the home area is in use by somebody else."""
 
-    bus_name, errno_value = HOME1 + "HomeInUse", errno.EADDRINUSE
-    retryable = True
+    bus_name = HOME1 + "HomeInUse"
 
 
 class TooManyOperations(HomeError):
     """Too many operations wait for this home area."""
 
-    bus_name, errno_value = HOME1 + "TooManyOperations", errno.EXFULL
-    retryable = True
+    bus_name = HOME1 + "TooManyOperations"
 
 
 # --- credentials ------------------------------------------------------------------
@@ -161,40 +158,39 @@ class TooManyOperations(HomeError):
 class BadPassword(HomeError):
     """The password does not unlock this home area."""
 
-    bus_name, errno_value = HOME1 + "BadPassword", errno.ENOKEY
+    bus_name = HOME1 + "BadPassword"
 
 
 class BadPasswordAndNoToken(HomeError):
     """The password does not unlock this home area and no security token is plugged in."""
 
-    bus_name, errno_value = HOME1 + "BadPasswordAndNoToken", errno.EBADSLT
+    bus_name = HOME1 + "BadPasswordAndNoToken"
 
 
 class BadRecoveryKey(HomeError):
     """The recovery key does not unlock this home area."""
 
-    bus_name, errno_value = HOME1 + "BadRecoveryKey", errno.EREMOTEIO
+    bus_name = HOME1 + "BadRecoveryKey"
 
 
 class HomeCantAuthenticate(HomeError):
     """The user record holds nothing to authenticate with."""
 
-    bus_name, errno_value = HOME1 + "HomeCantAuthenticate", errno.EKEYREVOKED
+    bus_name = HOME1 + "HomeCantAuthenticate"
     hint = "Give the user a password."
 
 
 class LowPasswordQuality(HomeError):
     """The password is too weak."""
 
-    bus_name, errno_value = HOME1 + "LowPasswordQuality", errno.EDOM
+    bus_name = HOME1 + "LowPasswordQuality"
     hint = "Choose a longer password, or create the user with --enforce-password-policy=no."
 
 
 class AuthenticationLimitHit(HomeError):
     """Too many attempts to log in."""
 
-    bus_name, errno_value = HOME1 + "AuthenticationLimitHit", errno.ETOOMANYREFS
-    retryable = True
+    bus_name = HOME1 + "AuthenticationLimitHit"
 
 
 # --- records ------------------------------------------------------------------------
@@ -203,40 +199,40 @@ class AuthenticationLimitHit(HomeError):
 class BadSignature(HomeError):
     """The user record is not signed by a key this machine accepts."""
 
-    bus_name, errno_value = HOME1 + "BadSignature", errno.EKEYREJECTED
+    bus_name = HOME1 + "BadSignature"
     hint = "Put the public key of the record's origin into /var/lib/systemd/home/NAME.public."
 
 
 class RecordMismatch(HomeError):
     """The user record is not that of this home area."""
 
-    bus_name, errno_value = HOME1 + "RecordMismatch", errno.EREMCHG
+    bus_name = HOME1 + "RecordMismatch"
 
 
 class RecordDowngrade(HomeError):
     """The user record is older than the one it should replace."""
 
-    bus_name, errno_value = HOME1 + "RecordDowngrade", errno.ESTALE
+    bus_name = HOME1 + "RecordDowngrade"
     hint = "Fetch the current record and apply the change to that."
 
 
 class RecordSigned(HomeError):
     """The user record is signed by another machine and cannot be changed here."""
 
-    bus_name, errno_value = HOME1 + "RecordSigned", errno.EPERM
+    bus_name = HOME1 + "RecordSigned"
     hint = "Change it on the machine that signed it."
 
 
 class NoPrivateKey(HomeError):
     """This machine has no private key to sign records with."""
 
-    bus_name, errno_value = HOME1 + "NoPrivateKey", errno.ENOKEY
+    bus_name = HOME1 + "NoPrivateKey"
 
 
 class NoSuchKey(HomeError):
     """No signing key of this name is known."""
 
-    bus_name, errno_value = HOME1 + "NoSuchKey", errno.ENOENT
+    bus_name = HOME1 + "NoSuchKey"
 
 
 # --- space --------------------------------------------------------------------------
@@ -245,15 +241,14 @@ class NoSuchKey(HomeError):
 class NoDiskSpace(HomeError):
     """Not enough space on disk."""
 
-    bus_name, errno_value = HOME1 + "NoDiskSpace", errno.ENOSPC
+    bus_name = HOME1 + "NoDiskSpace"
     hint = "Free some space; nothing was changed."
-    retryable = True
 
 
 class BadHomeSize(HomeError):
     """The size is out of range for this home area."""
 
-    bus_name, errno_value = HOME1 + "BadHomeSize", errno.ERANGE
+    bus_name = HOME1 + "BadHomeSize"
 
 
 # --- extensions -----------------------------------------------------------------------
@@ -262,7 +257,7 @@ class BadHomeSize(HomeError):
 class ExtensionNotUsable(HomeError):
     """The extension cannot be used."""
 
-    bus_name, errno_value = HOMEMGR1 + "ExtensionNotUsable", errno.ENOEXEC
+    bus_name = HOMEMGR1 + "ExtensionNotUsable"
 
 
 class NoSuchExtension(ExtensionNotUsable):
@@ -275,20 +270,20 @@ class NoSuchExtension(ExtensionNotUsable):
 class ExtensionDoesNotFit(ExtensionNotUsable):
     """The extension was made for another system."""
 
-    bus_name, errno_value = HOMEMGR1 + "ExtensionDoesNotFit", errno.ENOEXEC
+    bus_name = HOMEMGR1 + "ExtensionDoesNotFit"
 
 
 class ExtensionDamaged(ExtensionNotUsable):
     """The extension is damaged."""
 
-    bus_name, errno_value = HOMEMGR1 + "ExtensionDamaged", errno.EBADMSG
+    bus_name = HOMEMGR1 + "ExtensionDamaged"
     hint = "Install it again; nothing was taken from it."
 
 
 class ExtensionNotTrusted(ExtensionNotUsable):
     """The extension is not trusted on this machine."""
 
-    bus_name, errno_value = HOMEMGR1 + "ExtensionNotTrusted", errno.EKEYREJECTED
+    bus_name = HOMEMGR1 + "ExtensionNotTrusted"
 
 
 # --- generic bus errors ---------------------------------------------------------------
@@ -297,7 +292,7 @@ class ExtensionNotTrusted(ExtensionNotUsable):
 class InvalidArgs(HomeError):
     """The request is malformed."""
 
-    bus_name, errno_value = DBUS + "InvalidArgs", errno.EINVAL
+    bus_name = DBUS + "InvalidArgs"
 
 
 class InvalidRecord(InvalidArgs):
@@ -307,50 +302,50 @@ class InvalidRecord(InvalidArgs):
 class UIDNotAllowed(HomeError):
     """The uid is outside what a home area may use."""
 
-    bus_name, errno_value = DBUS + "BadAddress", errno.EADDRNOTAVAIL
+    bus_name = DBUS + "BadAddress"
 
 
 class AccessDenied(HomeError):
     """The caller may not do this."""
 
-    bus_name, errno_value = DBUS + "AccessDenied", errno.EACCES
+    bus_name = DBUS + "AccessDenied"
 
 
 class InteractiveAuthorizationRequired(HomeError):
     """An administrator has to confirm this."""
 
-    bus_name, errno_value = DBUS + "InteractiveAuthorizationRequired", errno.EACCES
+    bus_name = DBUS + "InteractiveAuthorizationRequired"
 
 
 class NotSupported(HomeError):
     """This machine or file system cannot do it."""
 
-    bus_name, errno_value = DBUS + "NotSupported", errno.EOPNOTSUPP
+    bus_name = DBUS + "NotSupported"
 
 
 class FileNotFound(HomeError):
     """The file does not exist."""
 
-    bus_name, errno_value = DBUS + "FileNotFound", errno.ENOENT
+    bus_name = DBUS + "FileNotFound"
 
 
 class UnsafePath(HomeError):
     """The path could be changed by somebody who is not root."""
 
-    bus_name, errno_value = SYSTEM + "EPERM", errno.EPERM
+    bus_name = SYSTEM + "EPERM"
     hint = "Use a directory that only root can change, all the way from / down."
 
 
 class HostileHome(HomeError):
     """The home area holds something that must not be there."""
 
-    bus_name, errno_value = SYSTEM + "EBADMSG", errno.EBADMSG
+    bus_name = SYSTEM + "EBADMSG"
 
 
 class PathExists(HomeError):
     """The target exists already."""
 
-    bus_name, errno_value = SYSTEM + "EEXIST", errno.EEXIST
+    bus_name = SYSTEM + "EEXIST"
 
 
 class SystemFailure(HomeError):

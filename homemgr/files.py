@@ -12,8 +12,8 @@ import os
 import stat
 import warnings
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing would cost every start of the command line 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
+#: Smallest comfortable image, and how to make the file system.
+KINDS = {
+    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-F"]),
+    "xfs": (320 * MIB, ["mkfs.xfs", "-q", "-f"]),
+    "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-f"]),
+}
+
 
 @contextmanager
 def private_mount_namespace() -> Iterator[None]:
@@ -45,16 +52,17 @@ def mount_new(kind: str, source: str, target: Path, **options: str) -> None:
             mounts.move_mount(mount.fileno(), "", AT_FDCWD, str(target), flags)
 
 
-def mount_ext4(image: Path, size: int, target: Path) -> None:
-    """Make a file system in a new image file and mount it at ``target``."""
+def mount_image(image: Path, kind: str, target: Path, size: int | None = None) -> None:
+    """Make a file system in a new image file and mount it at ``target``, made if missing."""
+    smallest, make = KINDS[kind]
     with image.open("wb") as file:
-        file.truncate(size)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, stdout=subprocess.DEVNULL)
-    target.mkdir()
+        file.truncate(size or smallest)
+    subprocess.run([*make, str(image)], check=True, stdout=subprocess.DEVNULL)
+    target.mkdir(exist_ok=True)
     with Fd.open(str(image), os.O_RDWR) as backing:
         device = loop.attach(backing.fileno())
     with device.device:
-        mount_new("ext4", device.path, target)
+        mount_new(kind, device.path, target)
     target.chmod(0o755)
 
 

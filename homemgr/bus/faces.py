@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homemgr import errors
-from homemgr.bus import labels
+from homemgr.bus import autologin, labels
 from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
 from homemgr.daemon import changes
+from homemgr.daemon.blobs import own_copies
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Call, Interface, Method, Property
 
 if TYPE_CHECKING:
+    from homemgr.bus.autologin import AutoLogins
     from homemgr.bus.listing import Listing
     from homemgr.daemon.access import Authority
     from homemgr.daemon.answers import Answers
@@ -58,6 +60,7 @@ class Faces:
     authority: Authority
     answers: Answers
     listing: Listing
+    auto_logins: AutoLogins
 
     async def find(self, call: Call, user_name: str) -> Home:
         """The home a caller means; the empty name is the caller's own."""
@@ -166,7 +169,8 @@ async def _create_home_ex(
 ) -> None:
     _check_flags(flags, 0)
     await faces.authority.require(call, "create-home")
-    await faces.manager.create(user_record, blobs)
+    async with own_copies(blobs) as copies:
+        await faces.manager.create(user_record, copies)
 
 
 def _check_flags(flags: int, known: int) -> None:
@@ -183,11 +187,14 @@ async def _update(
     flags: int = 0,
 ) -> None:
     _check_flags(flags, _OFFLINE)
-    await faces.authority.require_update(call, home, record)
+    offline = bool(flags & _OFFLINE)
+    by_owner = await faces.authority.require_update(call, home, record, offline=offline)
     secret = Secret.of_record(record)
-    await answered_in_time(
-        changes.update(home, record, secret, blobs, offline=bool(flags & _OFFLINE))
-    )
+    async with own_copies(blobs or {}) as copies:
+        given = None if blobs is None else copies
+        await answered_in_time(
+            changes.update(home, record, secret, given, offline=offline, by_owner=by_owner)
+        )
 
 
 async def _update_home(faces: Faces, call: Call, user_record: str, *more: Any) -> None:
@@ -225,6 +232,11 @@ MANAGER_INTERFACE = Interface(
         Method("UpdateHome", _RECORD, (), _update_home),
         Method("UpdateHomeEx", _WITH_BLOBS, (), _update_home),
         Method("DeactivateAllHomes", (), (), _deactivate_all, _PRIVILEGED),
+    ),
+    properties=(
+        Property(
+            "AutoLogin", autologin.SIGNATURE, lambda faces, _call: faces.auto_logins.rows(), "true"
+        ),
     ),
 )
 

@@ -10,8 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from homemgr.bus import labels
-from homemgr.bus.faces import HOME, HOME_INTERFACE, MANAGER_INTERFACE, Faces, HomeTarget
+from homemgr.bus import autologin, labels
+from homemgr.bus.faces import (
+    HOME,
+    HOME_INTERFACE,
+    MANAGER,
+    MANAGER_INTERFACE,
+    Faces,
+    HomeTarget,
+)
 from homemgr.bus.listing import unix
 from homemgr.wire.codec import Variant
 from homemgr.wire.dispatch import Node
@@ -79,6 +86,12 @@ class Announcer:
         registry.appeared.append(self._appeared)
         registry.changed.append(self._note)
         registry.vanished.append(self._vanished)
+        faces.auto_logins.changed.append(lambda: self._tell_auto_logins(faces))
+
+    def _tell_auto_logins(self, faces: Faces) -> None:
+        value = Variant(autologin.SIGNATURE, faces.auto_logins.rows())
+        body: tuple[object, ...] = (MANAGER, {"AutoLogin": value}, [])
+        self._connection.emit(labels.ROOT, _PROPERTIES, "PropertiesChanged", "sa{sv}as", body)
 
     def _appeared(self, home: Home) -> None:
         properties = {

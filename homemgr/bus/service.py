@@ -14,7 +14,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from homemgr import errors
 from homemgr.bus import userdb
+from homemgr.bus.autologin import AutoLogins
 from homemgr.bus.faces import Faces
 from homemgr.bus.listing import Listing
 from homemgr.bus.objects import Announcer, Tree
@@ -26,7 +28,7 @@ from homemgr.daemon.jobs import JobRunner
 from homemgr.daemon.manager import Manager
 from homemgr.daemon.store import Store
 from homemgr.record.machine import Machine
-from homemgr.wire import notify
+from homemgr.wire import messages, notify
 from homemgr.wire.connection import Connection
 from homemgr.wire.dispatch import Dispatcher
 from homemgr.wire.polkit import Polkit
@@ -91,17 +93,41 @@ async def serve(
         stack.callback(runner.close)
         connection = await Connection.open()
         stack.push_async_callback(connection.close)
+        await _require_no_other(connection)
         await manager.start()
         stack.push_async_callback(manager.stop)
         dispatcher = await _open_faces(connection, manager, stack)
         _discover_on_change(manager, watch, stack)
         await connection.request_name(BUS_NAME)
         notify.notify(READY="1", STATUS=f"{len(manager.registry)} home areas known.")
-        lost = await _until_the_end(connection, stopping)
+        lost = await _until_the_end(connection, _end_of(control, stack), stopping)
         notify.notify(STOPPING="1")
         if not lost:
             await _finish(dispatcher, runner)
         return 1 if lost else 0
+
+
+async def _require_no_other(connection: Connection) -> None:
+    """Raise HomeError if a service runs already: two would clean up after each other."""
+    target = (messages.BUS_NAME, messages.BUS_PATH, messages.BUS_NAME)
+    (is_owned,) = await connection.call(*target, "NameHasOwner", "s", (BUS_NAME,))
+    if is_owned:
+        raise errors.HomeError(
+            f"The bus name {BUS_NAME} belongs to another process; stop that service first."
+        )
+
+
+def _end_of(control: socket.socket, stack: AsyncExitStack) -> asyncio.Event:
+    """An event that is set when the job server is gone: it never says anything else."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def readable() -> None:
+        loop.remove_reader(control)
+        ended.set()
+
+    loop.add_reader(control, readable)
+    stack.callback(loop.remove_reader, control)
+    return ended
 
 
 async def _open_faces(
@@ -109,7 +135,8 @@ async def _open_faces(
 ) -> Dispatcher:
     answers = Answers(manager.registry)
     listing = Listing(manager.registry)
-    faces = Faces(manager, Authority(Polkit(connection)), answers, listing)
+    auto_logins = AutoLogins(manager.registry)
+    faces = Faces(manager, Authority(Polkit(connection)), answers, listing, auto_logins)
     dispatcher = Dispatcher(Tree(faces))
     connection.serve(dispatcher)
     Announcer(connection, faces)
@@ -153,20 +180,23 @@ def _discover_on_change(
     stack.callback(loop.remove_reader, changes.fileno())
 
 
-async def _until_the_end(connection: Connection, stopping: asyncio.Event) -> bool:
-    """Wait; True if the bus went away, False if we were asked to stop."""
+async def _until_the_end(
+    connection: Connection, jobs_ended: asyncio.Event, stopping: asyncio.Event
+) -> bool:
+    """Wait; True if we lost what we cannot do without, False if we were asked to stop."""
     ends = {
-        asyncio.create_task(connection.wait_closed()): True,
-        asyncio.create_task(stopping.wait()): False,
+        asyncio.create_task(connection.wait_closed()): "The connection to the bus is lost.",
+        asyncio.create_task(jobs_ended.wait()): "The job server has died.",
+        asyncio.create_task(stopping.wait()): "",
     }
     keep_alive = asyncio.create_task(_ping_watchdog())
     done, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in (*waiting, keep_alive):
         task.cancel()
-    lost = any(ends[task] for task in done)
-    if lost:
-        log.error("The connection to the bus is lost.")
-    return lost
+    reason = next((ends[task] for task in done if ends[task]), "")
+    if reason:
+        log.error("%s", reason)
+    return bool(reason)
 
 
 async def _ping_watchdog() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from homemgr.record import status
 from homemgr.wire.varlink import Peer, VarlinkError
 
 if TYPE_CHECKING:
@@ -104,10 +105,9 @@ class UserDatabase:
             home = self._registry.by_name(str(user))
             homes = [home] if home else []
         for home in homes:
-            # By user systemd-homed names the own group last, else first; nobody depends on it.
-            for member_of in (home.name, *home.effective.member_of):
+            for name, member_of in status.memberships(home.record, home.services.machine):
                 if group in (None, member_of):
-                    yield json.dumps({"userName": home.name, "groupName": member_of}).encode()
+                    yield json.dumps({"userName": name, "groupName": member_of}).encode()
 
     def _select(self, number: object, name: object) -> Iterator[Home]:
         """The homes a query means: by id first, then by name; all if it names neither."""

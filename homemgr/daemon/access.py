@@ -43,13 +43,19 @@ class Authority:
         details = {"uid": str(home.uid), "username": home.name} if home else {}
         await self._polkit.check(call, PREFIX + action, details)
 
-    async def require_update(self, call: Call, home: Home, new: UserRecord) -> None:
-        """As ``require`` for an update: owners have an action of their own for what is theirs."""
+    async def require_update(
+        self, call: Call, home: Home, new: UserRecord, *, offline: bool
+    ) -> bool:
+        """As ``require`` for an update: owners have an action of their own for what is theirs.
+
+        True if it was that one: time has passed, so it is to be seen again what is theirs.
+        """
         peer = await call.caller()
-        machine = home.services.machine
-        is_own = peer.uid == home.uid and selfservice.may_update(home.record, new, machine)
-        action = "update-home-by-owner" if is_own else "update-home"
-        await self.require(call, action, home)
+        is_own = peer.uid == home.uid and selfservice.may_update(
+            home.record, new, home.services.machine, is_proven=not offline
+        )
+        await self.require(call, "update-home-by-owner" if is_own else "update-home", home)
+        return is_own
 
     async def sees_privileged(self, call: Call, home: Home) -> bool:
         """True for root and the owner: they get the privileged section of the record."""

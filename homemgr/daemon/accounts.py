@@ -14,8 +14,10 @@ import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from homemgr import errors
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
 
@@ -25,6 +27,17 @@ _IPC_TABLES = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 async def name_taken(name: str) -> bool:
     """True if a user or group of this name exists outside of our home areas."""
     return await asyncio.to_thread(_name_taken, name)
+
+
+async def require_free(names: Iterable[str]) -> None:
+    """Raise UserNameExists if one of ``names`` is a user's or group's outside of our home areas.
+
+    Also for aliases: an account's password would otherwise no longer be the only one
+    that opens a session under its name.
+    """
+    for name in names:
+        if await name_taken(name):
+            raise errors.UserNameExists(f"The name {name} is already taken by an account or group.")
 
 
 async def id_taken(number: int) -> bool:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.daemon import accounts
 from homemgr.daemon import blobs as manifests
-from homemgr.daemon.home import Home, now_usec
+from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.login import attempt
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
 from homemgr.record import changes as edits
-from homemgr.record import password, signature
+from homemgr.record import password, selfservice, signature
 from homemgr.record.fields import IDMAP_POLICY
 from homemgr.record.model import UserRecord
 from homemgr.record.quality import check_quality
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from homemgr.daemon.home import Services
 
 log = logging.getLogger(__name__)
+
+#: How far the clock of who made a record may be ahead of ours.
+_CLOCK_USEC = 60_000_000
 
 #: Files that go with a record, by name; None: leave what there is.
 Blobs = Mapping[str, Fd] | None
@@ -67,14 +71,18 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
             check_quality(word, (), home.name)
     operation = Operation.REALIZE if realize else Operation.CREATE
     async with home.exclusively(operation):
-        result = await home.work(
-            Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
-        )
+        try:
+            result = await home.work(
+                Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
+            )
+        except errors.HomeError:
+            await _sweep_up(home)
+            raise
         binding = result.get("binding")
         assert isinstance(binding, dict)
         home.is_present = True
         try:
-            await _store_blobs(home, blobs or {})
+            await _store_blobs(home, blobs)
             await home.store_record(home.record.with_binding(services.machine.id, binding))
         except errors.HomeError:
             # Files without a record would be a home nobody asked to keep.
@@ -87,15 +95,24 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
 
 
 async def update(
-    home: Home, record: UserRecord, secret: Secret, blobs: Blobs = None, *, offline: bool = False
+    home: Home,
+    record: UserRecord,
+    secret: Secret,
+    blobs: Blobs = None,
+    *,
+    offline: bool = False,
+    by_owner: bool = False,
 ) -> None:
     """Replace the record, in the home first and then on the host; offline on the host alone.
 
-    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature.
+    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature; AccessDenied if
+    nobody but the owner stands behind it (``by_owner``) and it is not his to change.
     """
     operation = Operation.UPDATE_OFFLINE if offline else Operation.UPDATE
     async with home.exclusively(operation):
         new = await _admit_change(home, record, blobs)
+        if by_owner:
+            _check_own(home, new, offline=offline)
         if not offline:
             async with attempt(home, secret):
                 names = None if blobs is None else sorted(blobs)
@@ -103,9 +120,27 @@ async def update(
                     Job.UPDATE, secret, fds=_numbers(blobs), new_record=new.data, blobs=names
                 )
             new = _record_in(result)
-        if blobs is not None:
-            await _store_blobs(home, blobs)
+        await _store_blobs(home, blobs)
         await home.store_record(new.with_local_sections_of(home.record))
+
+
+def _check_own(home: Home, new: UserRecord, *, offline: bool) -> None:
+    """Raise unless ``new`` changes the record of now only where its owner may.
+
+    Asked again in the end: while polkit asked a person, an administrator may have taken
+    away what the new record brings back; and now the blobs stand in it.
+    """
+    machine = home.services.machine
+    if not selfservice.may_update(home.record, new, machine, is_proven=not offline):
+        raise errors.AccessDenied(
+            f"The new record of {home.name} changes what only an administrator may change."
+        )
+    stamp, latest = new.last_change_usec, now_usec() + _CLOCK_USEC
+    if stamp is not None and stamp > latest:
+        # No later change could be newer: neither an administrator's nor a new password.
+        raise errors.InvalidRecord(
+            f".lastChangeUSec: expected at most the present time, {latest}, found {stamp}."
+        )
 
 
 async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRecord:
@@ -119,6 +154,8 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
         # Clients that do not know the member must not widen the mapping by dropping it.
         new = new.replaced({IDMAP_POLICY: policy})
     edits.check_update(home.record, new)
+    aliases = new.on(home.services.machine).aliases
+    await accounts.require_free(name for name in aliases if name not in home.effective.aliases)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:
         signature.require_ours(home.record, home.services.keyring)
     return signature.accepted_or_signed(new, home.services.keyring)
@@ -156,20 +193,45 @@ async def remove(home: Home) -> None:
         await _set_aside(home)
         await asyncio.to_thread(home.services.store.delete, home.name)
         home.forget()
-        await home.work(Job.REMOVE, Secret(), step="delete")
+        await _delete_aside(home)
     log.info("Home area %s is removed.", home.name)
 
 
 async def _set_aside(home: Home) -> None:
     """Rename the image away, if there is one: from then on the home does not exist."""
-    with suppress(errors.HomeAbsent):
+    try:
         await home.work(Job.REMOVE, Secret(), step="set-aside")
+    except errors.HomeAbsent:
+        return
+    except errors.HomeError:
+        # A worker that died may have got that far; then there is no way back.
+        if await asyncio.to_thread(image_is_there, home.image_path):
+            raise
+
+
+async def _delete_aside(home: Home) -> None:
+    """Delete what was set aside; a second time if a worker died of it."""
+    try:
+        await home.work(Job.REMOVE, Secret(), step="delete")
+    except errors.HomeError as error:
+        log.warning("Deleting home area %s again: %s", home.name, error)
+        await home.work(Job.REMOVE, Secret(), step="delete")
 
 
 async def _delete_files(home: Home) -> None:
-    """Take back a creation; what cannot be deleted now is swept at the next start."""
+    """Take back a creation."""
     await _set_aside(home)
-    await home.work(Job.REMOVE, Secret(), step="delete")
+    await _delete_aside(home)
+
+
+async def _sweep_up(home: Home) -> None:
+    """Delete what a worker that died left half done; if that fails, the next start does it."""
+    services = home.services
+    directory = os.path.dirname(home.image_path) or services.config.base_directory
+    try:
+        await services.runner.run("sweep", {"directories": [directory]})
+    except errors.HomeError as error:
+        log.warning("Leftovers of home area %s stay in %s: %s", home.name, directory, error)
 
 
 def _record_in(result: Mapping[str, object]) -> UserRecord:
@@ -184,7 +246,9 @@ def _numbers(blobs: Blobs) -> tuple[int, ...]:
     return tuple((blobs or {})[name].fileno() for name in sorted(blobs or {}))
 
 
-async def _store_blobs(home: Home, blobs: Mapping[str, Fd]) -> None:
-    """Make ``blobs`` the public files of the user on this machine."""
+async def _store_blobs(home: Home, blobs: Blobs) -> None:
+    """Make ``blobs`` the public files of the user on this machine, if any were given."""
+    if blobs is None:
+        return
     numbers = {name: blob.fileno() for name, blob in blobs.items()}
     await asyncio.to_thread(home.services.store.write_blobs, home.name, numbers)

@@ -71,7 +71,9 @@ async def fixate(home: Home, secret: Secret) -> None:
     async with home.exclusively(Operation.FIXATE):
         async with attempt(home, secret):
             result = await home.work(Job.FIXATE, secret)
-        await _adopt_result(home, result)
+        await home.store_record(_record_after(home, result))
+        home.is_fixated = True
+        home.services.changed(home)
 
 
 async def deactivate(home: Home) -> None:
@@ -83,23 +85,22 @@ async def deactivate(home: Home) -> None:
 async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
     """Authenticate, activate if needed, and return a reference that keeps the home active.
 
-    Waits for whatever runs on the home, a deactivation included.
+    Waits for whatever runs on the home, a deactivation included. The reference is
+    made once it is earned: one that existed before, as systemd-homed has it, would
+    let everybody who asks with a wrong password keep the home from being deactivated.
     """
-    # The reference exists before the check: a deactivation that waits sees it and gives way.
-    with ExitStack() as on_failure:
-        reference = on_failure.enter_context(home.references.add(please_suspend=please_suspend))
-        async with home.exclusively(Operation.ACQUIRE, queued=True) as way:
-            is_mounted = way is Way.AUTHENTICATE and await _authenticate(
-                home, secret, for_acquire=True
-            )
+    async with home.exclusively(Operation.ACQUIRE, queued=True) as way:
+        is_mounted = way is Way.AUTHENTICATE and await _authenticate(home, secret, for_acquire=True)
+        with ExitStack() as on_failure:
             if is_mounted:
                 home.keep()
             else:
                 # Not active, or unmounted behind our back since we looked.
                 home.observe()
                 await _activate(home, secret, for_acquire=True)
-            home.references.grant()
-        on_failure.pop_all()
+                on_failure.callback(abandoned, home)
+            reference = home.references.add(please_suspend=please_suspend)
+            on_failure.pop_all()
     return reference
 
 
@@ -112,13 +113,11 @@ async def reference(home: Home, *, please_suspend: bool) -> Fd:
     """
     async with home.exclusively(Operation.REFERENCE, queued=True):
         home.keep()
-        home.references.grant()
         return home.references.add(please_suspend=please_suspend)
 
 
 def reference_unrestricted(home: Home, *, please_suspend: bool) -> Fd:
     """A reference in any state: for sessions that will ask for the password themselves."""
-    home.references.grant()
     return home.references.add(please_suspend=please_suspend)
 
 
@@ -144,7 +143,9 @@ def abandoned(home: Home) -> None:
     sshd authenticates by keyboard-interactive in a process that ends, with its
     reference, before the session asks for one; the grace bridges that.
     """
-    if home.resting.is_active and home.ending is None:
+    if not home.resting.is_active:
+        home.references.forget()
+    elif home.ending is None:
         home.ending = asyncio.create_task(_end(home, home.services.config.grace_s))
 
 
@@ -214,27 +215,41 @@ async def _authenticate(home: Home, secret: Secret, *, for_acquire: bool = False
 
 
 async def _adopt_result(home: Home, result: dict[str, object]) -> None:
-    """Keep what a job found out: a newer record from inside the home, binding members."""
+    """Keep what a job found out: a newer record from inside the home, binding members.
+
+    The home is in use already, and a full disk must not keep anybody out of it:
+    what cannot be stored now is kept in memory and tried again with the counters.
+    """
+    record = _record_after(home, result)
+    if home.is_fixated and record.data == home.record.data:
+        return
+    home.is_fixated = True
+    try:
+        await home.store_record(record)
+    except errors.HomeError as error:
+        log.warning("%s", error)
+        home.replace_record(record)
+    home.services.changed(home)
+
+
+def _record_after(home: Home, result: dict[str, object]) -> UserRecord:
+    """The host copy with what a job found out; counters stay."""
     machine_id = home.services.machine.id
-    record, binding = home.record, result.get("binding")
-    found = result.get("record")
-    if isinstance(found, dict):
-        record = UserRecord(found)
+    found, binding = result.get("record"), result.get("binding")
+    record = UserRecord(found) if isinstance(found, dict) else home.record
     if isinstance(binding, dict):
         record = record.with_binding(machine_id, binding)
-    if record is not home.record and (not home.is_fixated or record.data != home.record.data):
-        status = home.record.status(machine_id)
-        await home.store_record(record.with_status(machine_id, status))
-        home.is_fixated = True
-        home.services.changed(home)
+    return record.with_status(machine_id, home.record.status(machine_id))
 
 
 @asynccontextmanager
 async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
-    """Count an attempt to authenticate: rate limit before, good and bad counters after."""
+    """Count an attempt to authenticate: rate limit before, good and bad counters after.
+
+    Of a home that was found on disk too, in memory: its password is as easy to guess.
+    """
     if not secret.is_empty:
-        if home.is_fixated:
-            home.update_status(ratelimit.count(home.effective, now_usec()))
+        home.update_status(ratelimit.count(home.effective, now_usec()))
     elif home.is_fixated:
         # PAM's first question is empty; the answer needs no worker and is no guess.
         password.check(home.effective, secret, _never)
@@ -245,14 +260,13 @@ async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
         home.is_present = False
         raise
     except _CREDENTIAL_FAILURES as failure:
-        if home.is_fixated and not secret.is_empty:
+        if not secret.is_empty:
             home.update_status(ratelimit.failed(home.effective, now_usec()))
         if secret.passwords:
             failure.answer_at = started + FAILURE_DELAY_S
         raise
     home.is_present = True
-    if home.is_fixated:
-        home.update_status(ratelimit.succeeded(home.effective, now_usec()))
+    home.update_status(ratelimit.succeeded(home.effective, now_usec()))
 
 
 def _never(_password: str, _hashed: str) -> bool:

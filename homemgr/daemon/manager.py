@@ -100,8 +100,10 @@ class Manager:
             return
         removed = result.get("removed")
         assert isinstance(removed, list)
-        for name in removed:
-            home = self.registry.by_name(str(name))
+        # By path: who has the name by now may have his image on a disk that is away.
+        by_image = {home.image_path: home for home in self.registry}
+        for image_path in removed:
+            home = by_image.get(str(image_path))
             if home is not None and not await asyncio.to_thread(image_is_there, home.image_path):
                 log.info("Finishing the removal of home area %s.", home.name)
                 await asyncio.to_thread(self.services.store.delete, home.name)
@@ -161,16 +163,15 @@ class Manager:
                     f"A record of {record.name} exists that this service could not accept; "
                     "see the log, and move it away if it is not needed."
                 )
-            if await accounts.name_taken(record.name):
-                raise errors.UserNameExists(
-                    f"User name {record.name} is already taken by an account or group."
-                )
-            wanted = record.on(self.services.machine).uid
+            effective = record.on(self.services.machine)
+            await accounts.require_free((record.name, *effective.aliases))
+            wanted = effective.uid
             uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)
             home = self._provisional(record, uid)
         with ExitStack() as on_failure:
             on_failure.callback(home.forget)
-            await changes.create(home, secret, blobs)
+            # Of a new home there is nothing to leave as it was.
+            await changes.create(home, secret, blobs or {})
             on_failure.pop_all()
 
     def _provisional(self, record: UserRecord, uid: int) -> Home:

@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
+#: Nobody has anything to write here; who does so all the same is looked at only this often.
+_REST_S = 0.25
+#: A full FIFO of the default size is drained by one read.
+_ROOM = 1 << 16
+
 #: File name suffix by whether the client may be suspended with its home locked.
 _SUFFIXES = {False: "dont-suspend", True: "please-suspend"}
 
@@ -40,7 +45,7 @@ class References:
         self._user = user
         self._gone = gone
         self._read_ends: dict[bool, Fd] = {}
-        self._is_granted = False
+        self._resting: dict[bool, asyncio.TimerHandle] = {}
 
     @property
     def held(self) -> bool:
@@ -58,14 +63,6 @@ class References:
             self._watch(please_suspend, Fd(os.open(path, _READ)))
         return Fd(os.open(path, _WRITE))
 
-    def grant(self) -> None:
-        """A reference was earned: from now on the end of the last one ends the home's use.
-
-        A reference that an attempt with a wrong password opened and closed does
-        not count, or anybody could end a use that needs no reference.
-        """
-        self._is_granted = True
-
     def recover(self) -> bool:
         """Take up what a daemon before us left; True if clients held the home then but none now."""
         abandoned = False
@@ -76,7 +73,6 @@ class References:
                 continue
             if _has_writers(end):
                 self._watch(please_suspend, end)
-                self._is_granted = True
             else:
                 end.close()
                 abandoned = True
@@ -101,28 +97,35 @@ class References:
 
     def _watch(self, please_suspend: bool, end: Fd) -> None:  # noqa: FBT001 -- the key of the table
         self._read_ends[please_suspend] = end
+        self._resting.pop(please_suspend, None)
         asyncio.get_running_loop().add_reader(end.fileno(), self._readable, please_suspend)
 
     def _unwatch(self, please_suspend: bool) -> None:  # noqa: FBT001 -- the key of the table
         end = self._read_ends.pop(please_suspend)
+        if timer := self._resting.pop(please_suspend, None):
+            timer.cancel()
         asyncio.get_running_loop().remove_reader(end.fileno())
         end.close()
 
     def _readable(self, please_suspend: bool) -> None:  # noqa: FBT001 -- the key of the table
-        if _has_writers(self._read_ends[please_suspend]):
+        end = self._read_ends[please_suspend]
+        if _has_writers(end):
+            # Written into: reading on as long as there is something would be all we do.
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(end.fileno())
+            self._resting[please_suspend] = loop.call_later(
+                _REST_S, self._watch, please_suspend, end
+            )
             return
         self._unwatch(please_suspend)
-        if not self.held and self._is_granted:
-            self._is_granted = False
+        if not self.held:
             log.info("The last reference to home area %s is gone.", self._user)
             self._gone()
 
 
 def _has_writers(end: Fd) -> bool:
-    """Drain ``end``; False once nobody has it open for writing (fifo(7): read gives 0)."""
+    """False if nobody has ``end`` open for writing (fifo(7): read gives 0)."""
     try:
-        while os.read(end.fileno(), 4096):
-            pass
+        return bool(os.read(end.fileno(), _ROOM))
     except BlockingIOError:
         return True
-    return False

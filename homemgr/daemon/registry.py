@@ -37,8 +37,6 @@ class Registry:
         self.appeared: list[Listener] = []
         self.changed: list[Listener] = []
         self.vanished: list[Listener] = []
-        #: Counts every change; caches of encoded answers compare it.
-        self.generation = 0
 
     def __iter__(self) -> Iterator[Home]:
         """All homes, in the order in which they became known."""
@@ -155,7 +153,9 @@ class Registry:
         if home.record.realm:
             names += [f"{name}@{home.record.realm}" for name in (home.name, *effective.aliases)]
         # A name is looked up as what it was first: nobody takes over another's by alias.
-        mine = tuple(n for n in names if self._by_other_name.setdefault(n, home) is home)
+        # Once each: an alias may be the very form with the realm.
+        each = dict.fromkeys(names)
+        mine = tuple(n for n in each if self._by_other_name.setdefault(n, home) is home)
         self._by_uid.setdefault(home.uid, home)
         self._keys[home.name] = (home.uid, mine)
 
@@ -167,6 +167,5 @@ class Registry:
             del self._by_other_name[name]
 
     def _tell(self, listeners: list[Listener], home: Home) -> None:
-        self.generation += 1
         for listener in listeners:
             listener(home)

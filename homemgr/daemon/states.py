@@ -35,7 +35,6 @@ class Job(Enum):
     FIXATE = "fixating"
     ACTIVATE = "activating"
     DEACTIVATE = "deactivating"
-    LOCK = "locking"
     UNLOCK = "unlocking"
     CREATE = "creating"
     REMOVE = "removing"

@@ -7,6 +7,7 @@ shares our memory is closed to us unless we hold CAP_SYS_PTRACE.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 from homemgr.kernel.syscall import INT, ULONG, libc_call
@@ -15,9 +16,9 @@ CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
 #: Options of prctl(2).
-PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
 
@@ -33,9 +34,10 @@ def prctl(option: int, argument: int = 0) -> int:
     return _prctl(option, argument, 0, 0, 0)
 
 
-def set_parent_death_signal(signal_number: int) -> None:
-    """Be sent this signal when the thread that started us ends; 0 for none."""
-    prctl(PR_SET_PDEATHSIG, signal_number)
+def set_name(name: str) -> None:
+    """Be called ``name`` in lists of processes; the kernel keeps 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def set_dumpable(*, dumpable: bool) -> None:

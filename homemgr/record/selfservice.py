@@ -31,9 +31,17 @@ class _Allowed(NamedTuple):
     privileged: frozenset[str]
 
 
-def may_update(current: UserRecord, new: UserRecord, machine: Machine) -> bool:
-    """Whether the owner himself may turn ``current`` into ``new``."""
+def may_update(
+    current: UserRecord, new: UserRecord, machine: Machine, *, is_proven: bool = True
+) -> bool:
+    """Whether the owner himself may turn ``current`` into ``new``.
+
+    If he does not prove that he is the owner (``is_proven``) by a credential, what it
+    is compared with stays: or who finds his session open could choose a password.
+    """
     allowed = _allowed(current.on(machine))
+    if not is_proven:
+        allowed = allowed._replace(privileged=frozenset())
     return _rest(current, machine, allowed) == _rest(new, machine, allowed)
 
 

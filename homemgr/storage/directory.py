@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import (
     FileNotFound,
     HomeAbsent,
+    HomeBusy,
+    HomeError,
     HostileHome,
     InvalidArgs,
     NotSupported,
@@ -38,12 +41,17 @@ from homemgr.storage.tree import delete_tree
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+log = logging.getLogger(__name__)
+
 #: Names of trees that are not yet, or no longer, a home: prefix, NAME, dot, random digits.
 NEW_PREFIX = ".#homemgr-new-"
 GONE_PREFIX = ".#homemgr-gone-"
 
 #: Two operations on one name never meet; longer would cost room for the name.
 _RANDOM_BYTES = 4
+
+#: How often a sweep may be faster than we with our own new directory.
+_RACES = 20
 
 
 class Swept(NamedTuple):
@@ -97,49 +105,78 @@ def create(
     # The rename decides in the end; asking first spares the work.
     if _exists(base, file_name):
         raise _taken(base, file_name)
-    temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
     with ExitStack() as undo:
-        # Registered before the first step, harmless if nothing is there yet.
-        undo.callback(delete_tree, base, temporary)
         with filesystem_identity(NOBODY, NOBODY):
-            os.mkdir(temporary, 0o700, dir_fd=base.fileno())
-            skipped = _populate(base, temporary, access_mode, skeleton, identity, blobs)
+            temporary, top = _make_top(base, file_name, undo)
+            skipped = _populate(top, access_mode, skeleton, identity, blobs)
         try:
+            # Still locked: a sweep must not find it idle between two of our steps.
             renameat2(base.fileno(), temporary, base.fileno(), file_name, RENAME_NOREPLACE)
         except FileExistsError as error:
             raise _taken(base, file_name) from error
         undo.pop_all()
+        top.close()
     # Only now does the home survive a power cut.
     os.fsync(base.fileno())
     return skipped
 
 
+def _make_top(base: Fd, file_name: str, undo: ExitStack) -> tuple[str, Fd]:
+    """A new directory, locked to tell `sweep` that somebody is at work; ``undo`` removes it."""
+    for _ in range(_RACES):
+        temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
+        os.mkdir(temporary, 0o700, dir_fd=base.fileno())
+        top = _lock(base, temporary)
+        if top is not None:
+            undo.callback(delete_tree, base, temporary)
+            undo.callback(top.close)
+            _require_nobody(top)
+            return temporary, top
+    raise HomeBusy(f"New directories in {location(base.fileno())} disappear as soon as made.")
+
+
+def _lock(parent: Fd, name: str) -> Fd | None:
+    """The directory ``name``, ours alone until closed; None if it is another's, or none."""
+    try:
+        tree = Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())
+    except OSError as error:
+        # Not a directory, so not a tree of ours: leave it to whoever made it.
+        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
+            return None
+        raise
+    with ExitStack() as on_failure:
+        on_failure.callback(tree.close)
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(tree.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Renamed or deleted by who had the lock until now.
+            found = os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
+            if os.path.samestat(found, os.fstat(tree.fileno())):
+                on_failure.pop_all()
+                return tree
+    return None
+
+
 def _populate(
-    base: Fd,
-    temporary: str,
+    top: Fd,
     access_mode: int,
     skeleton: str | None,
     identity: bytes,
     blobs: Mapping[str, int],
 ) -> list[str]:
-    with Fd.open(temporary, DIRECTORY_FLAGS, dir_fd=base.fileno()) as top:
-        # Tells `sweep` that somebody is still at work here.
-        fcntl.flock(top.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _require_nobody(top)
-        skipped: list[str] = []
-        if skeleton is not None:
-            skipped = copy_skeleton(skeleton, top, leave_out={IDENTITY, BLOBS})
-        if blobs:
-            place_blobs(top, blobs)
-        # Last: a tree with a record is a complete home.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
-        with Fd.open(IDENTITY, flags, 0o600, dir_fd=top.fileno()) as record:
-            os.fchmod(record.fileno(), 0o600)
-            write_all(record.fileno(), identity)
-        os.fchmod(top.fileno(), access_mode & 0o7777)
-        # Once and for all of it: every wait for the disk costs more than the rest together.
-        fsync_tree(top)
-        return skipped
+    skipped: list[str] = []
+    if skeleton is not None:
+        skipped = copy_skeleton(skeleton, top, leave_out={IDENTITY, BLOBS})
+    if blobs:
+        place_blobs(top, blobs)
+    # Last: a tree with a record is a complete home.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
+    with Fd.open(IDENTITY, flags, 0o600, dir_fd=top.fileno()) as record:
+        os.fchmod(record.fileno(), 0o600)
+        write_all(record.fileno(), identity)
+    os.fchmod(top.fileno(), access_mode & 0o7777)
+    # Once and for all of it: every wait for the disk costs more than the rest together.
+    fsync_tree(top)
+    return skipped
 
 
 def _require_nobody(top: Fd) -> None:
@@ -190,30 +227,29 @@ def remove(parent: Fd, file_name: str) -> None:
 def sweep(parent: Fd) -> Swept:
     """Delete what killed operations left behind; trees somebody still works on stay."""
     swept = Swept([], [])
-    for entry in sorted(_entries(parent)):
+    for entry in sorted(os.listdir(parent.fileno())):
         for prefix, names in ((NEW_PREFIX, swept.new), (GONE_PREFIX, swept.gone)):
-            if entry.startswith(prefix) and not _is_worked_on(parent, entry):
-                delete_tree(parent, entry)
+            if entry.startswith(prefix) and _sweep_one(parent, entry):
                 names.append(_original(entry, prefix))
     return swept
 
 
+def _sweep_one(parent: Fd, name: str) -> bool:
+    """Delete one tree; False if it has to stay, which must not keep the others."""
+    tree = _lock(parent, name)
+    if tree is None:
+        return False
+    with tree:
+        try:
+            delete_tree(parent, name)
+        except (HomeError, OSError) as error:
+            log.warning("%s/%s stays for now: %s", location(parent.fileno()), name, error)
+            return False
+    return True
+
+
 def _original(entry: str, prefix: str) -> str:
     return entry.removeprefix(prefix).rpartition(".")[0]
-
-
-def _is_worked_on(parent: Fd, name: str) -> bool:
-    try:
-        with Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno()) as tree:
-            fcntl.flock(tree.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        # Not a directory, so not a tree of ours: leave it to whoever made it.
-        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
-            return True
-        raise
-    return False
 
 
 def _check_name(file_name: str) -> None:

@@ -38,7 +38,7 @@ from homemgr.kernel.syscall import AT_FDCWD
 from homemgr.storage.paths import open_safe_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 #: Of the empty directory: what is stored by accident while the home is away is root's.
 _MODE = 0o700
@@ -50,6 +50,9 @@ _PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.065)
 
 #: How long we may look for who holds a mount.
 _SEARCH_S = 1.0
+
+#: How many mounts over a home are taken away with it.
+_LAYERS = 100
 
 #: How many holders a message names.
 _NAMES = 5
@@ -156,7 +159,8 @@ def take_away(home_directory: str, *, force: bool = False) -> None:
     """
     if force:
         _require_active(home_directory)
-        umount2(home_directory, UMOUNT_NOFOLLOW | MNT_DETACH)
+        for _ in _layers(home_directory):
+            umount2(home_directory, UMOUNT_NOFOLLOW | MNT_DETACH)
         return
     # Also when somebody holds it: programs of a session that ends take a moment to go.
     error = _try(home_directory)
@@ -181,13 +185,23 @@ def _try(home_directory: str) -> OSError | None:
     """One attempt; the EBUSY it ended with, if so."""
     _require_active(home_directory)
     try:
-        _unmount_below(home_directory)
-        umount2(home_directory, UMOUNT_NOFOLLOW)
+        for _ in _layers(home_directory):
+            _unmount_below(home_directory)
+            umount2(home_directory, UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         return error
     return None
+
+
+def _layers(home_directory: str) -> Iterator[None]:
+    """Once for each mount there: the user may have mounted something over his home."""
+    for _ in range(_LAYERS):
+        if not is_active(home_directory):
+            return
+        yield
+    raise OSError(errno.EBUSY, "mounts are being added", home_directory)
 
 
 def _unmount_below(home_directory: str) -> None:

@@ -7,6 +7,7 @@ too. The way back up is `..`, believed only if it is the directory we came from.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from typing import NamedTuple
 
@@ -23,8 +24,11 @@ from homemgr.storage.paths import location
 
 _RESOLVE = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 
-#: How often one directory may be filled again before we give up.
+#: How often directories may be filled again before we give up.
 _REFILLS = 1000
+
+#: How many entries are looked at in one go.
+_LISTED = 5_000
 
 
 class _Level(NamedTuple):
@@ -100,14 +104,19 @@ def _up(current: Fd, expected: tuple[int, int]) -> Fd:
 
 
 def _clear(directory: int) -> list[str]:
-    """Unlink all that is no directory; the names of the directories."""
+    """Unlink all that is no directory; the names of directories, perhaps not of all."""
     directories: list[str] = []
-    with os.scandir(directory) as entries:
-        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    # Listed first: deleting while reading a directory may skip entries.
-    for name, is_directory in listed:
-        if is_directory or not _unlink(directory, name):
-            directories.append(name)
+    for _ in range(_REFILLS):
+        with os.scandir(directory) as entries:
+            # A hostile directory has more entries than we have memory; the rest comes after.
+            some = itertools.islice(entries, _LISTED)
+            listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in some]
+        # Listed first: deleting while reading a directory may skip entries.
+        directories = [
+            name for name, is_directory in listed if is_directory or not _unlink(directory, name)
+        ]
+        if directories or len(listed) < _LISTED:
+            break
     return directories
 
 

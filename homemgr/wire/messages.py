@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from homemgr.files import Fd
 
 CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
-NO_REPLY, NO_AUTO_START, INTERACTIVE = 1, 2, 4
+NO_REPLY, INTERACTIVE = 1, 4
 
 #: What a system bus lets through; it disconnects whoever sends more.
 MAX_MESSAGE_BYTES = 32 << 20

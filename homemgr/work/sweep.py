@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr.files import DIRECTORY_FLAGS, Fd
-from homemgr.record.names import parse_image_file_name
 from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(task: Task) -> dict[str, object]:
-    """Delete leftovers in the given directories; tells whose removal was cut short."""
+    """Delete leftovers in the given directories; tells which images' removal was cut short."""
     removed: list[str] = []
     for path in task.texts("directories"):
         try:
@@ -22,8 +21,6 @@ def run(task: Task) -> dict[str, object]:
         except FileNotFoundError:
             continue
         with parent:
-            for file_name in storage_named("directory").sweep(parent).gone:
-                parsed = parse_image_file_name(file_name)
-                if parsed is not None:
-                    removed.append(parsed[0])
+            gone = storage_named("directory").sweep(parent).gone
+            removed += (os.path.join(path, file_name) for file_name in gone)
     return {"removed": removed}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from homemgr import crypt, errors, job
+from homemgr.kernel import memory
 from homemgr.record import password
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
@@ -16,9 +19,14 @@ from homemgr.record.signature import Keyring
 from homemgr.storage.kinds import Storage, storage_named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
+
+#: Processor time for one check of a password. The slowest usual hashes take a tenth of it.
+_CHECK_S = 3.0
 
 
 class Task:
@@ -112,14 +120,38 @@ class Task:
 
     def verify(self, word: str, hashed: str) -> bool:
         """Whether ``word`` is the password behind ``hashed``; takes a processor meanwhile."""
-        with self.channel.processor():
+        with self.channel.processor(), _check_limited(), _memory_at_once():
             return crypt.verify(word, hashed)
 
     def hash_password(self, word: str) -> str:
         """A fresh hash; takes a processor meanwhile."""
-        with self.channel.processor():
+        with self.channel.processor(), _memory_at_once():
             return crypt.hash_password(word, os.environ.get("SYSTEMD_CRYPT_PREFIX"))
 
     def check_credentials(self, record: UserRecord) -> None:
         """Raise the credential failure unless the secret unlocks ``record``."""
         password.check(record.on(self.machine), self.secret, self.verify)
+
+
+@contextmanager
+def _check_limited() -> Iterator[None]:
+    """Let this process be killed if a check takes too long: libcrypt cannot be interrupted.
+
+    Users may choose their own hashes, and how expensive it is to check them: without
+    a limit two of them could keep all processors from everybody else's logins.
+    """
+    signal.setitimer(signal.ITIMER_PROF, _CHECK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+@contextmanager
+def _memory_at_once() -> Iterator[None]:
+    """Have libcrypt's work area allocated in one go, and never written to swap.
+
+    It has 16 MiB: four thousand page faults would take nearly half the time of a check.
+    """
+    with memory.locked_when_new() if memory.may_lock_all() else nullcontext():
+        yield

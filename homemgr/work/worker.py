@@ -7,6 +7,7 @@ becomes one that tells strangers nothing.
 from __future__ import annotations
 
 import logging
+import resource
 from typing import TYPE_CHECKING
 
 from homemgr import errors, job
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+#: Address space of a worker, a few times what any job needs: a home's owner decides how
+#: much memory it takes to check his hashes, and how large the directories are.
+_MEMORY_BYTES = 512 << 20
 
 #: One entry for each verb; the daemon names them in its requests.
 VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
@@ -41,6 +46,7 @@ def run(sock: socket.socket) -> None:
     """Carry out the one job that comes over ``sock``."""
     # Passwords pass through this memory: no core dumps, no ptrace by the user.
     process.set_dumpable(dumpable=False)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     channel = job.Channel(sock)
     try:
         request, fds = channel.receive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -14,23 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from homemgr.files import Fd
-from homemgr.kernel import loop, mounts, process
-from homemgr.kernel.syscall import AT_FDCWD, AT_RECURSIVE
+from homemgr.kernel import mounts
 from homemgr.storage import paths
+from tests import volumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MIB = 1 << 20
-
+#: Where the file systems of one run are mounted.
 GROUND = Path(f"/run/homemgr-test-{os.getpid()}")
-
-#: Smallest comfortable image, and how to make the file system.
-KINDS = {
-    "ext4": (64 * MIB, ["mkfs.ext4", "-q", "-F"]),
-    "xfs": (320 * MIB, ["mkfs.xfs", "-q", "-f"]),
-    "btrfs": (128 * MIB, ["mkfs.btrfs", "-q", "-f"]),
-}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,11 +38,8 @@ def private_mounts() -> Iterator[None]:
         if os.environ.get("CI"):
             pytest.fail("kernel tests need root")
         pytest.skip("kernel tests need root")
-    with Fd.open("/proc/self/ns/mnt", os.O_RDONLY) as before:
-        process.unshare(process.CLONE_NEWNS)
-        mounts.mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, propagation=mounts.MS_PRIVATE)
+    with volumes.private_mount_namespace():
         yield
-        assert ctypes.CDLL(None).setns(before.fileno(), process.CLONE_NEWNS) == 0
 
 
 @pytest.fixture(scope="package")
@@ -59,46 +47,22 @@ def ground(private_mounts: None) -> Iterator[Path]:
     """A directory whose ancestors only root can change, on a file system of its own."""
     path = GROUND
     path.mkdir(mode=0o755)
-    mount_new("tmpfs", "tmpfs", path)
+    volumes.mount_new("tmpfs", "tmpfs", path)
     path.chmod(0o755)
     yield path
     mounts.umount2(str(path), mounts.MNT_DETACH)
     path.rmdir()
 
 
-def mount_new(kind: str, source: str, target: Path) -> None:
-    """Bring up a file system of its own and show it at ``target``."""
-    with mounts.fsopen(kind) as fs:
-        mounts.fsconfig_set_string(fs.fileno(), "source", source)
-        mounts.fsconfig_create(fs.fileno())
-        with mounts.fsmount(fs.fileno(), 0) as mount:
-            flags = mounts.MOVE_MOUNT_F_EMPTY_PATH
-            mounts.move_mount(mount.fileno(), "", AT_FDCWD, str(target), flags)
-
-
-def mount_image(image: Path, size: int, kind: str, make: list[str], target: Path) -> None:
-    """Make a file system in a new image file and mount it at ``target``."""
-    with image.open("wb") as file:
-        file.truncate(size)
-    subprocess.run([*make, str(image)], check=True, stdout=subprocess.DEVNULL)
-    target.mkdir()
-    with Fd.open(str(image), os.O_RDWR) as backing:
-        device = loop.attach(backing.fileno())
-    with device.device:
-        mount_new(kind, device.path, target)
-    target.chmod(0o755)
-
-
-@pytest.fixture(scope="package", params=sorted(KINDS))
+@pytest.fixture(scope="package", params=sorted(volumes.KINDS))
 def volume(
     request: pytest.FixtureRequest, ground: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """The root of a file system of each kind."""
     kind = request.param
-    size, make = KINDS[kind]
     image = tmp_path_factory.mktemp("image") / kind
     target = ground / kind
-    mount_image(image, size, kind, make, target)
+    volumes.mount_image(image, kind, target)
     yield target
     mounts.umount2(str(target), 0)
     target.rmdir()
@@ -108,10 +72,9 @@ def volume(
 @pytest.fixture(scope="package")
 def one_volume(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An ext4, for what does not depend on the file system."""
-    size, make = KINDS["ext4"]
     image = tmp_path_factory.mktemp("image") / "one"
     target = ground / "one"
-    mount_image(image, size, "ext4", make, target)
+    volumes.mount_image(image, "ext4", target)
     yield target
     mounts.umount2(str(target), 0)
     target.rmdir()

@@ -303,6 +303,36 @@ def test_sweep_leaves_work_in_progress_and_strangers(base: Fd, area: Path) -> No
     ]
 
 
+def test_sweep_at_the_same_time_disturbs_no_creation(base: Fd, area: Path, tmp_path: Path) -> None:
+    skeleton = make_skeleton(tmp_path / "skel")
+    sweeper = os.fork()
+    if sweeper == 0:
+        while True:
+            directory.sweep(base)
+    try:
+        for number in range(80):
+            name = f"user{number}.homedir"
+            create(base, name, skeleton)
+            assert (area / "base" / name / ".identity").read_bytes() == RECORD
+            assert (area / "base" / name / "deep" / "er" / "file").exists()
+            directory.remove(base, name)
+    finally:
+        os.kill(sweeper, signal.SIGKILL)
+        os.waitpid(sweeper, 0)
+
+
+def test_tree_that_cannot_be_swept_keeps_no_other(base: Fd, area: Path) -> None:
+    for name in (".#homemgr-gone-a.homedir.0001", ".#homemgr-gone-b.homedir.0002"):
+        (area / "base" / name).mkdir()
+    marked = area / "base" / ".#homemgr-gone-a.homedir.0001"
+    subprocess.run(["chattr", "+i", str(marked)], check=True)
+    try:
+        assert directory.sweep(base).gone == ["b.homedir"]
+    finally:
+        subprocess.run(["chattr", "-i", str(marked)], check=True)
+    assert directory.sweep(base).gone == ["a.homedir"]
+
+
 def test_removal_goes_in_two_steps(base: Fd, area: Path) -> None:
     create(base)
     create(base, "alice.homedir.old")

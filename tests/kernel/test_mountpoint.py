@@ -309,6 +309,23 @@ def test_mounts_inside_go_along(home: Path) -> None:
     assert not mountpoint.is_active(str(home))
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_mount_over_the_home_does_not_leave_the_home_behind(home: Path, *, force: bool) -> None:
+    tmpfs(home)
+    mountpoint.take_away(str(home), force=force)
+    assert not mountpoint.is_active(str(home))
+
+
+def test_mount_over_a_busy_home_does_not_hide_who_is_in_the_way(
+    home: Path, other_process: Start
+) -> None:
+    holder = other_process(HOLD["cwd"] + SLEEP, str(home))
+    tmpfs(home)
+    with pytest.raises(HomeBusy, match=str(holder.pid)):
+        mountpoint.take_away(str(home))
+    assert (home / "file").exists()
+
+
 def test_busy_home_keeps_the_mounts_inside(home: Path, other_process: Start) -> None:
     (home / "inner").mkdir()
     tmpfs(home / "inner")

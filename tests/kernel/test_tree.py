@@ -73,6 +73,18 @@ def make_deep(area: Path, depth: int) -> None:
     os.close(here)
 
 
+def test_directory_of_more_entries_than_are_listed_at_once_goes(area: Path) -> None:
+    top = area / "many"
+    (top / "below").mkdir(parents=True)
+    for number in range(8_000):
+        os.mknod(top / f"file{number}")
+        if number < 5_500:
+            (top / "below" / f"directory{number}").mkdir()
+    with Fd.open(str(area), DIRECTORY_FLAGS) as parent:
+        delete_tree(parent, "many")
+    assert not top.exists()
+
+
 def test_mount_inside_stops_the_deletion(area: Path) -> None:
     inside = area / "tree" / "sub" / "mnt"
     inside.mkdir(parents=True)

@@ -34,6 +34,8 @@ _CONFIGURATION = """<!DOCTYPE busconfig PUBLIC
            send_interface="org.freedesktop.DBus.Introspectable"/>
   </policy>
   <policy user="root">
+    <allow own="org.freedesktop.PolicyKit1"/>
+    <allow send_destination="org.freedesktop.PolicyKit1"/>
     <allow send_destination="org.freedesktop.DBus"
            send_interface="org.freedesktop.DBus.Monitoring"/>
   </policy>
@@ -59,7 +61,9 @@ class Bus:
         options = ["--nofork", "--nopidfile", "--print-address", f"--config-file={configuration}"]
         namespace = ["unshare", "--mount", "--propagation=private"]
         self._daemon = subprocess.Popen(
-            [*namespace, "sh", "-c", script, str(passwd), *options], stdout=subprocess.PIPE
+            [*namespace, "sh", "-c", script, str(passwd), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         assert self._daemon.stdout is not None
         assert self._daemon.stdout.readline()

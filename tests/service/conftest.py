@@ -54,7 +54,7 @@ def disk(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     """An ext4 for homes."""
     image = tmp_path_factory.mktemp("disk") / "image"
     target = ground / "disk"
-    volumes.mount_ext4(image, 192 * volumes.MIB, target)
+    volumes.mount_image(image, "ext4", target, 192 * volumes.MIB)
     yield target
     mounts.umount2(str(target), 0)
     target.rmdir()

@@ -20,14 +20,20 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Modules are loaded as root: the user may not be allowed to read our source tree.
 _STRANGER = """
 import json, os, sys
+from homemgr.files import Fd
 from homemgr.wire.client import Client
 from homemgr.wire.messages import BusError
+def sent(value):  # an object stands for files by name
+    if not isinstance(value, dict):
+        return value
+    return {name: Fd.open(path, os.O_RDONLY) for name, path in value.items()}
 uid, address = int(sys.argv[1]), sys.argv[2]
 os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)
 with Client(address) as client:
     for line in sys.stdin:
         target, signature, arguments, interactive = json.loads(line)
         try:
+            arguments = [sent(value) for value in arguments]
             reply = client.call(*target, signature, arguments, interactive=interactive)
             for fd in reply.fds:
                 fd.close()

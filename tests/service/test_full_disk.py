@@ -33,8 +33,7 @@ def small_disk(new_site: Callable[..., Site], tmp_path: Path) -> Iterator[Servic
     """A service whose homes lie on a tiny file system."""
     site = new_site()
     image, place = tmp_path / "image", site.home_root
-    place.rmdir()
-    volumes.mount_ext4(image, 2 * volumes.MIB, place)
+    volumes.mount_image(image, "ext4", place, 2 * volumes.MIB)
     service = Service(site)
     yield service
     service.close()

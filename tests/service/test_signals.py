@@ -202,6 +202,25 @@ def test_properties_have_their_values(service: Service) -> None:
     assert shown[1] is False
 
 
+def test_homes_with_automatic_login_are_told_to_display_managers(service: Service) -> None:
+    def value() -> list[list[object]]:
+        found = get_property(service, MANAGER_PATH, MANAGER, "AutoLogin")
+        assert isinstance(found, list)
+        return [list(row) for row in found]
+
+    assert value() == []
+    row = ["nora", "seat0", f"{HOMES}/nora"]
+    with listening(service.site.bus_address) as monitor:
+        service.create("nora", autoLogin=True)
+        monitor.wait_for(lambda one: one.path == MANAGER_PATH and str(row[2]) in one.text)
+        assert value() == [row]
+        monitor.heard.clear()
+        service.call("UpdateHome", "s", people.text(people.record("nora", autoLogin=False)))
+        change = monitor.wait_for(lambda one: one.path == MANAGER_PATH)
+    assert change.data == [MANAGER, {"AutoLogin": {"type": "a(sso)", "data": []}}, []]
+    assert value() == []
+
+
 def test_object_manager_lists_homes_at_their_parent_only(service: Service) -> None:
     service.create("klaus")
     (managed,) = service.client.call(NAME, HOMES, OBJECT_MANAGER, "GetManagedObjects").body

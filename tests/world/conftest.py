@@ -32,6 +32,7 @@ class World:
     def __str__(self) -> str:
         """The name of the world in test ids."""
         special = [self.file_system] if self.file_system != "ext4" else []
+        special += [Path(name).name for name, _ in self.files]
         return "-".join([self.daemon, self.base, *special])
 
 
@@ -155,8 +156,7 @@ class _Traces:
         return cls(
             mounts=set(box.mounts()),
             people={line for line in box.people() if line},
-            # systemd-homed leaves its FIFOs until the machine is shut down.
-            references=_names(box.path("/run/systemd/home")) if box.daemon == "homemgr" else set(),
+            references=_references(box),
             homes=_names(box.path("/home")) | _names(box.path("/home/.homemgr")),
             daemon=pid,
             descriptors=len(box.run(["ls", f"/proc/{pid}/fd"], check=False).stdout.split()),
@@ -174,6 +174,13 @@ class _Traces:
         if self.daemon == before.daemon and self.descriptors > before.descriptors + 4:
             more.append(f"{self.descriptors - before.descriptors} descriptors of the service")
         return more
+
+
+def _references(box: Box) -> set[str]:
+    # systemd-homed leaves its FIFOs until the machine is shut down.
+    if box.daemon != "homemgr":
+        return set()
+    return {entry.name for entry in box.path("/run/systemd/home").glob("*-suspend")}
 
 
 def _names(directory: Path) -> set[str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -176,12 +176,17 @@ def debian_sid() -> Layer:
     )
 
 
+# A one-line source with or without options, or a deb822 stanza; sources.list(5).
+SOURCE = re.compile(r"^(?:deb(?:\s+\[.*?\])?|URIs:)\s+(https?://\S+)", re.MULTILINE)
+
+
 def mirror() -> str:
     """Where this machine takes its Debian packages from."""
-    sources = Path("/etc/apt")
-    for found in (*sources.glob("sources.list.d/*.sources"), *sources.glob("sources.list*/*.list")):
-        words = found.read_text().split()
-        for kind, uri in pairwise(words):
-            if kind in {"URIs:", "deb"} and uri.startswith("http") and "security" not in uri:
-                return uri
+    apt = Path("/etc/apt")
+    files = [apt / "sources.list", *sorted(apt.glob("sources.list.d/*"))]
+    for found in files:
+        if found.suffix in {".list", ".sources"} and found.exists():
+            for uri in SOURCE.findall(found.read_text()):
+                if "security" not in uri:
+                    return str(uri)
     raise RuntimeError("no Debian package source is configured under /etc/apt")

@@ -230,11 +230,23 @@ def test_a_session_that_ends_meanwhile_is_noticed(
     alice.wait_until("inactive", 30)
 
 
-def test_a_login_while_the_service_is_down_waits_for_it(box: Box, alice: User) -> None:
-    os.kill(box.pid_outside(box.main_pid()), signal.SIGKILL)
-    seen = alice.ssh("pwd; stat -c %u .")
-    assert seen.stdout.split() == [alice.home, str(alice.uid)]
+def test_a_login_in_the_moment_of_a_crash_is_refused_or_good(box: Box, alice: User) -> None:
+    inside = box.main_pid()
+    slay(box.pid_outside(inside))
+    seen = alice.ssh("pwd; stat -c %u .", check=False)
+    if seen.code == 0:
+        assert seen.stdout.split() == [alice.home, str(alice.uid)]
+    else:
+        assert seen.stdout == ""
+    wait_for_service(box, after=inside)
+    assert alice.ssh("pwd").stdout.strip() == alice.home
     alice.wait_until("inactive")
+
+
+def test_a_call_starts_a_stopped_service(box: Box, alice: User) -> None:
+    box.systemctl("stop", box.service)
+    with alice.active():
+        assert box.systemctl("is-active", box.service).stdout == "active\n"
 
 
 def test_homes_activated_by_root_stay_through_a_restart(box: Box, alice: User) -> None:

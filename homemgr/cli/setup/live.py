@@ -73,7 +73,8 @@ def give_back(say: Callable[[str], None], *, homed_ran: bool) -> None:
     for unit in (OURS_ACTIVATE, OURS):
         if is_active(unit):
             _must("stop", unit)
-    _systemctl("reset-failed", OURS, OURS_ACTIVATE)
+    # The starts of systemd-homed are counted: a few changes of hands in a row would refuse one.
+    _systemctl("reset-failed", OURS, OURS_ACTIVATE, HOMED)
     _reload_bus()
     # Enabled but not running before: set up in an image, where nothing runs.
     if homed_ran or _systemctl("is-enabled", "--quiet", HOMED).returncode == 0:

@@ -51,7 +51,6 @@ def test_the_last_one_ends_the_use_the_others_do_not(tmp_path: Path) -> None:
         async with watched(tmp_path) as one:
             first = one.references.add(please_suspend=False)
             second = one.references.add(please_suspend=True)
-            one.references.grant()
             first.close()
             await turns()
             assert one.references.held
@@ -63,21 +62,10 @@ def test_the_last_one_ends_the_use_the_others_do_not(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_one_that_was_not_earned_ends_nothing(tmp_path: Path) -> None:
-    async def run() -> None:
-        async with watched(tmp_path) as one:
-            one.references.add(please_suspend=False).close()
-            await one.settle(lambda: not one.references.held)
-            assert one.ended == 0
-
-    asyncio.run(run())
-
-
 def test_a_holder_that_dies_lets_go(tmp_path: Path) -> None:
     async def run() -> None:
         async with watched(tmp_path) as one:
             reference = one.references.add(please_suspend=False)
-            one.references.grant()
             child = os.posix_spawn(
                 "/bin/sleep",
                 ["sleep", "1000"],
@@ -98,7 +86,6 @@ def test_what_a_holder_writes_is_nothing(tmp_path: Path) -> None:
     async def run() -> None:
         async with watched(tmp_path) as one:
             with one.references.add(please_suspend=False) as reference:
-                one.references.grant()
                 os.write(reference.fileno(), b"x" * 5000)
                 await turns()
                 assert one.references.held
@@ -151,7 +138,6 @@ def test_fifos_are_for_root_and_forgotten_at_the_end(tmp_path: Path) -> None:
             assert stat.S_IMODE(status.st_mode) == 0o600
             one.references.forget()
             assert fifo.exists(), "still held"
-            one.references.grant()
             reference.close()
             await one.settle(lambda: one.ended == 1)
             one.references.forget()

@@ -15,14 +15,16 @@ EXPECTED = {
     Operation.ACTIVATE: "fixate HomeAbsent run run HomeAlreadyActive keep HomeLocked",
     Operation.AUTHENTICATE: "run HomeAbsent run run run run HomeLocked",
     Operation.FIXATE: "run HomeAbsent" + " HomeAlreadyFixated" * 5,
-    Operation.DEACTIVATE: "HomeNotActive HomeNotActive HomeNotActive HomeNotActive run run HomeLocked",
+    Operation.DEACTIVATE: "HomeNotActive " * 4 + "run run HomeLocked",
     Operation.CREATE: "HomeExists run HomeExists HomeExists HomeBusy HomeBusy HomeBusy",
     Operation.REALIZE: "HomeExists run HomeExists HomeExists HomeBusy HomeBusy HomeBusy",
     Operation.REMOVE: "run run run run HomeBusy HomeBusy HomeLocked",
     Operation.UPDATE: "HomeUnfixated HomeAbsent run run run run HomeLocked",
     Operation.UPDATE_OFFLINE: "HomeUnfixated run run run run run HomeLocked",
     Operation.PASSWD: "HomeUnfixated HomeAbsent run run run run HomeLocked",
-    Operation.REFERENCE: "HomeNotActive HomeAbsent HomeNotActive HomeNotActive done done HomeLocked",
+    Operation.REFERENCE: "HomeNotActive HomeAbsent"
+    + " HomeNotActive" * 2
+    + " done done HomeLocked",
     Operation.ACQUIRE: "fixate HomeAbsent activate activate authenticate authenticate HomeLocked",
     Operation.RELEASE: "done done done done run run HomeLocked",
 }

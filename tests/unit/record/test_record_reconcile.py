@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 import pytest
 from record_samples import MACHINE_ID
 
@@ -109,7 +107,6 @@ def test_update_that_meets_a_newer_home_is_refused_not_dropped() -> None:
     # Defect 8 of homed 262: UpdateHome succeeded and silently kept the embedded record.
     with pytest.raises(RecordDowngrade, match="newer record than this machine") as caught:
         reconcile(host(5), record(7, "B"), Mode.REQUIRE_NEWER)
-    assert caught.value.errno_value == errno.ESTALE
     assert "7" in caught.value.message
     assert "5" in caught.value.message
 

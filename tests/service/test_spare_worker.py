@@ -1,0 +1,51 @@
+"""A worker waits for the next job, and nothing depends on its being alive."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from homemgr.work import server
+from tests.service.site import children, name_of, wait_until
+
+if TYPE_CHECKING:
+    from tests.service.site import Service
+
+
+def spares(service: Service) -> list[int]:
+    return [pid for pid in children(service.job_server()) if name_of(pid) == server.SPARE]
+
+
+def test_one_worker_waits_and_is_not_used_twice(service: Service) -> None:
+    wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
+    before = spares(service)
+    service.create("anna")
+    wait_until(lambda: len(spares(service)) == 1, "another worker to wait")
+    assert spares(service) != before
+    assert service.workers() == []
+
+
+def test_a_waiting_worker_that_is_killed_is_not_missed(service: Service) -> None:
+    service.create("berta")
+    for _ in range(3):
+        wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
+        os.kill(spares(service)[0], signal.SIGKILL)
+        wait_until(lambda: not spares(service), "the worker to be gone")
+        service.activate("berta")
+        service.call("DeactivateHome", "s", "berta")
+    assert service.states()["berta"] == "inactive"
+
+
+def test_a_waiting_worker_holds_nothing_of_the_job_before(service: Service) -> None:
+    service.create("carla")
+    wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
+    (spare,) = spares(service)
+    sockets = [
+        target
+        for number in os.listdir(f"/proc/{spare}/fd")
+        if (target := os.readlink(f"/proc/{spare}/fd/{number}")).startswith("socket:")
+    ]
+    # The one it waits at; of its standard streams some may be sockets as well.
+    inherited = {os.readlink(f"/proc/{spare}/fd/{number}") for number in range(3)}
+    assert len(set(sockets) - inherited) == 1

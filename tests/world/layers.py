@@ -1,0 +1,31 @@
+"""Makes all layers ahead of the tests, so that no test's time limit pays for downloads.
+
+Run as `python -m tests.world.layers`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from .product import BASES, layers_of
+
+
+def make(base: str) -> str:
+    """All layers on one base; says how long it took."""
+    started = time.monotonic()
+    for daemon in ("homed", "both", "homemgr"):
+        layers_of(daemon, base).image()
+    return f"{base}: {time.monotonic() - started:.1f} s"
+
+
+def main() -> None:
+    """Both distributions side by side: most of the time goes into waiting for packages."""
+    with ThreadPoolExecutor() as builders:
+        for line in builders.map(make, BASES):
+            print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

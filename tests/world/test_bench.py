@@ -1,0 +1,19 @@
+"""The measurements work: with numbers so small that the figures prove nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench import login, table
+from tests.bench.goals import GOALS
+from tests.bench.inside.plan import SMALL
+
+
+@pytest.mark.usefixtures("machine")
+def test_every_figure_is_measured_with_both_services() -> None:
+    rows = table.rows(login.measure(SMALL))
+    assert [row.goal for row in rows] == list(GOALS)
+    assert [row.goal.key for row in rows if row.homed is None] == [
+        goal.key for goal in GOALS if goal.key.endswith(" many")
+    ]
+    assert len(table.render(rows).splitlines()) == len(GOALS) + 1
