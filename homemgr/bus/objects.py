@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from homemgr.bus import autologin, labels
+from homemgr.bus import autologin, homemgr1, labels
 from homemgr.bus.faces import (
     HOME,
     HOME_INTERFACE,
@@ -41,9 +41,10 @@ _ANCESTORS = ("/", "/org", "/org/freedesktop")
 class Tree:
     """Finds the object for a path."""
 
-    def __init__(self, faces: Faces) -> None:
+    def __init__(self, faces: Faces, extensions: homemgr1.ExtensionFace) -> None:
         """Show the homes of ``faces``."""
         self._faces = faces
+        self._extensions = extensions
 
     def resolve(self, path: str) -> Node | None:
         """The object at ``path``; both the name and the uid form of a home's path work."""
@@ -51,6 +52,8 @@ class Tree:
             return Node(self._faces, (MANAGER_INTERFACE,))
         if path == labels.HOMES:
             return Node(self._faces, (), manages=True)
+        if path == homemgr1.PATH:
+            return homemgr1.node(self._extensions)
         if path in _ANCESTORS:
             return Node(self._faces, ())
         parent, _, label = path.rpartition("/")
@@ -61,10 +64,9 @@ class Tree:
         """Names of the nodes below ``path``."""
         if path == labels.HOMES:
             return [labels.encode(home.name) for home in self._faces.manager.registry]
-        own_path = labels.HOMES.split("/")[1:]
-        depth = 0 if path == "/" else path.count("/")
-        is_ancestor = "/".join(["", *own_path[:depth]]) == path.rstrip("/")
-        return own_path[depth : depth + 1] if is_ancestor else []
+        above = path.rstrip("/") + "/"
+        paths = (labels.HOMES, homemgr1.PATH)
+        return sorted({p.removeprefix(above).split("/")[0] for p in paths if p.startswith(above)})
 
     def _home(self, label: str) -> Home | None:
         registry = self._faces.manager.registry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from contextlib import AsyncExitStack
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from homemgr import errors
-from homemgr.bus import userdb
+from homemgr.bus import homemgr1, userdb
 from homemgr.bus.autologin import AutoLogins
 from homemgr.bus.faces import Faces
 from homemgr.bus.listing import Listing
@@ -23,9 +24,12 @@ from homemgr.bus.objects import Announcer, Tree
 from homemgr.daemon import keys
 from homemgr.daemon.access import Authority
 from homemgr.daemon.answers import Answers
+from homemgr.daemon.extensions import Choices
+from homemgr.daemon.extensions import load as load_rules
 from homemgr.daemon.home import Services
 from homemgr.daemon.jobs import JobRunner
 from homemgr.daemon.manager import Manager
+from homemgr.daemon.merging import Extensions
 from homemgr.daemon.store import Store
 from homemgr.record.machine import Machine
 from homemgr.wire import messages, notify
@@ -80,12 +84,15 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     runner = JobRunner(control)
+    rules = await asyncio.to_thread(load_rules, os.environ)
+    extensions = Extensions(rules, Choices(config.choice_directory), config.runtime_directory)
     services = Services(
         config=config,
         store=Store(config.record_directory, config.blob_root),
         runner=runner,
         keyring=await asyncio.to_thread(keys.load, config.key_directories, config.record_directory),
         machine=this_machine(config.home_root),
+        extensions=extensions,
         is_mounted=is_mounted,
     )
     manager = Manager(services)
@@ -98,6 +105,7 @@ async def serve(
         stack.push_async_callback(manager.stop)
         dispatcher = await _open_faces(connection, manager, stack)
         _discover_on_change(manager, watch, stack)
+        await connection.request_name(homemgr1.NAME)
         await connection.request_name(BUS_NAME)
         notify.notify(READY="1", STATUS=f"{len(manager.registry)} home areas known.")
         lost = await _until_the_end(connection, _end_of(control, stack), stopping)
@@ -137,7 +145,9 @@ async def _open_faces(
     listing = Listing(manager.registry)
     auto_logins = AutoLogins(manager.registry)
     faces = Faces(manager, Authority(Polkit(connection)), answers, listing, auto_logins)
-    dispatcher = Dispatcher(Tree(faces))
+    extensions = manager.services.extensions
+    dispatcher = Dispatcher(Tree(faces, homemgr1.ExtensionFace(faces, extensions)))
+    homemgr1.announce(connection, extensions)
     connection.serve(dispatcher)
     Announcer(connection, faces)
     database = userdb.UserDatabase(manager.registry, answers)

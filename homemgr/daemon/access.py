@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from homemgr.wire.polkit import Polkit
 
 PREFIX = "org.freedesktop.home1."
+HOMEMGR_PREFIX = "org.homemgr1."
 
 
 class Authority:
@@ -56,6 +57,23 @@ class Authority:
         )
         await self.require(call, "update-home-by-owner" if is_own else "update-home", home)
         return is_own
+
+    async def require_owner(self, call: Call, home: Home) -> None:
+        """Raise AccessDenied unless root or the home's own user calls."""
+        peer = await call.caller()
+        if peer.uid not in (0, home.uid):
+            raise errors.AccessDenied(
+                f"{call.member} is for {home.name} and root; the caller has uid {peer.uid}."
+            )
+
+    async def require_homemgr(self, call: Call, action: str, home: Home) -> None:
+        """As ``require``, for an action of our own; the owner's has a name of its own."""
+        peer = await call.caller()
+        if peer.uid == 0:
+            return
+        suffix = "-own" if peer.uid == home.uid else ""
+        details = {"uid": str(home.uid), "username": home.name}
+        await self._polkit.check(call, f"{HOMEMGR_PREFIX}{action}{suffix}", details)
 
     async def sees_privileged(self, call: Call, home: Home) -> bool:
         """True for root and the owner: they get the privileged section of the record."""

@@ -48,6 +48,11 @@ class Config:
         return os.path.join(self.runtime_directory, "home")
 
     @property
+    def choice_directory(self) -> str:
+        """Where users' own choices of extensions are kept."""
+        return os.path.join(os.path.dirname(self.record_directory), "homemgr-choices")
+
+    @property
     def userdb_socket(self) -> str:
         """The socket of ``io.systemd.UserDatabase``; its base name is the service name."""
         return os.path.join(self.runtime_directory, "userdb", "io.systemd.Home")
@@ -92,7 +97,9 @@ def _read_options(environment: Mapping[str, str]) -> dict[str, str]:
     """All options of section [Home], later files win."""
     explicit = environment.get("HOMEMGR_CONFIG")
     files = (
-        [explicit] if explicit else [*_files("systemd/homed.conf"), *_files("homemgr/homemgr.conf")]
+        [explicit]
+        if explicit
+        else [*config_files("systemd/homed.conf"), *config_files("homemgr/homemgr.conf")]
     )
     options: dict[str, str] = {}
     for path in files:
@@ -110,7 +117,13 @@ def _read_options(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def config_files(name: str, explicit: str | None = None) -> Iterator[str]:
-    """The main file and then the drop-ins, in the order in which they apply."""
+    """The main file and then the drop-ins, in the order in which they apply.
+
+    ``explicit`` is one file to be read in place of all.
+    """
+    if explicit:
+        yield explicit
+        return
     for root in CONFIG_ROOTS:
         if os.path.exists(path := f"{root}/{name}"):
             yield path

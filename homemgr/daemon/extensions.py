@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, files
 from homemgr.daemon.config import config_files
+from homemgr.record.fields import EXTENSION_MUTABILITY, EXTENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from homemgr.record.effective import EffectiveRecord
 
 CONFIG = "homemgr/extensions.conf"
-RECORD_FIELD = "org.homemgr.extensions"
-MUTABILITY_FIELD = "org.homemgr.extensionMutability"
+DIRECTORIES = tuple(
+    f"{root}/homemgr/extensions" for root in ("/etc", "/run", "/var/lib", "/usr/lib")
+)
 
 #: How a merged directory takes writes, as in systemd-sysext(8); ``yes``: into the home.
 MUTABILITIES = ("no", "yes", "ephemeral", "import")
@@ -58,6 +60,8 @@ class Rules:
 
     extensions: Mapping[str, Rule]
     mutability: str = "yes"
+    #: Where extensions are looked for; a name in an earlier one masks later ones.
+    directories: tuple[str, ...] = DIRECTORIES
     #: Whether files of root in read-only images may be shown as the user's.
     maps_root: bool = True
     #: Whether an image with a signature this kernel cannot check is refused.
@@ -113,6 +117,7 @@ def load(environment: Mapping[str, str]) -> Rules:
     return Rules(
         extensions,
         mutability,
+        tuple(environment.get("HOMEMGR_EXTENSION_PATH", ":".join(DIRECTORIES)).split(":")),
         _boolean("MapRoot", general.get("maproot", "yes")),
         _boolean("RequireSignature", general.get("requiresignature", "yes")),
     )
@@ -124,7 +129,7 @@ def wanted(rules: Rules, effective: EffectiveRecord, chosen: Iterable[str]) -> l
     for name, rule in sorted(rules.extensions.items()):
         if _applies(rule.users, effective):
             found[name] = rule.is_required
-    for entry in _texts(effective.get(RECORD_FIELD)):
+    for entry in _texts(effective.get(EXTENSIONS)):
         name = entry.removeprefix("+")
         found[name] = found.get(name, False) or entry.startswith("+")
     for name in chosen:
@@ -141,7 +146,7 @@ def may_choose(rules: Rules, effective: EffectiveRecord, name: str) -> bool:
 
 def mutability(rules: Rules, effective: EffectiveRecord) -> str:
     """How merged directories take writes: the record's word, or the administrator's."""
-    asked = effective.get(MUTABILITY_FIELD)
+    asked = effective.get(EXTENSION_MUTABILITY)
     return asked if isinstance(asked, str) else rules.mutability
 
 

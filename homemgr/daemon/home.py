@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from homemgr.daemon.config import Config
     from homemgr.daemon.jobs import JobRunner
+    from homemgr.daemon.merging import Extensions
     from homemgr.daemon.store import Store
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
@@ -54,6 +55,7 @@ class Services:
     runner: JobRunner
     keyring: Keyring
     machine: Machine
+    extensions: Extensions
     #: Whether something is mounted on this home directory; must not block.
     is_mounted: Callable[[str], bool]
     #: Called after a change that look-ups could have cached.

@@ -189,8 +189,10 @@ async def _deactivate(home: Home) -> None:
 
 
 async def _run_deactivation(home: Home) -> None:
-    await home.work(Job.DEACTIVATE, Secret())
+    result = await home.work(Job.DEACTIVATE, Secret())
     home.is_mounted = False
+    if result.get("had_extensions"):
+        await home.services.extensions.note(home, None)
     if not home.references.held:
         home.references.forget()
     home.services.changed(home)
@@ -198,9 +200,14 @@ async def _run_deactivation(home: Home) -> None:
 
 
 async def _activate(home: Home, secret: Secret, *, for_acquire: bool = False) -> None:
+    extensions = home.services.extensions
     async with attempt(home, secret):
-        result = await home.work(Job.ACTIVATE, secret, for_acquire=for_acquire)
+        result = await home.work(
+            Job.ACTIVATE, secret, for_acquire=for_acquire, extensions=extensions.order(home)
+        )
     home.is_mounted = True
+    if result.get("extensions") is not None:
+        await extensions.note(home, result["extensions"])
     await _adopt_result(home, result)
     log.info("Home area %s is active.", home.name)
 

@@ -44,13 +44,16 @@ class Extensions:
 
     def order(self, home: Home) -> dict[str, object] | None:
         """What a worker is told to merge; None if the user has no extensions."""
-        wanted = extensions.wanted(self.rules, home.effective, self._choices.of(home.name))
+        # Nobody can have chosen where the administrator offers nothing: no file to read.
+        chosen = self._choices.of(home.name) if self.rules.extensions else ()
+        wanted = extensions.wanted(self.rules, home.effective, chosen)
         if not wanted:
             return None
         return {
             "names": [one.name for one in wanted],
             "required": [one.name for one in wanted if one.is_required],
             "mutability": extensions.mutability(self.rules, home.effective),
+            "directories": list(self.rules.directories),
             "maps_root": self.rules.maps_root,
             "needs_signature": self.rules.needs_signature,
         }
@@ -78,8 +81,13 @@ class Extensions:
 
     # -- what is merged -------------------------------------------------------------------
 
-    def note(self, home: Home, report: object) -> None:
+    async def note(self, home: Home, report: object) -> None:
         """Keep what a worker told; None forgets it."""
+        await asyncio.to_thread(self._store_report, home, report)
+        for listener in self.changed:
+            listener(home)
+
+    def _store_report(self, home: Home, report: object) -> None:
         if isinstance(report, dict):
             for entry in report.get("extensions", []):
                 for reason in entry.get("reasons", []):
@@ -90,8 +98,6 @@ class Extensions:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._directory, f"{home.name}.json"))
-        for listener in self.changed:
-            listener(home)
 
     def status(self, home: Home) -> dict[str, object]:
         """What is merged now, what is wanted, and what the user may choose."""
@@ -123,7 +129,7 @@ class Extensions:
             result = await home.work(
                 Job.REFRESH, Secret(), extensions=self.order(home), is_forced=is_forced
             )
-        self.note(home, result.get("extensions"))
+        await self.note(home, result.get("extensions"))
         return result
 
     async def differences(self, home: Home) -> dict[str, object]:

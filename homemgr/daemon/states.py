@@ -42,10 +42,15 @@ class Job(Enum):
     RESIZE = "resizing"
     PASSWD = "passwd"  # noqa: S105 -- the name of a job
     AUTHENTICATE = "authenticating"
+    REFRESH = "refreshing"
+    DIFFERENCE = "comparing"
+    DISCARD = "discarding"
 
 
 #: Jobs whose name says whether the home area was mounted when they began.
 _WHILE_ACTIVE = {Job.UPDATE, Job.RESIZE, Job.PASSWD, Job.AUTHENTICATE}
+#: Jobs that systemd-homed has no name for: its clients see the state as it was.
+_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD}
 #: Jobs whose name says that an acquire began them.
 _FOR_ACQUIRE = {Job.FIXATE, Job.ACTIVATE, Job.UNLOCK, Job.AUTHENTICATE}
 
@@ -56,6 +61,8 @@ def wire_name(resting: Resting, job: Job | None, *, for_acquire: bool = False) -
         return resting.value
     if for_acquire and job in _FOR_ACQUIRE:
         return f"{job.value}-for-acquire"
+    if job in _UNSEEN:
+        return resting.value
     if job in _WHILE_ACTIVE and resting.is_active:
         return f"{job.value}-while-active"
     return job.value

@@ -288,5 +288,4 @@ def drop_work(home: Fd) -> None:
             return
         with ours:
             visit.delete(ours, WORK)
-        with _require(home, "") as top:
-            visit.remove_empty(top.fileno(), OURS)
+        visit.remove_empty(home.fileno(), OURS)

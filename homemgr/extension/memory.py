@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import HostileHome, InvalidArgs, from_os_error
+from homemgr.extension import visit
 from homemgr.extension.home_side import OURS, check_path, ensure_directory, open_directory
 from homemgr.extension.stack import Owner
 from homemgr.files import read_bounded, write_atomically
@@ -136,6 +137,8 @@ def _bounded(paths: Iterable[str], most: int) -> list[str]:
 def _remove(home: Fd) -> None:
     with suppress(HostileHome):
         directory = open_directory(home, OURS)
-        if directory is not None:
-            with directory, suppress(FileNotFoundError, IsADirectoryError):
-                os.unlink(NAME, dir_fd=directory.fileno())
+        if directory is None:
+            return
+        with directory, suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(NAME, dir_fd=directory.fileno())
+        visit.remove_empty(home.fileno(), OURS)

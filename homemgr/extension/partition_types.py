@@ -111,9 +111,7 @@ BY_ARCHITECTURE = {
     ),
 }
 
-_SIGNATURES = frozenset(
-    guid for types in BY_ARCHITECTURE.values() for guid in (types[2], types[3])
-)
+_SIGNATURES = frozenset(guid for types in BY_ARCHITECTURE.values() for guid in (types[2], types[3]))
 
 
 def choose(partitions: Sequence[Partition], architecture: str) -> Partition:

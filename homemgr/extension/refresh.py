@@ -212,6 +212,8 @@ class _Change:
                 marks.make_whiteouts(directory, paths, Owner.of(self._plain))
 
     def _require_free(self, hierarchy: str, old: Mounted) -> None:
+        if not self._is_on_top(hierarchy, old):
+            raise _Held("Something else is mounted on it.")
         if old.mode is Mode.READ_ONLY or self._is_forced:
             return
         if old.mode is Mode.EPHEMERAL:
@@ -249,6 +251,10 @@ class _Change:
         # Who holds it goes on with it until they let go; who looks for files finds the new one.
         self._detached.add(old.generation)
         return self._umount(hierarchy, old, MNT_DETACH)
+
+    def _is_on_top(self, hierarchy: str, old: Mounted) -> bool:
+        with open_target(self._root, hierarchy) as top:
+            return place(top.fileno()).mount_id == old.mount_id
 
     def _umount(self, hierarchy: str, old: Mounted, flags: int) -> None:
         above, name = os.path.split(hierarchy)

@@ -23,6 +23,10 @@ SERVICE: Final = "io.systemd.Home"
 STORAGES: Final = ("luks", "directory", "subvolume", "fscrypt", "cifs")
 #: How wide a home's idmap is: "strict" maps its user alone, "homed" what systemd-homed maps.
 IDMAP_POLICY: Final = "org.homemgr.idmapPolicy"
+#: Names of extensions merged into the home at login; "+NAME" is required.
+EXTENSIONS: Final = "org.homemgr.extensions"
+#: How merged directories take writes, as in systemd-sysext(8).
+EXTENSION_MUTABILITY: Final = "org.homemgr.extensionMutability"
 
 #: Where each letter of a field's sections is found: regular member, privileged, matching
 #: perMachine entry, this machine's binding, this machine's status, secret.
@@ -145,6 +149,14 @@ _HOME = (
     Field("mountNoDevices", "RM", rules.BOOLEAN, _ON, "Mount nodev."),
     Field("mountNoExecute", "RM", rules.BOOLEAN, _OFF, "Mount noexec."),
     Field(IDMAP_POLICY, "RB", choice("strict", "homed"), "homed", "Ids other than the user's."),
+    Field(EXTENSIONS, "R", rules.TEXT_OR_TEXTS, [], "Extensions merged at login, +NAME required."),
+    Field(
+        EXTENSION_MUTABILITY,
+        "R",
+        choice("no", "yes", "ephemeral", "import"),
+        None,
+        "How directories with extensions take writes.",
+    ),
     Field("diskSize", "RMS", _SIZE, None, "Most space of the home."),
     Field("diskSizeRelative", "RM", rules.SCALE, None, "The same as share of free space."),
     Field("dropCaches", "RM", rules.BOOLEAN, None, "Drop caches at logout."),

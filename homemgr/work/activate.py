@@ -6,9 +6,8 @@ before it leaves no mount, after it the home is active.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from homemgr.storage import idmapping, mountpoint
 from homemgr.storage.top import Top, attach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from homemgr import errors
@@ -12,17 +13,27 @@ from homemgr.work import inside
 if TYPE_CHECKING:
     from homemgr.work.task import Task
 
+log = logging.getLogger(__name__)
+
 
 def run(task: Task) -> dict[str, object]:
     """Unmount; raises HomeBusy naming who holds it."""
     mountpoint.take_away(task.effective.home_directory)
-    return {"problems": list(_clean(task))}
+    return {"had_extensions": _clean(task)}
 
 
-def _clean(task: Task) -> list[str]:
-    """Take the traces of extensions out of the home; what cannot be is told, not raised."""
+def _clean(task: Task) -> bool:
+    """Take the traces of extensions out of the home; True if there were any.
+
+    What cannot be taken out is logged: the user is gone, and the next merge tries again.
+    """
     try:
         with inside.open_top(task) as top:
-            return clean.clean(top.fd).problems if home_side.is_used(top.fd) else []
+            if not home_side.is_used(top.fd):
+                return False
+            problems = clean.clean(top.fd).problems
     except (errors.HomeError, OSError) as error:
-        return [attach.reason_of(error)]
+        problems = [attach.reason_of(error)]
+    for problem in problems:
+        log.warning("Home area %s: %s", task.record.name, problem)
+    return True

@@ -41,6 +41,7 @@ class Order(NamedTuple):
     names: tuple[str, ...]
     required: frozenset[str]
     mode: attach.Mode
+    directories: tuple[str, ...]
     policy: image.Policy
 
 
@@ -102,6 +103,7 @@ def order_of(task: Task) -> Order | None:
         tuple(str(name) for name in names),
         frozenset(str(name) for name in required),
         _MODES[str(told.get("mutability", "yes"))],
+        tuple(str(path) for path in told.get("directories", find.SEARCH_PATH)),
         image.Policy(
             map_root=bool(told.get("maps_root", True)),
             refuse_unverifiable_signature=bool(told.get("needs_signature", True)),
@@ -118,7 +120,7 @@ def open_all(order: Order, ids: tuple[int, int], closing: ExitStack) -> Outcome:
     """Open every wanted extension; ``closing`` owns them. Raises only for a required one."""
     outcome = Outcome()
     host = release.read_host()
-    known = {found.name: found for found in find.pick(find.candidates(), host)}
+    known = {found.name: found for found in find.pick(find.candidates(order.directories), host)}
     for name in order.names:
         found = known.get(name)
         try:
@@ -239,9 +241,7 @@ def _require(order: Order, outcome: Outcome) -> None:
             )
 
 
-def _blame(
-    outcome: Outcome, overlays: Sequence[attach.Wanted], skipped: Mapping[str, str]
-) -> None:
+def _blame(outcome: Outcome, overlays: Sequence[attach.Wanted], skipped: Mapping[str, str]) -> None:
     """Tell every extension of a directory that could not be merged."""
     for overlay in overlays:
         if overlay.hierarchy in skipped:

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors, job
 from homemgr.kernel import process
-from homemgr.work import activate, authenticate, create, deactivate, passwd, refresh, remove, sweep, update
+from homemgr.work import (
+    activate,
+    authenticate,
+    create,
+    deactivate,
+    passwd,
+    refresh,
+    remove,
+    sweep,
+    update,
+)
 from homemgr.work.task import Task
 
 if TYPE_CHECKING:

@@ -76,7 +76,9 @@ class Site:
 
     def environment(self) -> dict[str, str]:
         """What the daemon is started with."""
+        extensions = {k: v for k, v in os.environ.items() if k.startswith("HOMEMGR_EXTENSION")}
         return {
+            **extensions,
             "PATH": os.environ["PATH"],
             "DBUS_SYSTEM_BUS_ADDRESS": self.bus_address,
             "SYSTEMD_HOME_ROOT": str(self.home_root),

@@ -1,0 +1,154 @@
+"""Extensions at login: merged, shown as the user's, gone at logout, and never in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service import people
+from tests.service.site import Service, Site
+
+NAME, PATH, MANAGER = "org.homemgr1", "/org/homemgr1", "org.homemgr1.Manager"
+NOBODY = 65534
+
+CONF = """
+[Extension tools]
+Users=alice bob
+[Extension broken]
+Users=bob
+[Extension must]
+Users=carol
+Required=yes
+[Extension extra]
+Optional=*
+"""
+
+
+def make(directory: Path, name: str, files: dict[str, str]) -> Path:
+    """A directory extension with these files below home/, owned by nobody, closed to others."""
+    top = directory / name
+    release = top / "usr/lib/extension-release.d" / f"extension-release.{name}"
+    release.parent.mkdir(parents=True)
+    release.write_text("ID=_any\n", encoding="utf-8")
+    for path, text in files.items():
+        file = top / "home" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o755)
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(top / "home")], check=True)
+    top.chmod(0o700)
+    return top
+
+
+@pytest.fixture
+def store(tmp_path: Path, ground: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory of extensions and the rules for them, known to the next daemon."""
+    directory = ground / "extensions"
+    directory.mkdir(mode=0o755)
+    conf = tmp_path / "extensions.conf"
+    conf.write_text(CONF, encoding="utf-8")
+    monkeypatch.setenv("HOMEMGR_EXTENSION_PATH", str(directory))
+    monkeypatch.setenv("HOMEMGR_EXTENSIONS_CONFIG", str(conf))
+    make(directory, "tools", {".local/bin/tool": "#!/bin/sh\necho from the extension\n"})
+    make(directory, "extra", {".config/corp/settings": "a=1\n"})
+    yield directory
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
+
+
+@pytest.fixture
+def merging(store: Path, new_site: Callable[..., Site]) -> Iterator[Service]:
+    """A daemon with extensions."""
+    running = Service(new_site())
+    yield running
+    running.call("DeactivateAllHomes")
+    running.close()
+
+
+def status(service: Service, user: str) -> dict[str, object]:
+    """What the service says about a user's extensions."""
+    reply = service.client.call(NAME, PATH, MANAGER, "GetExtensionStatus", "s", (user,))
+    answer = json.loads(str(reply.body[0]))
+    assert isinstance(answer, dict)
+    return answer
+
+
+def as_user(uid: int, *argv: str) -> str:
+    """Run a program as the user of a home."""
+    done = subprocess.run(
+        argv, user=uid, group=uid, extra_groups=[], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_tool_is_there_at_login_and_gone_at_logout(merging: Service) -> None:
+    merging.create("alice")
+    merging.activate("alice")
+    home = merging.path_of("alice")
+    uid = home.stat().st_uid
+    tool = home / ".local/bin/tool"
+    assert as_user(uid, str(tool)) == "from the extension\n"
+    assert tool.stat().st_uid == uid
+    entry = status(merging, "alice")
+    assert entry["merged"] == [".local/bin"]
+    merging.deactivate("alice")
+    image = merging.site.base / "alice.homedir"
+    assert not (image / ".local").exists()
+    assert not (image / ".homemgr" / "work").exists()
+
+
+def test_what_the_user_writes_stays_and_what_he_deletes_stays_deleted(merging: Service) -> None:
+    merging.create("alice")
+    merging.activate("alice")
+    home = merging.path_of("alice")
+    uid = home.stat().st_uid
+    as_user(uid, "sh", "-c", f"echo mine > {home}/.local/bin/own; rm {home}/.local/bin/tool")
+    merging.deactivate("alice")
+    image = merging.site.base / "alice.homedir"
+    assert os.listdir(image / ".local/bin") == ["own"]
+    owners = {p.lstat().st_uid for p in image.rglob("*")}
+    assert owners == {NOBODY}
+    merging.activate("alice")
+    assert os.listdir(home / ".local/bin") == ["own"]
+    reply = merging.client.call(
+        NAME, PATH, MANAGER, "GetExtensionDifferences", "s", ("alice",)
+    )
+    found = json.loads(str(reply.body[0]))["differences"]
+    assert [(d["path"], d["kind"], d["extension"]) for d in found] == [
+        ("tool", "deleted", "tools")
+    ]
+
+
+def test_a_missing_one_is_skipped_with_a_reason(merging: Service) -> None:
+    merging.create("bob")
+    merging.activate("bob")
+    entries = {e["name"]: e for e in status(merging, "bob")["extensions"]}  # type: ignore[index,attr-defined]
+    assert entries["tools"]["state"] == "merged"
+    assert entries["broken"]["state"] == "skipped"
+    assert "no extension broken" in entries["broken"]["reasons"][0]
+
+
+def test_a_required_one_that_is_missing_refuses_the_login(merging: Service) -> None:
+    merging.create("carol")
+    refused = merging.failure("ActivateHome", "ss", "carol", people.secret(people.PASSWORD))
+    assert refused.name == "org.homemgr1.Error.NoSuchExtension" or "must" in refused.message
+    assert merging.state("carol") == "inactive"
+
+
+def test_the_user_chooses_and_a_refresh_applies_it(merging: Service) -> None:
+    merging.create("dora")
+    merging.activate("dora")
+    home = merging.path_of("dora")
+    merging.client.call(NAME, PATH, MANAGER, "EnableExtension", "ss", ("dora", "extra"))
+    assert not (home / ".config/corp/settings").exists()
+    reply = merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("dora", 0))
+    changes = json.loads(str(reply.body[0]))["changes"]
+    assert [c["state"] for c in changes] == ["applied"]
+    assert (home / ".config/corp/settings").read_text(encoding="utf-8") == "a=1\n"
+    merging.client.call(NAME, PATH, MANAGER, "DisableExtension", "ss", ("dora", "extra"))
+    merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("dora", 0))
+    assert not (home / ".config").exists()
