@@ -39,14 +39,14 @@ def clean(home: Fd, layers: Mapping[str, Sequence[tuple[str, Fd]]] = _NO_LAYERS)
     """
     result = Cleaned([], [])
     try:
-        notes = home_side.read_notes(home)
+        notes, began_ns = home_side.read_notes(home), home_side.began_ns(home)
     except HostileHome as error:
         result.problems.append(error.message)
-        notes = []
+        notes, began_ns = [], None
     result.hierarchies.extend(sorted({note.hierarchy for note in notes} | layers.keys()))
     remember(home, result.hierarchies, layers, result.problems)
     # All of them, also after one that has to be done again.
-    undone = [h for h in result.hierarchies if not _purge(home, h, result.problems)]
+    undone = [h for h in result.hierarchies if not _purge(home, h, began_ns, result.problems)]
     home_side.drop_created(home, notes)
     # The notes tell the next pass what is still to be done.
     if not undone:
@@ -87,14 +87,14 @@ def _scan(home: Fd, hierarchy: str) -> Remembered:
         return marks.scan(directory)
 
 
-def _purge(home: Fd, hierarchy: str, problems: list[str]) -> bool:
+def _purge(home: Fd, hierarchy: str, began_ns: int | None, problems: list[str]) -> bool:
     """False if somebody disturbed us and it must be done again."""
     directory = _open(home, hierarchy)
     if directory is None:
         return True
     with directory:
         try:
-            problems += [f"~/{hierarchy}/{text}" for text in marks.purge(directory)]
+            problems += [f"~/{hierarchy}/{text}" for text in marks.purge(directory, began_ns)]
         except HostileHome as error:
             problems.append(error.message)
             return False
@@ -113,6 +113,6 @@ def clean_one(home: Fd, hierarchy: str, layers: Sequence[tuple[str, Fd]] = ()) -
     problems: list[str] = []
     notes = [note for note in home_side.read_notes(home) if note.hierarchy == hierarchy]
     remember(home, [hierarchy], {hierarchy: layers}, problems)
-    _purge(home, hierarchy, problems)
+    _purge(home, hierarchy, home_side.began_ns(home), problems)
     home_side.drop_created(home, notes)
     return problems

@@ -19,6 +19,7 @@ from homemgr.extension.stack import Owner
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
+from homemgr.kernel.statx import birth_time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -224,6 +225,15 @@ def is_used(home: Fd) -> bool:
     if work is not None:
         work.close()
     return work is not None
+
+
+def began_ns(home: Fd) -> int | None:
+    """When the session began to merge; None if it did not, or nobody knows."""
+    work = open_directory(home, f"{OURS}/{WORK}")
+    if work is None:
+        return None
+    with work:
+        return birth_time_ns(work.fileno())
 
 
 def read_notes(home: Fd) -> list[Note]:

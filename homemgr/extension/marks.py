@@ -19,6 +19,7 @@ from homemgr.extension.stack import Layer, Owner, copy_attributes, mount_memory
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
+from homemgr.kernel.statx import birth_time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -72,17 +73,18 @@ def _is_opaque(fd: int) -> bool:
     return False
 
 
-def purge(directory: Fd) -> list[str]:
+def purge(directory: Fd, since_ns: int | None = None) -> list[str]:
     """Take every mark and attribute of overlayfs out of ``directory``; what could not be.
 
-    Directories that overlayfs made as copies go too if nothing of the user's is in them.
+    Directories that overlayfs made since then as copies go too if nothing is in them.
     """
     problems: list[str] = []
     copied: list[bool] = []
 
     def enter(path: Sequence[str], fd: int) -> list[str]:
         below: list[str] = []
-        copied.append(_ORIGIN in _strip(f"/proc/self/fd/{fd}/.", problems, path))
+        copied.append(_is_copy(fd, since_ns))
+        _strip(f"/proc/self/fd/{fd}/.", problems, path)
         for entry in visit.list_entries(fd):
             if entry.is_directory:
                 below.append(entry.name)
@@ -101,34 +103,32 @@ def purge(directory: Fd) -> list[str]:
     return problems
 
 
-def _strip(where: str, problems: list[str], path: Sequence[str]) -> list[str]:
-    """Remove what overlayfs wrote there; the names of the attributes."""
-    names: list[str] = []
+def _is_copy(fd: int, since_ns: int | None) -> bool:
+    if since_ns is None or _ORIGIN not in os.listxattr(fd):
+        return False
+    # The attribute is also given to directories of the user; theirs were there before.
+    born_ns = birth_time_ns(fd)
+    return born_ns is not None and born_ns >= since_ns
+
+
+def _strip(where: str, problems: list[str], path: Sequence[str]) -> None:
     try:
         for name in os.listxattr(where, follow_symlinks=False):
             if name.startswith(_PREFIX):
                 os.removexattr(where, name, follow_symlinks=False)
-                names.append(name)
-    except FileNotFoundError:
-        return names
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return names
         # One file that cannot be changed (chattr(1)) is no reason to leave the others.
-        problems.append(f"{'/'.join(path)}: {error.strerror}")
-    return names
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            problems.append(f"{'/'.join(path)}: {error.strerror}")
 
 
-def remove_whiteouts(directory: Fd, paths: Collection[str]) -> list[str]:
-    """Take the whiteouts at ``paths`` away; those that were there. What is none stays."""
-    removed: list[str] = []
+def remove_whiteouts(directory: Fd, paths: Collection[str]) -> None:
+    """Take the whiteouts at ``paths`` away; what is none stays."""
     for path in paths:
         above, name = os.path.split(path)
         with suppress(OSError), _open(directory, above) as parent:
             if is_whiteout(parent.fileno(), name):
                 os.unlink(name, dir_fd=parent.fileno())
-                removed.append(path)
-    return removed
 
 
 def make_transparent(directory: Fd, path: str) -> None:

@@ -11,16 +11,16 @@ import enum
 import errno
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import HomeError, HostileHome
-from homemgr.extension import clean, home_side, marks
+from homemgr.extension import clean, home_side
 from homemgr.extension.attach import Mode, Wanted, attach, build, open_target, reason_of
 from homemgr.extension.home_side import Generation
-from homemgr.extension.memory import NOTHING, Remembered
-from homemgr.extension.stack import SOURCE, Owner
+from homemgr.extension.memory import NOTHING
+from homemgr.extension.stack import SOURCE
 from homemgr.kernel.holders import Holder, Target, find_holders
 from homemgr.kernel.mountinfo import file_systems, submounts
 from homemgr.kernel.mounts import (
@@ -184,32 +184,13 @@ class _Change:
             if old is None:
                 attach(self._root, one.hierarchy, mount)
             else:
-                self._swap(one, old, remembered, mount)
+                self._swap(one, old, mount)
 
-    def _swap(self, one: Wanted, old: Mounted, remembered: Remembered, mount: Fd) -> None:
-        with ExitStack() as undo:
-            if old.mode is Mode.WRITABLE:
-                # Where no layer has the directory any more they would show as files.
-                stale = remembered.deleted - marks.shown(one.layers, remembered.deleted)
-                undo.callback(self._put_back, one.hierarchy, self._remove(one.hierarchy, stale))
-            attach(self._root, one.hierarchy, mount, MOVE_MOUNT_BENEATH)
-            # Nobody can reach the new overlay before the old one is off: should that fail,
-            # it stays where it is until then, and does no harm.
-            self._unmount(one.hierarchy, old)
-            undo.pop_all()
-
-    def _remove(self, hierarchy: str, paths: Collection[str]) -> list[str]:
-        directory = home_side.open_directory(self._plain, hierarchy)
-        if directory is None:
-            return []
-        with directory:
-            return marks.remove_whiteouts(directory, paths)
-
-    def _put_back(self, hierarchy: str, paths: Collection[str]) -> None:
-        directory = home_side.open_directory(self._plain, hierarchy)
-        if directory is not None:
-            with directory:
-                marks.make_whiteouts(directory, paths, Owner.of(self._plain))
+    def _swap(self, one: Wanted, old: Mounted, mount: Fd) -> None:
+        attach(self._root, one.hierarchy, mount, MOVE_MOUNT_BENEATH)
+        # Nobody can reach the new overlay before the old one is off: should that fail, it
+        # stays where it is until then, and does no harm.
+        self._unmount(one.hierarchy, old)
 
     def _require_free(self, hierarchy: str, old: Mounted) -> None:
         if not self._is_on_top(hierarchy, old):

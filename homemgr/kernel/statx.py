@@ -24,6 +24,7 @@ from homemgr.kernel.syscall import (
 
 #: Ask for the 64-bit id in the place of the 32-bit one.
 STATX_MNT_ID_UNIQUE = 0x4000
+_STATX_BTIME = 0x800
 _ATTR_IMMUTABLE = 0x10
 _ATTR_APPEND = 0x20
 _ATTR_MOUNT_ROOT = 0x2000
@@ -31,8 +32,8 @@ _ATTR_MOUNT_ROOT = 0x2000
 _DONT_SYNC = 0x4000
 
 _SIZE = 256
-#: Offsets of struct statx: attributes, device numbers, mount id.
-_MASK, _ATTRIBUTES, _DEVICE = 0, 8, 136
+#: Offsets of struct statx: mask, attributes, time of birth, device numbers and mount id.
+_MASK, _ATTRIBUTES, _BIRTH, _DEVICE = 0, 8, 80, 136
 
 _statx = libc_call("statx", INT, PATH, INT, UINT, POINTER)
 
@@ -67,6 +68,14 @@ def unique_mount_id(dirfd: int) -> int | None:
     (mount_id,) = struct.unpack_from("=Q", raw, _DEVICE + 8)
     # Older kernels ignore what they do not know and leave the bit unset.
     return mount_id if mask & STATX_MNT_ID_UNIQUE else None
+
+
+def birth_time_ns(dirfd: int) -> int | None:
+    """When the file was made; None where its file system does not know."""
+    raw = _call(dirfd, "", mask=_STATX_BTIME, follow=False)
+    (mask,) = struct.unpack_from("=I", raw, _MASK)
+    seconds, nanoseconds = struct.unpack_from("=qI", raw, _BIRTH)
+    return int(seconds * 10**9 + nanoseconds) if mask & _STATX_BTIME else None
 
 
 def _read(dirfd: int, path: str, *, mask: int, follow: bool) -> tuple[int, int, int, int]:

@@ -67,11 +67,14 @@ def test_an_unchanged_home_is_as_if_nothing_had_been(every_area: Path) -> None:
         overlays.home(every_area) as home,
         overlays.extension(every_area, "tools", FILES) as tools,
     ):
+        # Empty, and the user's own, though the extension has it too.
+        (home.stored / SHARE / "app/more").mkdir(parents=True)
+        overlays.chown_all(home.stored)
         before = overlays.picture(home.stored)
         for mode in Mode:
             with merged(home, [tools], mode) as result:
                 assert result.skipped == {}
-                overlays.sh("cat .local/bin/tool .local/share/app/data", home.seen)
+                overlays.sh("cat .local/bin/tool .local/share/app/*/deep", home.seen)
             cleaned(home)
             assert overlays.picture(home.stored) == before
 

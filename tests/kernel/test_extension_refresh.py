@@ -210,6 +210,28 @@ def test_what_is_in_memory_is_not_thrown_away_by_a_refresh(home: Home, one: Exte
     cleaned(home)
 
 
+def test_what_an_extension_took_with_it_is_not_listed_as_deleted(
+    home: Home, area: Path, two: Extension
+) -> None:
+    """The user's own directory, with a whiteout in it that is of no use any more."""
+    with overlays.extension(area, "sub", {f"{BIN}/own/a": "a", f"{BIN}/own/b": "b"}) as sub:
+        (home.stored / BIN / "own").mkdir()
+        overlays.chown_all(home.stored)
+        with merged(home, [sub], hierarchies=[BIN]):
+            overlays.sh("rm .local/bin/own/a", home.seen)
+            assert states(change(home, [two])) == APPLIED
+            assert listed(home, f"{BIN}/own") == []
+            overlays.sh("test ! -e .local/bin/own/a; echo x > .local/bin/own/a", home.seen)
+            assert listed(home, f"{BIN}/own") == ["a"]
+            overlays.sh("rm .local/bin/own/a", home.seen)
+            assert states(change(home, [sub])) == APPLIED
+            assert listed(home, f"{BIN}/own") == ["b"]
+        cleaned(home)
+        assert marks_on(home) == []
+        # Empty, but the user's own.
+        assert (home.stored / BIN / "own").is_dir()
+
+
 def test_directories_come_and_go(home: Home, area: Path, two: Extension) -> None:
     files = {f"{SHARE}/a/x": "x", f"{BIN}/tool": "one"}
     with overlays.extension(area, "both", files) as both:
