@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import NotSupported, from_os_error
-from homemgr.extension.hierarchies import too_deep, too_many_layers
+from homemgr.extension.hierarchies import STACK_LIMIT, too_deep, too_many_layers
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.capabilities import (
     CAP_CHOWN,
@@ -214,11 +214,14 @@ def _build(
 def _check(layers: Sequence[tuple[str, Fd]]) -> None:
     reason = too_many_layers("it", len(layers))
     for name, directory in layers:
-        # How deep a stacked file system is cannot be asked; one is what we make ourselves.
-        depth = 1 if file_system_type(directory.fileno()) in _STACKED else 0
-        reason = reason or too_deep(name, depth)
+        # How deep it is stacked cannot be asked; one is what we make ourselves.
+        reason = reason or too_deep(name, 1 if _is_stacked(directory) else 0)
     if reason:
         raise NotSupported(reason)
+
+
+def _is_stacked(directory: Fd) -> bool:
+    return file_system_type(directory.fileno()) in _STACKED
 
 
 def _add_layers(fs: int, layers: Sequence[tuple[str, Fd]], upper: Upper | None) -> None:
@@ -257,6 +260,10 @@ def _checked(mount: Fd, fs: Fd, *, is_writable: bool) -> Fd:
 
 
 def _refused(layers: Sequence[tuple[str, Fd]], error: OSError, said: str) -> Exception:
+    stacked = next((name for name, directory in layers if _is_stacked(directory)), None)
+    if error.errno == errno.EINVAL and stacked is not None and not said:
+        # Of this the kernel tells its log only.
+        return NotSupported(too_deep(stacked, STACK_LIMIT))
     names = ", ".join(name for name, _ in layers[:5])
     doing = f"Cannot merge {names}"
     if not said:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from homemgr.errors import NotSupported
+from homemgr.errors import NoDiskSpace, NotSupported
 from homemgr.extension import attach, memory
 from homemgr.extension.attach import Merged, Mode, Wanted
-from homemgr.extension.stack import Options, Owner, Upper, writable
+from homemgr.extension.home_side import Generation
+from homemgr.extension.stack import Layer, Options, Owner, Upper, read_only, writable
 from homemgr.files import Fd
+from homemgr.kernel import mounts
 from tests.kernel import overlays
 from tests.kernel.overlays import BIN, NOBODY, SHARE, USER, cleaned, marks_on, merged
 
@@ -351,3 +355,105 @@ def test_an_overlay_that_came_up_read_only_is_a_failure(area: Path) -> None:
             pytest.raises(NotSupported, match="only read-only"),
         ):
             writable(found, Upper(own, work), Owner(0, 0), Options())
+
+
+def test_overlays_can_wait_for_the_home_to_be_published(area: Path) -> None:
+    """As on kernels before 6.15."""
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        view = home.view()
+        result = Merged([BIN], {}, [], [])
+        with (
+            overlays.wanted([tools], hierarchies=[BIN]) as wanted,
+            Generation.begin(view) as generation,
+        ):
+            mount = attach.build(view, generation, wanted[0], memory.NOTHING, Options())
+            result.waiting.append(attach.Waiting(BIN, mount))
+        home.publish(view)
+        with home.root() as root:
+            attach.attach_waiting(root, result)
+        assert result == Merged([BIN], {}, [], [])
+        assert os.listdir(home.seen / BIN)
+        overlays.sh("rm .local/bin/tool", home.seen)
+        home.take_away()
+        cleaned(home)
+        assert marks_on(home) == []
+
+
+def test_subvolumes_as_homes_and_in_homes(every_area: Path) -> None:
+    def subvolume(path: Path) -> bool:
+        done = subprocess.run(
+            ["btrfs", "subvolume", "create", str(path)], check=False, capture_output=True
+        )
+        return done.returncode == 0
+
+    base = every_area / "base"
+    if not subvolume(base):
+        # Only one kind of file system has them.
+        return
+    with (
+        overlays.home(base, {".local/x": ""}) as home,
+        overlays.extension(every_area, "tools", FILES) as tools,
+    ):
+        shutil.rmtree(home.stored)
+        assert subvolume(home.stored)
+        (home.stored / ".local").mkdir()
+        assert subvolume(home.stored / SHARE)
+        overlays.chown_all(home.stored)
+        with merged(home, [tools]) as result:
+            assert result.merged == [BIN]
+            assert "another subvolume" in result.skipped[SHARE]
+            overlays.sh("echo x >> .local/bin/tool; rm .local/bin/other", home.seen)
+        cleaned(home)
+        with merged(home, [tools], Mode.READ_ONLY) as result:
+            assert result.merged == [BIN, SHARE]
+            assert os.listdir(home.seen / BIN) == ["tool"]
+        cleaned(home)
+        assert marks_on(home) == []
+
+
+def test_a_full_home_keeps_its_marks_until_there_is_room(area: Path) -> None:
+    small = area / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(small)], check=True)
+    with overlays.extension(area, "tools", FILES) as tools:
+        with overlays.home(small) as home:
+            with merged(home, [tools]):
+                overlays.sh("rm .local/bin/tool", home.seen)
+                overlays.sh("cat /dev/zero > fill 2>/dev/null || true", home.seen)
+            with pytest.raises(NoDiskSpace):
+                cleaned(home)
+            assert f"{BIN}/tool" in marks_on(home)
+            (home.stored / "fill").unlink()
+            cleaned(home)
+            assert marks_on(home) == []
+            with home.disk() as disk:
+                assert memory.read(disk)[BIN].deleted == {"tool"}
+        mounts.umount2(str(small), 0)
+
+
+def test_mounts_forbid_what_the_record_says(area: Path) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        for mode in Mode:
+            options = Options(nosuid=True, nodev=True, noexec=True)
+            with merged(home, [tools], mode, options=options):
+                flags = os.statvfs(home.seen / BIN).f_flag
+                assert flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC) == 14
+            cleaned(home)
+
+
+def test_stacked_layers_are_taken_once_and_explained_beyond(area: Path) -> None:
+    with (
+        overlays.home(area) as home,
+        overlays.extension(area, "a", {f"{BIN}/a": "a"}) as a,
+        overlays.extension(area, "b", {f"{BIN}/b": "b"}) as b,
+        overlays.layers([a, b], BIN) as found,
+        home.view() as view,
+    ):
+        owner = Owner(USER, USER)
+        with read_only(found, owner, Options()) as once:
+            result = attach.merge(view, [Wanted(BIN, [Layer("once", once)])], Options())
+            assert result.skipped == {}
+            with read_only([Layer("once", once), found[0]], owner, Options()) as twice:
+                result = attach.merge(view, [Wanted(SHARE, [Layer("twice", twice)])], Options())
+                assert "the kernel allows 2" in result.skipped[SHARE]
+        # Closed with the view is everything that was attached to it.
