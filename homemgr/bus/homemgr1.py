@@ -51,6 +51,20 @@ def _text(answer: object) -> tuple[str]:
     return (json.dumps(answer, ensure_ascii=False),)
 
 
+async def _list(face: ExtensionFace, call: Call) -> object:
+    return _text(await face.extensions.inventory())
+
+
+async def _trust(face: ExtensionFace, call: Call, name: str) -> object:
+    await face.faces.authority.require_root(call)
+    return _text(await face.extensions.trust(name, is_trusted=True))
+
+
+async def _distrust(face: ExtensionFace, call: Call, name: str) -> object:
+    await face.faces.authority.require_root(call)
+    return _text(await face.extensions.trust(name, is_trusted=False))
+
+
 async def _status(face: ExtensionFace, call: Call, user_name: str) -> object:
     home = await face.find(call, user_name)
     return _text(face.extensions.status(home))
@@ -92,6 +106,9 @@ def _is_all(flags: int) -> bool:
 INTERFACE = Interface(
     MANAGER,
     methods=(
+        Method("ListExtensions", (), _JSON, _list),
+        Method("TrustExtension", (("name", "s"),), _JSON, _trust),
+        Method("DistrustExtension", (("name", "s"),), _JSON, _distrust),
         Method("GetExtensionStatus", _USER, _JSON, _status),
         Method("EnableExtension", (*_USER, ("name", "s")), (), _enable),
         Method("DisableExtension", (*_USER, ("name", "s")), (), _disable),

@@ -85,7 +85,8 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     runner = JobRunner(control)
     rules = await asyncio.to_thread(load_rules, os.environ)
-    extensions = Extensions(rules, Choices(config.choice_directory), config.runtime_directory)
+    choices = Choices(config.choice_directory)
+    extensions = Extensions(rules, choices, runner, config.runtime_directory)
     services = Services(
         config=config,
         store=Store(config.record_directory, config.blob_root),

@@ -1,7 +1,7 @@
 """The service as the verbs see it: one manager object, called by member name.
 
-Knows names, paths and time limits of org.freedesktop.home1; no verb and no
-wording. See org.freedesktop.home1(5).
+Knows names, paths and time limits of org.freedesktop.home1 and of our own object
+beside it; no verb and no wording. See org.freedesktop.home1(5).
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ _QUICK_S = 25.0
 _SLOW_S = 120.0
 _QUICK = frozenset(
     {"ListHomes", "GetHomeByName", "GetHomeByUID", "GetUserRecordByName", "GetUserRecordByUID"}
+    | {"GetExtensionStatus"}
 )
 
-__all__ = ["BusError", "Home1", "Reply"]
+__all__ = ["BusError", "Home1", "Homemgr1", "Reply"]
 
 
 class Home1:
     """A connection to the manager object; opened by the first call."""
+
+    path, interface = _PATH, _INTERFACE
 
     def __init__(self, arguments: Arguments) -> None:
         """``--no-ask-password`` also keeps polkit from asking."""
@@ -49,8 +52,8 @@ class Home1:
         """Call a method of the manager; raises BusError."""
         return self._client.call(
             self._name,
-            _PATH,
-            _INTERFACE,
+            self.path,
+            self.interface,
             member,
             signature,
             body,
@@ -58,6 +61,12 @@ class Home1:
             interactive=self.may_ask,
             timeout_s=_QUICK_S if member in _QUICK else _SLOW_S,
         )
+
+
+class Homemgr1(Home1):
+    """The same service's object for what org.freedesktop.home1 has no words for."""
+
+    path, interface = "/org/homemgr1", "org.homemgr1.Manager"
 
 
 def own_name() -> str:

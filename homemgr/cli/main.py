@@ -43,7 +43,7 @@ class Verb:
         self.usage = usage
         self.help = text
         # homectl answers a wrong command line with 1; verbs of our own follow the custom.
-        self.exit_code = 2 if module in ("setup", "unsetup", "demo") else 1
+        self.exit_code = 2 if module in ("setup", "unsetup", "demo", "extension") else 1
 
 
 _MANY = 1 << 20
@@ -60,6 +60,12 @@ VERBS = {
     "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
     "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
     "remove": Verb("remove", (1, _MANY), "USER...", "Remove a home area and its files"),
+    "extension": Verb(
+        "extension",
+        (1, _MANY),
+        "list|status|enable|disable|refresh|diff|discard|trust|distrust [ARGUMENT...]",
+        "Extensions merged into home areas",
+    ),
     "setup": Verb("setup", (0, 0), "", "Put units and policy in place, displace systemd-homed"),
     "unsetup": Verb("unsetup", (0, 0), "", "Take units and policy away, give systemd-homed back"),
     "demo": Verb("demo", (0, 0), "", "Show it all on a private bus, leave nothing behind"),

@@ -12,7 +12,7 @@ from homemgr.cli import convert
 from homemgr.cli.arguments import UsageError
 from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
 from homemgr.errors import InvalidRecord
-from homemgr.record.fields import FIELDS
+from homemgr.record.fields import EXTENSIONS, FIELDS
 from homemgr.record.names import is_acceptable
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Edit:
             "match": self._choose_match,
             "alias": lambda text: self._add_names("aliases", text),
             "member-of": lambda text: self._add_names("memberOf", text),
+            "extension": self._add_extensions,
             "setenv": self._set_variable,
             "language": self._set_languages,
             "ssh-authorized-keys": self._add_keys,
@@ -131,6 +132,17 @@ class Edit:
             raise ValueError("names with commas")
         merged: list[Json] = [*sorted({*self._so_far(field), *names})]
         self._set(field, merged)
+
+    def _add_extensions(self, text: str) -> None:
+        if not text:
+            self._drop(EXTENSIONS)
+            return
+        # In the order given: extensions that come first lie on top.
+        names = [*self._so_far(EXTENSIONS), *convert.words(text)]
+        if not all(name.removeprefix("+") for name in names):
+            raise ValueError("names of extensions with commas")
+        merged: list[Json] = [*dict.fromkeys(names)]
+        self._set(EXTENSIONS, merged)
 
     def _set_variable(self, text: str) -> None:
         if not text:

@@ -1,4 +1,4 @@
-"""THE table of options that set fields of a user record: homectl's, and one of our own.
+"""THE table of options that set fields of a user record: homectl's, and some of our own.
 
 One row per option: names, value, field, converter, section. Help texts come from
 the field table of room record. What rows do to a record is in `record_edit`.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.cli import convert
 from homemgr.cli.arguments import Option
-from homemgr.record.fields import FIELDS, IDMAP_POLICY
+from homemgr.record.fields import EXTENSION_MUTABILITY, FIELDS, IDMAP_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,7 @@ ROWS = (
     _row("image-path", "PATH", "imagePath", section=THIS_MACHINE),
     # Ours; systemd-homed keeps it and passes it on, as it does with every unknown field.
     _row("idmap-policy", "POLICY", IDMAP_POLICY),
+    _row("extension-mutability", "no|yes|ephemeral|import", EXTENSION_MUTABILITY),
     _row("drop-caches", "BOOL", "dropCaches", convert.boolean),
     # Storages that this service does not have yet: it refuses them itself, by name.
     _row("fs-type", "TYPE", "fileSystemType", section=THIS_MACHINE),
@@ -123,6 +124,7 @@ SPECIAL = (
     Option("alias", "", "NAMES", "Further names, with commas"),
     Option("member-of", "G", "GROUPS", "Add to groups, with commas"),
     Option("setenv", "", "NAME[=VALUE]", "Set an environment variable of sessions"),
+    Option("extension", "", "[+]NAMES", "Merge extensions at login, with commas; + if required"),
     Option("language", "", "LOCALES", "Locale of sessions, and further ones, with commas"),
     Option("ssh-authorized-keys", "", "KEYS", "A key that sshd accepts, or @FILE with keys"),
     Option("", "P", "", "Same as --enforce-password-policy=no"),

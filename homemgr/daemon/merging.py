@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from homemgr.daemon.extensions import Choices, Rules
     from homemgr.daemon.home import Home
+    from homemgr.daemon.jobs import JobRunner
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,14 @@ _MAX_STATUS_BYTES = 1 << 20
 class Extensions:
     """The extensions of every home of one daemon."""
 
-    def __init__(self, rules: Rules, choices: Choices, runtime_directory: str) -> None:
+    def __init__(
+        self, rules: Rules, choices: Choices, runner: JobRunner, runtime_directory: str
+    ) -> None:
         """Give out by ``rules`` and ``choices``; what is merged is noted in the directory."""
         self.rules = rules
+        self._runner = runner
+        #: Everybody may ask for the list, and it opens every extension: one at a time.
+        self._listing = asyncio.Lock()
         self._choices = choices
         self._directory = os.path.join(runtime_directory, "homemgr")
         #: Told of a home whose merged extensions changed.
@@ -53,6 +59,12 @@ class Extensions:
             "names": [one.name for one in wanted],
             "required": [one.name for one in wanted if one.is_required],
             "mutability": extensions.mutability(self.rules, home.effective),
+            **self._where(),
+        }
+
+    def _where(self) -> dict[str, object]:
+        """Where extensions are, and what is allowed of them."""
+        return {
             "directories": list(self.rules.directories),
             "maps_root": self.rules.maps_root,
             "needs_signature": self.rules.needs_signature,
@@ -78,6 +90,18 @@ class Extensions:
         """The extensions this user may choose."""
         names = sorted(self.rules.extensions)
         return [n for n in names if extensions.may_choose(self.rules, home.effective, n)]
+
+    # -- what there is -----------------------------------------------------------------
+
+    async def inventory(self) -> dict[str, object]:
+        """All extensions of this machine, and why some cannot be used."""
+        async with self._listing:
+            return await self._runner.run("inventory", {"extensions": self._where()})
+
+    async def trust(self, name: str, *, is_trusted: bool) -> dict[str, object]:
+        """Store the digests of an extension's images as they are now, or forget them."""
+        verb = "trust" if is_trusted else "distrust"
+        return await self._runner.run(verb, {"name": name, "extensions": self._where()})
 
     # -- what is merged -------------------------------------------------------------------
 

@@ -131,6 +131,13 @@ def open_volume(candidate: Candidate, trust: Trust) -> Volume:
         return _open_image(candidate.path, stored, trust)
 
 
+def image_path(candidate: Candidate) -> str:
+    """The file whose digest has to be known; empty for a directory."""
+    if candidate.kind is Kind.COMPOSEFS:
+        return f"{candidate.path}/{_METADATA}"
+    return "" if candidate.kind is Kind.DIRECTORY else candidate.path
+
+
 def _open_directory(path: str, stored: Fd) -> Volume:
     if not stat.S_ISDIR(os.fstat(stored.fileno()).st_mode):
         raise ExtensionNotUsable(f"{path} must be a directory.")
@@ -174,7 +181,7 @@ def _partition(path: str, image: Fd, size: int, trust: Trust) -> gpt.Partition:
     if partition_types.is_signed(found) and trust.refuse_unverifiable_signature:
         raise ExtensionNotUsable(
             f"Disk image {path} carries a verity signature, which cannot be verified here."
-            " Verity=ignore-signature in extensions.conf lets its stored digest be enough."
+            " RequireSignature=no in extensions.conf lets its stored digest be enough."
         )
     try:
         return partition_types.choose(found, trust.architecture)

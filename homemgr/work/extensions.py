@@ -103,11 +103,23 @@ def order_of(task: Task) -> Order | None:
         tuple(str(name) for name in names),
         frozenset(str(name) for name in required),
         _MODES[str(told.get("mutability", "yes"))],
-        tuple(str(path) for path in told.get("directories", find.SEARCH_PATH)),
-        image.Policy(
-            map_root=bool(told.get("maps_root", True)),
-            refuse_unverifiable_signature=bool(told.get("needs_signature", True)),
-        ),
+        directories_of(told),
+        policy_of(told),
+    )
+
+
+def directories_of(told: Mapping[str, object]) -> tuple[str, ...]:
+    """Where the daemon says that extensions are."""
+    paths = told.get("directories", find.SEARCH_PATH)
+    assert isinstance(paths, (list, tuple))
+    return tuple(str(path) for path in paths)
+
+
+def policy_of(told: Mapping[str, object]) -> image.Policy:
+    """What the daemon says that the administrator allows."""
+    return image.Policy(
+        map_root=bool(told.get("maps_root", True)),
+        refuse_unverifiable_signature=bool(told.get("needs_signature", True)),
     )
 
 
@@ -134,7 +146,7 @@ def open_all(order: Order, ids: tuple[int, int], closing: ExitStack) -> Outcome:
                 local_uid=ids[0],
                 local_gid=ids[1],
                 policy=order.policy,
-                userns=partial(_userns, ids),
+                userns=partial(userns, ids),
             )
         except errors.HomeError as error:
             if name in order.required:
@@ -147,7 +159,7 @@ def open_all(order: Order, ids: tuple[int, int], closing: ExitStack) -> Outcome:
     return outcome
 
 
-def _userns(ids: tuple[int, int], disk_uid: int, disk_gid: int) -> Fd:
+def userns(ids: tuple[int, int], disk_uid: int, disk_gid: int) -> Fd:
     """A namespace in which the owner of a layer's files is the user, and nobody else is."""
     mapping = idmapping.strict(disk_uid, ids[0], disk_gid, ids[1])
     return create_userns(mapping.uid_map, mapping.gid_map)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from homemgr.wire.messages import BusError
 from tests.service import people
 from tests.service.site import Service, Site
 
@@ -114,13 +115,9 @@ def test_what_the_user_writes_stays_and_what_he_deletes_stays_deleted(merging: S
     assert owners == {NOBODY}
     merging.activate("alice")
     assert os.listdir(home / ".local/bin") == ["own"]
-    reply = merging.client.call(
-        NAME, PATH, MANAGER, "GetExtensionDifferences", "s", ("alice",)
-    )
+    reply = merging.client.call(NAME, PATH, MANAGER, "GetExtensionDifferences", "s", ("alice",))
     found = json.loads(str(reply.body[0]))["differences"]
-    assert [(d["path"], d["kind"], d["extension"]) for d in found] == [
-        ("tool", "deleted", "tools")
-    ]
+    assert [(d["path"], d["kind"], d["extension"]) for d in found] == [("tool", "deleted", "tools")]
 
 
 def test_a_missing_one_is_skipped_with_a_reason(merging: Service) -> None:
@@ -152,3 +149,28 @@ def test_the_user_chooses_and_a_refresh_applies_it(merging: Service) -> None:
     merging.client.call(NAME, PATH, MANAGER, "DisableExtension", "ss", ("dora", "extra"))
     merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("dora", 0))
     assert not (home / ".config").exists()
+
+
+def inventory(service: Service) -> dict[str, dict[str, object]]:
+    """ListExtensions, by name."""
+    reply = service.client.call(NAME, PATH, MANAGER, "ListExtensions", "", ())
+    return {entry["name"]: entry for entry in json.loads(str(reply.body[0]))["extensions"]}
+
+
+def test_the_list_says_what_can_be_used_and_why_not(merging: Service, store: Path) -> None:
+    make(store, "foreign", {".local/bin/x": ""})
+    release = store / "foreign/usr/lib/extension-release.d/extension-release.foreign"
+    release.write_text("ID=another\n", encoding="utf-8")
+    found = inventory(merging)
+    assert sorted(found) == ["extra", "foreign", "tools"]
+    assert found["tools"]["usable"]
+    assert found["tools"]["form"] == "directory"
+    assert found["tools"]["hierarchies"] == [".local/bin"]
+    assert not found["foreign"]["usable"]
+    assert "ID=another" in str(found["foreign"]["reason"])
+
+
+def test_a_directory_needs_no_trust_and_an_unknown_name_gets_none(merging: Service) -> None:
+    for name, said in (("tools", "needs no digest"), ("none", "There is no extension none")):
+        with pytest.raises(BusError, match=said):
+            merging.client.call(NAME, PATH, MANAGER, "TrustExtension", "s", (name,))

@@ -19,6 +19,7 @@ from homemgr.wire.connection import Connection
 from homemgr.wire.dispatch import Call, Dispatcher, Interface, Method, Node
 
 PATH = "/org/freedesktop/home1"
+OUR_PATH = "/org/homemgr1"
 SIGNATURES = {
     "ListHomes": ("", "a(susussso)"),
     "GetHomeByName": ("s", "usussso"),
@@ -37,6 +38,17 @@ SIGNATURES = {
     "RemoveHome": ("s", ""),
     "AcquireHome": ("ssb", "h"),
     "ReleaseHome": ("s", ""),
+}
+OUR_SIGNATURES = {
+    "ListExtensions": ("", "s"),
+    "TrustExtension": ("s", "s"),
+    "DistrustExtension": ("s", "s"),
+    "GetExtensionStatus": ("s", "s"),
+    "EnableExtension": ("ss", ""),
+    "DisableExtension": ("ss", ""),
+    "RefreshExtensions": ("st", "s"),
+    "GetExtensionDifferences": ("s", "s"),
+    "DiscardExtensionChanges": ("sast", "s"),
 }
 
 
@@ -98,11 +110,11 @@ def failure(name: str, message: str) -> HomeError:
 
 
 class Objects:
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, nodes: dict[str, Node]) -> None:
+        self.nodes = nodes
 
     def resolve(self, path: str) -> Node | None:
-        return self.node if path == PATH else None
+        return self.nodes.get(path)
 
     def children(self, path: str) -> list[str]:
         return []
@@ -113,6 +125,11 @@ def method(member: str, takes: str, gives: str) -> Method:
         return service.run(member, call, arguments)
 
     return Method(member, _named(takes), _named(gives), run)
+
+
+def node(service: Service, name: str, signatures: dict[str, tuple[str, str]]) -> Node:
+    methods = tuple(method(member, *kinds) for member, kinds in signatures.items())
+    return Node(service, (Interface(name, methods, (), ()),))
 
 
 def _named(signature: str) -> tuple[tuple[str, str], ...]:
@@ -130,10 +147,12 @@ def _is_whole(text: str) -> bool:
 
 async def main(address: str, script: str, log: str) -> None:
     service = Service(Path(script), Path(log))
-    methods = tuple(method(name, *kinds) for name, kinds in SIGNATURES.items())
-    interface = Interface("org.freedesktop.home1.Manager", methods, (), ())
+    nodes = {
+        PATH: node(service, "org.freedesktop.home1.Manager", SIGNATURES),
+        OUR_PATH: node(service, "org.homemgr1.Manager", OUR_SIGNATURES),
+    }
     connection = await Connection.open(address)
-    connection.serve(Dispatcher(Objects(Node(service, (interface,)))))
+    connection.serve(Dispatcher(Objects(nodes)))
     await connection.request_name("org.freedesktop.home1")
     print("ready", flush=True)
     await connection.wait_closed()

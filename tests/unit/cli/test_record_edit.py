@@ -71,6 +71,19 @@ def test_a_resource_limit_alone_is_a_change() -> None:
     ]
 
 
+def test_extensions_keep_their_order_and_their_mark() -> None:
+    record = apply({}, "--extension=+base,tools", "--extension=more", "--extension=tools")
+    assert record["org.homemgr.extensions"] == ["+base", "tools", "more"]
+    assert "org.homemgr.extensions" not in apply(record, "--extension=")
+    assert apply({}, "--extension-mutability=no")["org.homemgr.extensionMutability"] == "no"
+
+
+@pytest.mark.parametrize("option", ["--extension=+", "--extension-mutability=perhaps"])
+def test_extension_options_that_make_no_sense(option: str) -> None:
+    with pytest.raises(UsageError):
+        edit(option)
+
+
 def test_every_row_names_a_field_that_exists() -> None:
     for row in ROWS:
         assert row.field in FIELDS
