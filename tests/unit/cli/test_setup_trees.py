@@ -301,18 +301,36 @@ def test_polkit_actions_of_a_package_are_left_out(root: Path) -> None:
     write(root, f"{plan.POLKIT}/org.freedesktop.home1.policy", theirs)
     set_up(root)
     left = action_ids(read(root, plan.POLKIT_OWN))
-    assert len(left) == 8
+    assert len([name for name in left if name.startswith("org.freedesktop.home1.")]) == 8
     assert "org.freedesktop.home1.create-home" not in left
     assert "org.freedesktop.home1.activate-home" in left
 
 
 def test_all_nine_actions_come_with_the_defaults_of_homed() -> None:
     actions = ElementTree.fromstring(share.read("policy", "org.homemgr.policy")).findall("action")
-    assert len(actions) == 9
-    for action in actions:
+    theirs = [a for a in actions if str(a.get("id")).startswith("org.freedesktop.home1.")]
+    assert len(theirs) == 9
+    for action in theirs:
         defaults = [d.text for d in action.findall("defaults/*")]
         last = "yes" if str(action.get("id")).endswith(".update-home-by-owner") else None
         assert defaults == ["auth_admin_keep", "auth_admin_keep", last or "auth_admin_keep"]
+
+
+def test_people_choose_their_own_extensions_without_asking(root: Path) -> None:
+    """Also where systemd-homed's package defines all of its own actions."""
+    set_up(root)
+    actions = ElementTree.fromstring(read(root, plan.POLKIT_OWN)).findall("action")
+    ours = {
+        str(a.get("id")).removeprefix("org.homemgr1."): {d.text for d in a.findall("defaults/*")}
+        for a in actions
+        if str(a.get("id")).startswith("org.homemgr1.")
+    }
+    assert ours == {
+        "choose-extension": {"auth_admin_keep"},
+        "choose-extension-own": {"yes"},
+        "refresh-extensions": {"auth_admin_keep"},
+        "refresh-extensions-own": {"yes"},
+    }
 
 
 def test_bus_policy_opens_whole_interfaces() -> None:
