@@ -57,7 +57,7 @@ def environment(base: Layer) -> Layer:
     return Layer(
         name=f"environment-on-{base.name}",
         recipe=f"""
-            python3 -m venv {PLACE}
+            /usr/bin/python3 -m venv {PLACE}
             tar -C /tmp -xf {_inside(wheels)}
             {PLACE}/bin/pip -q install --no-index --find-links /tmp/wheels {quoted(dependencies())}
         """,
