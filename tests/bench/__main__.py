@@ -1,4 +1,4 @@
-"""Command line of the measurements: `python -m tests.bench login [--rounds N] [--json FILE]`."""
+"""Command line: `python -m tests.bench login|extension [--rounds N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import login, table
+from . import extension, login, table
 from .inside.plan import SMALL, Plan
 
 
@@ -22,18 +22,24 @@ def main(argv: list[str]) -> int:
     plan = SMALL if arguments.small else Plan()
     if arguments.rounds:
         plan = dataclasses.replace(plan, rounds=arguments.rounds)
-    samples = login.measure(plan)
+    samples: object
+    if arguments.what == "extension":
+        merging = samples = extension.measure(plan)
+        text, is_met = extension.render(merging, plan.files), extension.is_met(merging)
+    else:
+        logins = samples = login.measure(plan)
+        found = table.rows(logins)
+        text, is_met = table.render(found), all(row.is_met is not False for row in found)
     if arguments.json:
         content = {"plan": dataclasses.asdict(plan), "samples": samples}
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
-    found = table.rows(samples)
-    print(table.render(found))
-    return 1 if any(row.is_met is False for row in found) else 0
+    print(text)
+    return 0 if is_met else 1
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
-    parser.add_argument("what", choices=["login"], help="everything from create to look-up")
+    parser.add_argument("what", choices=["login", "extension"], help="log in and look up; or merge")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each service")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all samples there")
     parser.add_argument("--small", action="store_true", help="small numbers: does it still run?")

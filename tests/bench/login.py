@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .inside.samples import Samples
 
 INSIDE = Path(__file__).with_name("inside")
-PLACE = "/root/bench"  # of `inside` in the box
+PLACE = "/opt/bench"  # of `inside` in the box, where its users can read it
 PYTHON = "/opt/homemgr/bin/python"
 TIMEOUT_S = 3600
 
@@ -24,16 +24,21 @@ def measure(plan: Plan) -> Samples:
     # Hosts without room on disk still have room for a sparse image: 100,000 files are empty.
     with Box("both", base="sid", home_size="4G") as box:
         box.run(["homemgr", "setup"])
-        for module in INSIDE.glob("*.py"):
-            box.write(f"{PLACE}/inside/{module.name}", module.read_text())
-        done = subprocess.run(
-            box.command([PYTHON, "-m", "inside", plan.to_json()]),
-            env=ENVIRONMENT | {"PYTHONPATH": PLACE},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=True,
-        )
-    samples: Samples = json.loads(done.stdout)
+        samples: Samples = json.loads(run_inside(box, "inside", plan))
     return samples
+
+
+def run_inside(box: Box, module: str, plan: Plan) -> str:
+    """Run a module of `inside` in the box; what it printed."""
+    for source in INSIDE.glob("*.py"):
+        box.write(f"{PLACE}/inside/{source.name}", source.read_text())
+    done = subprocess.run(
+        box.command([PYTHON, "-m", module, plan.to_json()]),
+        env=ENVIRONMENT | {"PYTHONPATH": PLACE},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    return done.stdout

@@ -62,7 +62,12 @@ def rows(samples: Samples) -> list[Row]:
 def render(table: Sequence[Row]) -> str:
     """The table for people."""
     lines = [HEAD, *(row.cells() for row in table)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of the same number of cells under each other."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(_line(cells, widths) for cells in lines)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import login, table
+from tests.bench import extension, login, table
 from tests.bench.goals import GOALS
 from tests.bench.inside.plan import SMALL
 
@@ -17,3 +17,13 @@ def test_every_figure_is_measured_with_both_services() -> None:
         goal.key for goal in GOALS if goal.key.endswith(" many")
     ]
     assert len(table.render(rows).splitlines()) == len(GOALS) + 1
+
+
+@pytest.mark.usefixtures("machine")
+def test_extensions_are_measured_in_every_place() -> None:
+    samples = extension.measure(SMALL)
+    assert list(samples["activations"]) == ["without", "few", "many"]
+    assert {tuple(places) for places in samples["operations"].values()} == {
+        ("plain", "idmapped", "overlay")
+    }
+    assert "extension of 100 files" in extension.render(samples, SMALL.files)
