@@ -213,6 +213,8 @@ class Home:
             return await self.services.runner.run(job.name.lower(), request, fds)
         finally:
             self._job, self._for_acquire = None, False
+            # Not what the worker said counts: it may have died after it had mounted.
+            self.observe()
             self.services.changed(self)
 
     def _job_arguments(self, secret: Secret) -> dict[str, object]:

@@ -189,7 +189,12 @@ async def _deactivate(home: Home) -> None:
 
 
 async def _run_deactivation(home: Home) -> None:
-    await home.work(Job.DEACTIVATE, Secret())
+    try:
+        await home.work(Job.DEACTIVATE, Secret())
+    except errors.HomeError:
+        # A worker that died may have got that far; then there is nothing to try again.
+        if home.is_mounted:
+            raise
     home.is_mounted = False
     if not home.references.held:
         home.references.forget()
@@ -198,10 +203,18 @@ async def _run_deactivation(home: Home) -> None:
 
 
 async def _activate(home: Home, secret: Secret, *, for_acquire: bool = False) -> None:
-    async with attempt(home, secret):
-        result = await home.work(Job.ACTIVATE, secret, for_acquire=for_acquire)
-    home.is_mounted = True
-    await _adopt_result(home, result)
+    try:
+        async with attempt(home, secret):
+            result = await home.work(Job.ACTIVATE, secret, for_acquire=for_acquire)
+        home.is_mounted = True
+        await _adopt_result(home, result)
+        home.keep()
+    except errors.HomeAlreadyActive:
+        raise
+    except errors.HomeError:
+        # Mounted by a worker that died of it: nobody was given this home.
+        abandoned(home)
+        raise
     log.info("Home area %s is active.", home.name)
 
 
