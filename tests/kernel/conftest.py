@@ -114,7 +114,7 @@ class Traces(NamedTuple):
     loops: list[str]
 
 
-def _traces() -> Traces:
+def _traces(images: str) -> Traces:
     with Path("/proc/self/mountinfo").open(encoding="utf-8") as file:
         mounted = [line.split(" ", 5)[4] for line in file]
     fds = {}
@@ -124,10 +124,10 @@ def _traces() -> Traces:
         except FileNotFoundError:
             continue
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
-    return Traces(mounted, fds, children, _loops())
+    return Traces(mounted, fds, children, _loops(images))
 
 
-def _loops() -> list[str]:
+def _loops(images: str) -> list[str]:
     # The machine's loop devices are everybody's; ours have images of this test run.
     found = []
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
@@ -135,21 +135,24 @@ def _loops() -> list[str]:
             text = path.read_text(encoding="utf-8").strip()
         except OSError:
             continue
-        if f"pytest-of-{os.environ.get('USER', 'root')}" in text and "(deleted)" not in text:
+        if text.startswith(images) and "(deleted)" not in text:
             found.append(text)
     return sorted(found)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_left(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """No mount, descriptor, child or loop device more than before."""
+    images = str(tmp_path_factory.getbasetemp())
     for name in ("volume", "one_volume", "ground"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
-    before = _traces()
+    before = _traces(images)
     yield
     deadline = time.monotonic() + 2
-    while (after := _traces()) != before and time.monotonic() < deadline:
+    while (after := _traces(images)) != before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert after == before
 
