@@ -41,10 +41,12 @@ REFERENCE = World("homed", "sid")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker that only this directory knows."""
-    config.addinivalue_line(
-        "markers", "reference: runs against systemd-homed too, to prove the world itself"
-    )
+    """Declare the markers that only this directory knows."""
+    for marker in (
+        "reference: runs against systemd-homed too, to prove the world itself",
+        "base(name): only in boxes of this distribution",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,6 +65,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     worlds = list(getattr(metafunc.module, "WORLDS", (World(),)))
     if metafunc.definition.get_closest_marker("reference"):
         worlds.append(REFERENCE)
+    if only := metafunc.definition.get_closest_marker("base"):
+        worlds = [world for world in worlds if world.base in only.args]
     metafunc.parametrize("box", worlds, indirect=True, ids=str, scope="module")
 
 
