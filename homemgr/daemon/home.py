@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 #: Operations that wait for one home (systemd-homed's limit).
 MAX_QUEUE = 100
-#: Counters and rate limits are saved this long after they changed, off the login path.
-SAVE_DELAY_S = 0.5
+#: Counters and rate limits are saved this long after they changed: off the path of a
+#: login, and of the others that came at the same time.
+SAVE_DELAY_S = 2.0
 
 
 def now_usec() -> int:
@@ -239,8 +240,11 @@ class Home:
 
     async def store_record(self, record: UserRecord) -> None:
         """Take ``record`` as the host copy and have it on disk when this returns."""
+        store = self.services.store
         async with self._save_lock:
-            await asyncio.to_thread(self.services.store.save, self.name, record.for_host())
+            if not self.is_fixated:
+                await asyncio.to_thread(store.keep_aside, self.name)
+            await asyncio.to_thread(store.save, self.name, record.for_host())
             self.replace_record(record)
 
     def update_status(self, members: JsonObject) -> None:

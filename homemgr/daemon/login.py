@@ -236,12 +236,12 @@ async def _adopt_result(home: Home, result: dict[str, object]) -> None:
     record = _record_after(home, result)
     if home.is_fixated and record.data == home.record.data:
         return
-    home.is_fixated = True
     try:
         await home.store_record(record)
     except errors.HomeError as error:
         log.warning("%s", error)
         home.replace_record(record)
+    home.is_fixated = True
     home.services.changed(home)
 
 
