@@ -36,9 +36,8 @@ log = logging.getLogger(__name__)
 
 #: Operations that wait for one home (systemd-homed's limit).
 MAX_QUEUE = 100
-#: Counters and rate limits are saved this long after they changed: off the path of a
-#: login, and of the others that came at the same time.
-SAVE_DELAY_S = 2.0
+#: Counters and rate limits are saved this long after they changed, off the login path.
+SAVE_DELAY_S = 0.5
 
 
 def now_usec() -> int:
