@@ -1,8 +1,7 @@
 """Composition root of the two programs: `homemgr` and `homemgrd`.
 
 The only place that sees all rooms. Imports happen inside the functions: the
-command line must not pay for the service, and the job server is forked before
-the event loop's libraries are loaded.
+command line must not pay for the service.
 """
 
 from __future__ import annotations
@@ -29,9 +28,6 @@ def homemgrd() -> int:
     # Before any name look-up: our own user database must not be asked by ourselves.
     os.environ["SYSTEMD_BYPASS_USERDB"] = "io.systemd.Home"
     _log_to_the_journal()
-    from homemgr.work import server
-
-    control = server.start()
     import asyncio
 
     from homemgr import errors
@@ -39,7 +35,11 @@ def homemgrd() -> int:
     from homemgr.daemon import config
     from homemgr.storage import mountpoint, watch
     from homemgr.wire import messages
+    from homemgr.work import server
 
+    # After all imports, so that service, job server and workers share their memory, and
+    # before there is an event loop, which no fork must copy.
+    control = server.start()
     try:
         return asyncio.run(
             service.serve(control, config.load(os.environ), mountpoint.is_active, watch.Watch)

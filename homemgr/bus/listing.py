@@ -1,4 +1,4 @@
-"""The reply to ListHomes, kept encoded home by home: a change costs one row, not all.
+"""Replies about homes, kept encoded: a change of one home costs its own row, not all.
 
 Rows are structs, which D-Bus aligns to eight bytes, so that their encodings can
 be put one after the other (D-Bus specification, Marshaling).
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from homemgr.daemon.registry import Registry
 
 SIGNATURE = "a(susussso)"
+#: The reply to GetHomeByName: a row without the name.
+HOME_SIGNATURE = "usussso"
 
 #: Rows encoded in one turn while warming up, and the pause that leaves callers their turns.
 _WARM_PER_TURN = 10
@@ -34,6 +36,7 @@ class Listing:
         """Forget a row whenever the registry says its home changed."""
         self._registry = registry
         self._rows: dict[str, bytes] = {}
+        self._homes: dict[str, Encoded] = {}
         self._body: Encoded | None = None
         for listeners in (registry.appeared, registry.changed, registry.vanished):
             listeners.append(self._forget)
@@ -45,6 +48,15 @@ class Listing:
             self._body = Encoded(SIGNATURE, join(rows))
         return self._body
 
+    def home(self, home: Home) -> Encoded:
+        """The reply about one home; kept for those that were asked for."""
+        kept = self._homes.get(home.name)
+        if kept is None:
+            _, *values = _row(home)
+            kept = Encoded(HOME_SIGNATURE, bytes(encode(HOME_SIGNATURE, values)))
+            self._homes[home.name] = kept
+        return kept
+
     async def warm(self) -> None:
         """Encode every row once, in small turns of the event loop."""
         for count, home in enumerate(list(self._registry)):
@@ -55,6 +67,7 @@ class Listing:
 
     def _forget(self, home: Home) -> None:
         self._rows.pop(home.name, None)
+        self._homes.pop(home.name, None)
         self._body = None
 
     def _encode(self, home: Home) -> bytes:

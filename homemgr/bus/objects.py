@@ -35,6 +35,8 @@ _HOME_INTERFACES = (
     _PROPERTIES,
     HOME,
 )
+#: A short operation changes a home several times, and its caller comes before listeners.
+_MOMENT_S = 0.01
 _ANCESTORS = ("/", "/org", "/org/freedesktop")
 
 
@@ -77,7 +79,7 @@ class Tree:
 
 
 class Announcer:
-    """Emits the signals; changes of one round of the event loop are told together."""
+    """Emits the signals; changes of a home within a moment are told together."""
 
     def __init__(self, connection: Connection, faces: Faces) -> None:
         """Listen to the registry of ``faces`` from now on."""
@@ -117,7 +119,7 @@ class Announcer:
 
     def _note(self, home: Home) -> None:
         if not self._changed:
-            self._loop.call_soon(self._tell)
+            self._loop.call_later(_MOMENT_S, self._tell)
         self._changed[home.name] = home
 
     def _tell(self) -> None:

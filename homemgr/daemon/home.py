@@ -215,6 +215,8 @@ class Home:
             return await self.services.runner.run(job.name.lower(), request, fds)
         finally:
             self._job, self._for_acquire = None, False
+            # Not what the worker said counts: it may have died after it had mounted.
+            self.observe()
             self.services.changed(self)
 
     def _job_arguments(self, secret: Secret) -> dict[str, object]:
@@ -239,8 +241,11 @@ class Home:
 
     async def store_record(self, record: UserRecord) -> None:
         """Take ``record`` as the host copy and have it on disk when this returns."""
+        store = self.services.store
         async with self._save_lock:
-            await asyncio.to_thread(self.services.store.save, self.name, record.for_host())
+            if not self.is_fixated:
+                await asyncio.to_thread(store.keep_aside, self.name)
+            await asyncio.to_thread(store.save, self.name, record.for_host())
             self.replace_record(record)
 
     def update_status(self, members: JsonObject) -> None:

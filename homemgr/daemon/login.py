@@ -189,7 +189,13 @@ async def _deactivate(home: Home) -> None:
 
 
 async def _run_deactivation(home: Home) -> None:
-    result = await home.work(Job.DEACTIVATE, Secret())
+    result: dict[str, object] = {}
+    try:
+        result = await home.work(Job.DEACTIVATE, Secret())
+    except errors.HomeError:
+        # A worker that died may have got that far; then there is nothing to try again.
+        if home.is_mounted:
+            raise
     home.is_mounted = False
     if result.get("had_extensions"):
         await home.services.extensions.note(home, None)
@@ -201,14 +207,22 @@ async def _run_deactivation(home: Home) -> None:
 
 async def _activate(home: Home, secret: Secret, *, for_acquire: bool = False) -> None:
     extensions = home.services.extensions
-    async with attempt(home, secret):
-        result = await home.work(
-            Job.ACTIVATE, secret, for_acquire=for_acquire, extensions=extensions.order(home)
-        )
-    home.is_mounted = True
-    if result.get("extensions") is not None:
-        await extensions.note(home, result["extensions"])
-    await _adopt_result(home, result)
+    try:
+        async with attempt(home, secret):
+            result = await home.work(
+                Job.ACTIVATE, secret, for_acquire=for_acquire, extensions=extensions.order(home)
+            )
+        home.is_mounted = True
+        if result.get("extensions") is not None:
+            await extensions.note(home, result["extensions"])
+        await _adopt_result(home, result)
+        home.keep()
+    except errors.HomeAlreadyActive:
+        raise
+    except errors.HomeError:
+        # Mounted by a worker that died of it: nobody was given this home.
+        abandoned(home)
+        raise
     log.info("Home area %s is active.", home.name)
 
 
@@ -230,12 +244,12 @@ async def _adopt_result(home: Home, result: dict[str, object]) -> None:
     record = _record_after(home, result)
     if home.is_fixated and record.data == home.record.data:
         return
-    home.is_fixated = True
     try:
         await home.store_record(record)
     except errors.HomeError as error:
         log.warning("%s", error)
         home.replace_record(record)
+    home.is_fixated = True
     home.services.changed(home)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors, files
@@ -74,6 +75,13 @@ class Store:
     def has_record(self, user: str) -> bool:
         """True if there is a file for ``user``, also one that ``load`` did not give."""
         return os.path.lexists(self._record_path(user))
+
+    def keep_aside(self, user: str) -> None:
+        """Keep a file of ``user`` that was not accepted, where nothing reads or replaces it."""
+        path = self._record_path(user)
+        with suppress(FileNotFoundError):
+            os.rename(path, f"{path}.unaccepted")
+            log.warning("Kept the record %s that was not accepted as %s.unaccepted.", path, path)
 
     def delete(self, user: str) -> None:
         """Forget ``user``: record first, so that a kill in between leaves only pictures."""

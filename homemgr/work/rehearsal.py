@@ -67,7 +67,8 @@ class Rehearsal:
             found = parse_embedded(self._embedded)
             signature.require_accepted(found, task.keyring)
             settled = reconcile(task.record, found)
-            mountpoint.is_active(settled.record.on(task.machine).home_directory)
             with suppress(errors.BadPassword):
                 task.check_credentials(settled.record)
+            with suppress(errors.HomeNotActive):
+                mountpoint.take_away(settled.record.on(task.machine).home_directory)
             channel.send({"result": {"image": task.image_path, "uid": task.local_uid}})

@@ -9,16 +9,23 @@ still run finish their step on their own.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import select
 import signal
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from homemgr import crypt
 from homemgr.kernel import memory, process
 from homemgr.work import worker
 from homemgr.work.rehearsal import Rehearsal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
 
 #: Terminal and service-manager signals are the daemon's to act on; it ends us by closing.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,12 +81,15 @@ class JobServer:
         """Return when the other end of the control socket is closed."""
         while True:
             if self._spare is None and not _is_readable(self._control, _PAUSE_S):
-                self._spare = self._fork()
+                # None now; one is forked when a job comes.
+                with _told_if_it_fails():
+                    self._spare = self._fork()
             data, fds, _, _ = socket.recv_fds(self._control, 1, 1)
             if not data:
                 return
             for fd in fds:
-                with socket.socket(fileno=fd) as job_socket:
+                # A job that gets no worker fails alone: its socket closes.
+                with socket.socket(fileno=fd) as job_socket, _told_if_it_fails():
                     self._employ(job_socket)
 
     def _employ(self, job_socket: socket.socket) -> None:
@@ -96,8 +106,13 @@ class JobServer:
 
     def _fork(self, *inherited: socket.socket) -> socket.socket:
         """Fork a worker that waits for a job at the other end; it closes what it inherits."""
-        ours, theirs = socket.socketpair()
-        if os.fork():
+        with ExitStack() as on_failure:
+            ours, theirs = socket.socketpair()
+            on_failure.enter_context(ours)
+            on_failure.enter_context(theirs)
+            is_server = os.fork() != 0
+            on_failure.pop_all()
+        if is_server:
             theirs.close()
             return ours
         code = 1
@@ -121,6 +136,15 @@ class JobServer:
             process.set_name(BUSY)
             with socket.socket(fileno=fd) as job_socket:
                 worker.run(job_socket)
+
+
+@contextmanager
+def _told_if_it_fails() -> Iterator[None]:
+    """A machine without room for another process is no reason for this one to end."""
+    try:
+        yield
+    except OSError as error:
+        log.error("No worker can be started: %s", error.strerror)
 
 
 def _is_readable(sock: socket.socket, within_s: float) -> bool:

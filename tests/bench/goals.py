@@ -17,6 +17,7 @@ class Unit(Enum):
     S = ("s", 1.0, 3)
     MIB = ("MiB", 1.0, 1)
     RATE = ("/s", 1.0, 1)
+    TIMES = ("times", 1.0, 0)
 
     def show(self, value: float) -> str:
         """The value with its unit."""
@@ -63,6 +64,7 @@ GOALS = (
     Goal("acquire active", "acquire, home active", Unit.MS, ratio=0.5),
     Goal("deactivate", "deactivate", Unit.MS, ratio=0.6),
     Goal("storm", "64 logins at once", Unit.RATE, ratio=1.9, more_is_better=True),
+    Goal("false busy", "refused as busy, nobody inside", Unit.TIMES, limit=0.0),
     Goal("list", "ListHomes, 500 homes", Unit.MS, ratio=1.0),
     Goal("GetHomeByName", "GetHomeByName", Unit.MS, ratio=1.0),
     Goal("GetUserRecordByName", "GetUserRecordByName", Unit.MS, ratio=1.0),

@@ -117,7 +117,7 @@ class Traces(NamedTuple):
     loops: list[str]
 
 
-def _traces(images: Path) -> Traces:
+def _traces(images: str) -> Traces:
     with Path("/proc/self/mountinfo").open(encoding="utf-8") as file:
         mounted = [line.split(" ", 5)[4] for line in file]
     fds = {}
@@ -130,7 +130,7 @@ def _traces(images: Path) -> Traces:
     return Traces(mounted, fds, children, _loops(images))
 
 
-def _loops(images: Path) -> list[str]:
+def _loops(images: str) -> list[str]:
     # The machine's loop devices are everybody's; ours have images of this test run.
     found = []
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
@@ -148,10 +148,10 @@ def nothing_left(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """No mount, descriptor, child or loop device more than before."""
+    images = str(tmp_path_factory.getbasetemp())
     for name in ("volume", "one_volume", "ground"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
-    images = tmp_path_factory.getbasetemp()
     before = _traces(images)
     yield
     deadline = time.monotonic() + 2

@@ -1,7 +1,8 @@
 """Runs real workers on real homes, with the daemon's part of the talk played by the test.
 
-`Worker.run` gives the result; `Worker.run_killed` kills the process with SIGKILL
-at the n-th system call that changes something, by strace's fault injection.
+`Worker.run` gives the result; `Worker.steps` tells which system calls that change
+something a job makes, and `Worker.run_killed` kills it with SIGKILL on entry to one
+of them, by strace's fault injection.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from homemgr import crypt, job
 from homemgr.record import signature
@@ -25,6 +28,13 @@ CHANGING = (
     "fsync,fdatasync,fchmod,fchmodat,chmod,utimensat,ftruncate,fsetxattr,setxattr,fallocate,"
     "open_tree,mount_setattr,move_mount,umount2,copy_file_range,sendfile"
 )
+
+
+class Step(NamedTuple):
+    """One system call of a job: the how manyth of its name it is."""
+
+    name: str
+    number: int
 
 
 class KilledError(Exception):
@@ -80,11 +90,26 @@ class Worker:
         """Run a job to its end; raises what the worker raised."""
         return self._talk([], self.request(verb, **more))
 
-    def run_killed(self, verb: str, at: int, **more: object) -> dict[str, object]:
-        """Run a job and kill it on entry to its ``at``-th changing call; KilledError if it was."""
-        strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CHANGING}"]
-        inject = ["-e", f"inject={CHANGING}:error=EINTR:signal=SIGKILL:when={at}"]
-        return self._talk([*strace, *inject, "--"], self.request(verb, **more))
+    def steps(self, trace: Path, verb: str, **more: object) -> list[Step]:
+        """Run a job to its end; the changing calls it made, in their order."""
+        strace = ["strace", "-qq", "-o", str(trace), "-e", "signal=none", "-e", f"trace={CHANGING}"]
+        self._talk([*strace, "--"], self.request(verb, **more))
+        seen: Counter[str] = Counter()
+        found = []
+        for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
+            name = line.partition("(")[0]
+            # An old strace also tells of calls that it has no name for.
+            if name in CHANGING.split(","):
+                seen[name] += 1
+                found.append(Step(name, seen[name]))
+        return found
+
+    def run_killed(self, at: Step, verb: str, **more: object) -> dict[str, object]:
+        """Run a job and kill it on entry to the call ``at``; KilledError if it was."""
+        # strace counts each name by itself, so only this one may be injected.
+        inject = f"inject={at.name}:error=EINTR:signal=SIGKILL:when={at.number}"
+        strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject]
+        return self._talk([*strace, "--"], self.request(verb, **more))
 
     def _talk(self, prefix: list[str], request: bytes) -> dict[str, object]:
         ours, theirs = socket.socketpair()

@@ -13,11 +13,9 @@ import pytest
 from homemgr import errors
 from homemgr.record.model import UserRecord
 from homemgr.storage import mountpoint
-from tests.kernel.jobs import KilledError, Worker
+from tests.kernel.jobs import KilledError, Step, Worker
 
 NOBODY = 65534
-#: More changing calls than any verb makes on a small home.
-MANY = 120
 
 
 @pytest.fixture
@@ -161,81 +159,113 @@ def usable_or_absent(alice: Worker, passwords: tuple[str, ...]) -> str:
     raise AssertionError("no password opens the home")
 
 
-def kill_everywhere(alice: Worker, verb: str, **more: object) -> Iterator[int]:
-    """Run ``verb`` once for each of its changing calls, killed there; ends when it survives."""
-    for at in range(1, MANY):
-        try:
-            alice.run_killed(verb, at, **more)
-        except KilledError:
-            yield at
-        else:
-            assert at > 1, "nothing was injected"
-            return
-    raise AssertionError(f"{verb} makes more than {MANY} changing calls")
+def remove(alice: Worker) -> None:
+    """Remove the home of alice as the daemon does."""
+    alice.run("remove", step="set-aside")
+    alice.run("remove", step="delete")
+
+
+def kill_at(alice: Worker, at: Step, verb: str, **more: object) -> None:
+    """Run ``verb`` and see it die at one of its system calls."""
+    with pytest.raises(KilledError):
+        alice.run_killed(at, verb, **more)
 
 
 @pytest.mark.timeout(300)
-def test_create_killed_anywhere_leaves_a_home_or_nothing(alice: Worker) -> None:
+def test_create_killed_anywhere_leaves_a_home_or_nothing(alice: Worker, tmp_path: Path) -> None:
     password = alice.password
-    for _ in kill_everywhere(alice, "create"):
-        if usable_or_absent(alice, (password,)) != "absent":
-            alice.run("remove", step="set-aside")
-            alice.run("remove", step="delete")
-
-
-@pytest.mark.timeout(300)
-def test_activate_killed_anywhere_leaves_a_home(alice: Worker) -> None:
+    # The base directory is there from the first home on.
     alice.run("create")
-    for _ in kill_everywhere(alice, "activate"):
-        assert usable_or_absent(alice, (alice.password,)) == alice.password
-        # The copy inside is lost again, so that the next run has all of its steps to do.
-        (image(alice) / ".identity").unlink()
+    remove(alice)
+    steps = alice.steps(tmp_path / "trace", "create")
+    assert {"mkdir", "renameat2", "fsync"} <= {
+        step.name.replace("mkdirat", "mkdir") for step in steps
+    }
+    for step in steps:
+        if image(alice).exists():
+            remove(alice)
+        kill_at(alice, step, "create")
+        usable_or_absent(alice, (password,))
 
 
 @pytest.mark.timeout(300)
-def test_deactivate_killed_anywhere_leaves_a_home(alice: Worker) -> None:
+def test_activate_killed_anywhere_leaves_a_home(alice: Worker, tmp_path: Path) -> None:
+    alice.run("create")
+
+    def prepare() -> None:
+        if mounted(alice):
+            alice.run("deactivate")
+        # The copy inside is lost, so that all steps have something to do.
+        (image(alice) / ".identity").unlink(missing_ok=True)
+
+    prepare()
+    steps = alice.steps(tmp_path / "trace", "activate")
+    assert {"open_tree", "mount_setattr", "move_mount"} <= {step.name for step in steps}
+    for step in steps:
+        prepare()
+        kill_at(alice, step, "activate")
+        assert usable_or_absent(alice, (alice.password,)) == alice.password
+
+
+@pytest.mark.timeout(300)
+def test_deactivate_killed_anywhere_leaves_a_home(alice: Worker, tmp_path: Path) -> None:
     alice.run("create")
     alice.run("activate")
-    for _ in kill_everywhere(alice, "deactivate"):
+    steps = alice.steps(tmp_path / "trace", "deactivate")
+    assert "umount2" in {step.name for step in steps}
+    for step in steps:
+        if not mounted(alice):
+            alice.run("activate")
+        kill_at(alice, step, "deactivate")
         assert usable_or_absent(alice, (alice.password,)) == alice.password
-        alice.run("activate")
 
 
 @pytest.mark.timeout(300)
-def test_passwd_killed_anywhere_leaves_one_password_that_works(alice: Worker) -> None:
+def test_passwd_killed_anywhere_leaves_one_password_that_works(
+    alice: Worker, tmp_path: Path
+) -> None:
     assert alice.keyring.private is not None
     alice.run("create")
     old, new = alice.password, "new correct horse"
     original = (image(alice) / ".identity").read_bytes()
-    found = set()
     more = {
         "new_secret": {"password": [new]},
         "private_key": alice.keyring.private.to_pem().decode(),
         "now_usec": 5_000_000,
     }
-    for _ in kill_everywhere(alice, "passwd", **more):
-        found.add(usable_or_absent(alice, (old, new)))
+
+    def prepare() -> None:
         alice.password = old
         (image(alice) / ".identity").write_bytes(original)
         os.chown(image(alice) / ".identity", NOBODY, NOBODY)
-    assert found <= {old, new}
+
+    found = set()
+    for step in alice.steps(tmp_path / "trace", "passwd", **more):
+        prepare()
+        kill_at(alice, step, "passwd", **more)
+        found.add(usable_or_absent(alice, (old, new)))
+    # Before the rename the old one, after it the new one.
+    assert found == {old, new}
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("step", ["set-aside", "delete"])
-def test_remove_killed_anywhere_leaves_a_home_or_nothing(alice: Worker, step: str) -> None:
+@pytest.mark.parametrize("stage", ["set-aside", "delete"])
+def test_remove_killed_anywhere_leaves_a_home_or_nothing(
+    alice: Worker, tmp_path: Path, stage: str
+) -> None:
     password = alice.password
 
     def prepare() -> None:
         if not image(alice).exists():
             alice.run("create")
-        if step == "delete":
+        if stage == "delete":
             alice.run("remove", step="set-aside")
 
     prepare()
-    for _ in kill_everywhere(alice, "remove", step=step):
-        usable_or_absent(alice, (password,))
+    for step in alice.steps(tmp_path / "trace", "remove", step=stage):
         prepare()
+        kill_at(alice, step, "remove", step=stage)
+        usable_or_absent(alice, (password,))
 
 
 def test_update_that_meets_a_newer_record_is_refused(alice: Worker) -> None:

@@ -288,7 +288,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """Processes that carry out operations now."""
-        return [pid for pid in children(self.job_server()) if name_of(pid) != server.SPARE]
+        return [pid for pid in children(self.job_server()) if name_of(pid) == server.BUSY]
 
     @contextmanager
     def paused(self) -> Iterator[None]:

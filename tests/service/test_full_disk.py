@@ -12,7 +12,7 @@ from homemgr.kernel import mounts
 from tests import volumes
 from tests.service import people
 from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
-from tests.service.site import Service, Site
+from tests.service.site import Service, Site, wait_until
 
 
 def fill(directory: Path) -> Path:
@@ -137,3 +137,17 @@ def test_password_changed_while_records_cannot_be_saved_is_one_of_the_two(
     small_state.call("AuthenticateHome", "ss", "gerd", secret(PASSWORD, OTHER_PASSWORD))
     small_state.activate("gerd", OTHER_PASSWORD)
     small_state.deactivate("gerd")
+
+
+def test_home_whose_record_cannot_be_saved_lets_its_user_in(small_state: Service) -> None:
+    small_state.site.plant("hugo")
+    small_state.wait_for("hugo", "unfixated")
+    ballast = fill(small_state.site.records)
+    with small_state.acquire("hugo"):
+        assert small_state.state("hugo") == "active"
+    small_state.wait_for("hugo", "inactive")
+    ballast.unlink()
+    with small_state.acquire("hugo"):
+        stored = small_state.site.records / "hugo.identity"
+        wait_until(stored.exists, "the record to be saved")
+    small_state.wait_for("hugo", "inactive")

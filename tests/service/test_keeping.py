@@ -29,6 +29,21 @@ def test_a_record_of_an_unknown_signer_is_neither_served_nor_overwritten(
     own_service.activate("alice")
 
 
+def test_a_record_that_was_not_accepted_is_kept_when_its_home_is_found_on_disk(
+    own_service: Service,
+) -> None:
+    own_service.create("alice")
+    own_service.stop()
+    record = own_service.site.records / "alice.identity"
+    damaged = record.read_bytes().replace(b'"alice"', b'"alice" ', 1)[:-40]
+    record.write_bytes(damaged)
+    own_service.start()
+    assert own_service.state("alice") == "unfixated"
+    own_service.activate("alice")
+    assert own_service.state("alice") == "active"
+    assert (own_service.site.records / "alice.identity.unaccepted").read_bytes() == damaged
+
+
 def test_a_private_key_with_a_wrong_mode_is_not_replaced(own_service: Service) -> None:
     own_service.create("alice")
     own_service.stop()

@@ -15,7 +15,7 @@ import pytest
 from homemgr.wire.messages import BusError
 from tests.service import people
 from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
-from tests.service.site import Pending, Service, short, wait_until
+from tests.service.site import Pending, Service, reference, short, wait_until
 from tests.service.userdb import UserDatabase
 
 #: How long the random rounds may take together; more rounds on a faster machine.
@@ -87,12 +87,10 @@ def assert_nothing_left(service: Service) -> None:
 
 def assert_usable(service: Service, name: str) -> None:
     """It opens with one of its passwords, shows its files and closes."""
-    if service.state(name) != "active":
-        service.call("ActivateHome", "ss", name, secret(PASSWORD, OTHER_PASSWORD))
-    assert (service.path_of(name) / ".identity").exists()
-    service.call("AuthenticateHome", "ss", name, secret(PASSWORD, OTHER_PASSWORD))
-    if service.state(name) != "inactive":
-        service.call("ReleaseHome", "s", name)
+    words = secret(PASSWORD, OTHER_PASSWORD)
+    with reference(service.client, "AcquireHome", "ssb", name, words, False):
+        assert service.state(name) == "active"
+        assert (service.path_of(name) / ".identity").exists()
     service.wait_for(name, "inactive")
 
 
@@ -108,12 +106,17 @@ def is_listed(service: Service, name: str) -> bool:
     return name in service.states()
 
 
+def has_ended(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")
+
+
 def kill(pid: int) -> bool:
-    """Kill a process; False if it has ended already."""
+    """Kill a process and wait for its end; False if it has ended already."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return False
+    wait_until(partial(has_ended, pid), "the process to end")
     return True
 
 
@@ -125,7 +128,7 @@ def kill_everything(service: Service, chance: random.Random) -> None:
     for pid in workers if chance.random() < 0.5 else []:
         kill(pid)
     for pid in (server, *workers):
-        wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), "processes to end")  # type: ignore[misc]
+        wait_until(partial(has_ended, pid), "processes to end")
 
 
 def test_daemon_killed_at_random_moments_leaves_usable_homes(own_service: Service) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import stat
 import subprocess
@@ -267,10 +266,3 @@ def test_many_idle_connections_keep_nobody_out(homes: Service) -> None:
         assert database.ask("GetUserRecord", uid=ANNA)["record"]["userName"] == "anna"
     for connection in idle:
         connection.__exit__()
-
-
-@pytest.mark.skipif(not os.path.exists("/usr/bin/varlinkctl"), reason="varlinkctl is missing")
-def test_varlinkctl_understands_the_service(homes: Service) -> None:
-    command = ["varlinkctl", "introspect", str(homes.site.userdb_socket), "io.systemd.UserDatabase"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "GetMemberships" in output

@@ -184,12 +184,10 @@ class Box:
 
     def loop_devices(self) -> list[str]:
         """The kernel's loop devices over images of this box, /home's included."""
-        backing = f"{self._state}/"
-        return [
-            found.parts[3]
-            for found in Path("/sys/block").glob("loop*/loop/backing_file")
-            if _read(found).startswith(backing)
-        ]
+        # Paths are shown as from the root of a mount the box has detached: only the end is sure.
+        own = f"{self._state.name}/"
+        found = Path("/sys/block").glob("loop*/loop/backing_file")
+        return [path.parts[3] for path in found if own in _read(path)]
 
     # Things done in it
 

@@ -14,7 +14,7 @@ from . import users
 from .box import Box, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 HERE = Path(__file__).parent
 TEST_TIMEOUT_S = 300  # the first one in a fresh checkout also builds the layers
@@ -41,10 +41,12 @@ REFERENCE = World("homed", "sid")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker that only this directory knows."""
-    config.addinivalue_line(
-        "markers", "reference: runs against systemd-homed too, to prove the world itself"
-    )
+    """Declare the markers that only this directory knows."""
+    for marker in (
+        "reference: runs against systemd-homed too, to prove the world itself",
+        "base(name): only in boxes of this distribution",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,11 +65,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     worlds = list(getattr(metafunc.module, "WORLDS", (World(),)))
     if metafunc.definition.get_closest_marker("reference"):
         worlds.append(REFERENCE)
+    if only := metafunc.definition.get_closest_marker("base"):
+        worlds = [world for world in worlds if world.base in only.args]
     metafunc.parametrize("box", worlds, indirect=True, ids=str, scope="module")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure shows what the home service logged."""
     report = yield
     box = getattr(item, "funcargs", {}).get("box")

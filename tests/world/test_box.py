@@ -29,7 +29,8 @@ time.sleep(600)
 def remains(state: str) -> list[str]:
     """Loop devices over images of a box."""
     backing = Path("/sys/block").glob("loop*/loop/backing_file")
-    return [str(path) for path in backing if path.exists() and path.read_text().startswith(state)]
+    own = f"{Path(state).name}/"
+    return [str(path) for path in backing if path.exists() and own in path.read_text()]
 
 
 def test_two_boxes_know_nothing_of_each_other() -> None:

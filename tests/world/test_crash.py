@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from .box import Box
+    from .terminal import Terminal
     from .users import User
 
 # Spread over what an operation takes here (40 to 120 ms), with a few beyond its end.
@@ -180,7 +181,7 @@ def opens(user: User, password: str) -> bool:
 
 
 @contextmanager
-def session(user: User) -> Iterator[logins.Terminal]:
+def session(user: User) -> Iterator[Terminal]:
     """An interactive ssh session."""
     with logins.ssh_on_terminal(user.box, user.name) as terminal:
         terminal.answer(logins.PASSWORD_PROMPT, user.password)

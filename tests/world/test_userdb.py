@@ -121,3 +121,14 @@ def test_lookups_do_not_wait_for_work_on_homes(box: Box, alice: User) -> None:
     with box.background(["homectl", "create", "slow", "--storage=directory"]):
         for _ in range(20):
             box.run(["getent", "passwd", alice.name], timeout=5)
+
+
+@pytest.mark.base("sid")
+def test_varlinkctl_understands_the_service(box: Box, alice: User) -> None:
+    socket = "/run/systemd/userdb/io.systemd.Home"
+    shown = box.run(["varlinkctl", "introspect", socket, "io.systemd.UserDatabase"]).stdout
+    assert "GetMemberships" in shown
+    asked = json.dumps({"userName": alice.name, "service": "io.systemd.Home"})
+    method = "io.systemd.UserDatabase.GetUserRecord"
+    answer = json.loads(box.run(["varlinkctl", "call", "-j", socket, method, asked]).stdout)
+    assert answer["record"]["userName"] == alice.name

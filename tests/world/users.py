@@ -11,7 +11,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import logins
 from .box import wait_for
@@ -59,10 +59,10 @@ class User:
         record = self.record()
         return str(record["binding"][self.box.machine_id]["imagePath"])
 
-    def record(self) -> dict[str, dict[str, dict[str, object]]]:
+    def record(self) -> dict[str, Any]:
         """The user record as root sees it."""
         shown = self.homectl("inspect", "--json=short").stdout
-        record: dict[str, dict[str, dict[str, object]]] = json.loads(shown)
+        record: dict[str, Any] = json.loads(shown)
         return record
 
     def homectl(

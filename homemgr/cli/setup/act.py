@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli.setup import live, pam, plan
 from homemgr.cli.setup.journal import Journal
 from homemgr.errors import HomeBusy, NotSupported
-from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.files import Fd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,15 +77,28 @@ def unsetup(tree: Tree, say: Say) -> None:
         say("Everything that setup changed is as it was before.")
 
 
+def lock_path(tree: Tree) -> str:
+    """A file of root's own for each tree: anybody may lock a directory he can read."""
+    found = os.stat(tree.root)
+    return f"/run/homemgr-setup-{found.st_dev}-{found.st_ino}.lock"
+
+
 @contextmanager
 def _alone(tree: Tree) -> Iterator[None]:
     """Two of these at once would each remember the other's work as the original."""
-    with Fd(os.open(tree.root, DIRECTORY_FLAGS)) as lock:
+    path = lock_path(tree)
+    with Fd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)) as lock:
         try:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HomeBusy(f"Another setup or unsetup works on {tree.root} right now.") from error
-        yield
+        if os.fstat(lock.fileno()).st_nlink == 0:
+            # Its owner finished between our two calls, and took the file away.
+            raise HomeBusy(f"Another setup or unsetup of {tree.root} has ended just now.")
+        try:
+            yield
+        finally:
+            os.unlink(path)
 
 
 def _apply(tree: Tree, journal: Journal, step: Step, say: Say) -> bool:

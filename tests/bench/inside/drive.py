@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from homemgr.wire.client import Client
-from homemgr.wire.messages import BUS_NAME, BUS_PATH
+from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ NAME, PATH, MANAGER = (
     "/org/freedesktop/home1",
     "org.freedesktop.home1.Manager",
 )
+BUSY, NOT_ACTIVE = f"{NAME}.HomeBusy", f"{NAME}.HomeNotActive"
+BUSY_PAUSE_S = 0.5
 USERDB = "/run/systemd/userdb/io.systemd.Home"
 EMPTY_CALLS = 25
 TIMEOUT_S = 120.0
@@ -48,6 +50,8 @@ class Driver:
         self._empty: deque[float] = deque(maxlen=EMPTY_CALLS)
         for _ in range(EMPTY_CALLS):
             self._measure_empty_call()
+        #: Homes refused as busy although nobody is in any of them.
+        self.false_busy = 0
 
     def __enter__(self) -> Driver:
         """Close at the end of the block."""
@@ -77,13 +81,13 @@ class Driver:
         """ActivateHome."""
         return self._timed(lambda: self._call("ActivateHome", "ss", name, self._secret))
 
-    def deactivate(self, name: str) -> float:
-        """DeactivateHome, whoever holds references."""
-        return self._timed(lambda: self._call("DeactivateHome", "s", name))
+    def deactivate(self, name: str) -> list[float]:
+        """DeactivateHome, whoever holds references; empty if a busy service did it later itself."""
+        return self._patiently(lambda: self._call("DeactivateHome", "s", name))
 
     def deactivate_all(self) -> None:
         """DeactivateAllHomes, to clean up."""
-        self._call("DeactivateAllHomes")
+        self._patiently(lambda: self._call("DeactivateAllHomes"))
 
     def acquire(self, name: str) -> tuple[float, Fd]:
         """AcquireHome, and the reference that keeps the home active."""
@@ -123,6 +127,21 @@ class Driver:
         taken = _seconds(call)
         self._measure_empty_call()
         return taken - statistics.median(self._empty)
+
+    def _patiently(self, call: Callable[[], object]) -> list[float]:
+        """The seconds of the attempt that was not refused as busy."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                return [self._timed(call)]
+            except BusError as refusal:
+                if refusal.name == NOT_ACTIVE:
+                    return []
+                if refusal.name != BUSY:
+                    raise
+            self.false_busy += 1
+            time.sleep(BUSY_PAUSE_S)
+        raise RuntimeError(f"still busy after {TIMEOUT_S:g} s")
 
     def _measure_empty_call(self) -> None:
         self._empty.append(_seconds(lambda: _empty_call(self._client)))

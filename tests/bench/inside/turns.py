@@ -42,6 +42,7 @@ def log_in(driver: Driver, homes: Homes, plan: Plan, people: list[str], notes: N
         _unhurried(lambda: driver.deactivate("large"))
     notes.add("storm", driver.storm(people))
     _create(driver, homes, plan, notes)
+    notes.add("false busy", driver.false_busy)
 
 
 def _check_s(homes: Homes) -> float:
@@ -57,7 +58,7 @@ def _use_small(driver: Driver, notes: Notes) -> None:
         taken, reference = _unhurried(lambda: driver.acquire("small"))
         notes.add(what, taken)
         # With the reference still held: a dropped one would start a deactivation of its own.
-        notes.add("deactivate", _unhurried(lambda: driver.deactivate("small")))
+        notes.extend("deactivate", _unhurried(lambda: driver.deactivate("small")))
         reference.close()
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from homemgr.cli.setup import plan, share
+from homemgr.cli.setup import act, plan, share
 from homemgr.cli.setup.act import setup, unsetup
 from homemgr.cli.setup.journal import PATH as JOURNAL
 from homemgr.cli.setup.journal import Journal
@@ -411,13 +411,17 @@ def test_a_damaged_journal_is_refused(root: Path, text: str) -> None:
 
 
 def test_two_at_once_are_refused(root: Path) -> None:
-    command = ["flock", str(root), "-c", "echo; read x"]
+    lock = type(root)(act.lock_path(Tree(str(root))))
+    command = ["flock", str(lock), "-c", "echo; read x"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout
         other.stdout.readline()
         with pytest.raises(HomeBusy, match="right now"):
             set_up(root)
         other.communicate(b"\n")
+    lock.unlink()
+    set_up(root)
+    assert not lock.exists()
 
 
 def test_links_of_an_image_stay_inside_it(
