@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ def traces() -> dict[str, list[str]]:
 def _nothing_is_left() -> Iterator[None]:
     assert not any(traces().values())
     yield
+    # The kernel takes a killed namespace apart after its processes are gone.
+    deadline = time.monotonic() + 10
+    while any(traces().values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not any(traces().values()), traces()
 
 
