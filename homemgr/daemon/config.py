@@ -50,7 +50,9 @@ class Config:
     @property
     def choice_directory(self) -> str:
         """Where users' own choices of extensions are kept."""
-        return os.path.join(os.path.dirname(self.record_directory), "homemgr-choices")
+        if self.record_directory == Config.record_directory:
+            return "/var/lib/homemgr/extension-choices"
+        return os.path.join(self.record_directory, "extension-choices")
 
     @property
     def userdb_socket(self) -> str:
