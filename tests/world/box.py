@@ -265,12 +265,13 @@ class Box:
         return int(self.systemctl("show", "-P", "MainPID", unit).stdout.strip() or 0)
 
     def pid_outside(self, inside: int) -> int:
-        """The pid that this process knows one of the box's processes by; 0 if it is gone."""
+        """The pid that this process knows one of the box's processes by."""
         for pid in self.processes():
             status = _read(Path(f"/proc/{pid}/status")).splitlines()
             if any(line.split()[-1:] == [str(inside)] for line in status if "NSpid:" in line):
                 return pid
-        return 0
+        # Never 0: as the target of a signal that would be the process group of the tests.
+        raise ProcessLookupError(f"{self.name} has no process {inside}")
 
     def journal(self, unit: str | None = None, *, lines: int = 200) -> str:
         """The last lines a unit (or everybody) logged."""
