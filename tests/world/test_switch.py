@@ -148,6 +148,28 @@ def test_homes_of_homemgr_open_with_systemd_homed(
     carol.wait_until("inactive")
 
 
+def test_a_running_command_outlives_the_change_of_hands(
+    homed: Box, new_user: Callable[..., User]
+) -> None:
+    frank = new_user()
+    argv = ["homectl", "with", frank.name, "--", "sh", "-c", "echo in; read word; echo $word >end"]
+    with homed.background(argv, env={"PASSWORD": frank.password}) as command:
+        assert command.stdout is not None
+        assert command.stdin is not None
+        assert command.stdout.readline() == "in\n"
+        take_over(homed)
+        assert frank.is_mounted()
+        assert frank.state() == "active"
+        command.stdin.write("written\n")
+        command.stdin.flush()
+        assert command.wait(30) == 0
+    homed.run(["homectl", "deactivate", frank.name], check=False)
+    frank.wait_until("inactive")
+    assert homed.read(f"{frank.image}/end") == "written\n"
+
+
+# Of 252 not every session has a home to begin with.
+@pytest.mark.base("sid")
 def test_a_session_outlives_the_change_of_hands(homed: Box, new_user: Callable[..., User]) -> None:
     dave = new_user()
     with logins.ssh_on_terminal(homed, dave.name) as terminal:
