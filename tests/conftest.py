@@ -1,4 +1,4 @@
-"""For all levels: programs that tests start react to signals, however the run itself was started."""
+"""For all levels: what tests start reacts to signals, however the run itself was started."""
 
 from __future__ import annotations
 
