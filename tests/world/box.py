@@ -375,10 +375,12 @@ class Box:
             raise RuntimeError(f"{self.name} is {state}:\n{failed}\n{self.journal()}")
 
     def _remove_cgroups(self) -> None:
-        # In a mount namespace of its own, since hosts differ in where cgroup2 is mounted.
+        # In a mount namespace of its own, since hosts differ in where cgroup2 is mounted. find
+        # does not say whether rmdir succeeded, and dying processes keep a group for a moment.
+        group = f"{self._state}/cgroup/homemgr-{self.name}"
         script = (
             f"mount -t cgroup2 none {self._state}/cgroup && "
-            f"find {self._state}/cgroup/homemgr-{self.name} -depth -type d -exec rmdir {{}} ';'"
+            f"{{ find {group} -depth -type d -exec rmdir {{}} ';'; ! test -e {group}; }}"
         )
         argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", script]
         wait_for(

@@ -56,6 +56,7 @@ def test_a_killed_box_leaves_nothing() -> None:
     box.kill()
     assert not [pid for pid in pids if Path(f"/proc/{pid}/root").exists()]
     assert box.loop_devices() == []
+    assert list(Path("/sys/fs/cgroup").glob(f"**/homemgr-{box.name}")) == []
     assert set(Path(os.environ.get("TMPDIR", "/tmp")).glob("homemgr-box-*")) == before
 
 
