@@ -7,6 +7,7 @@ becomes one that tells strangers nothing.
 from __future__ import annotations
 
 import logging
+import traceback
 import resource
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,8 @@ def _answer(task: Task) -> job.Message:
     except EOFError:
         # The daemon died while we waited for it; nobody reads this.
         return job.failure(errors.HomeError("The daemon is gone."))
-    except Exception:  # a bug: the log gets everything, the client a sentence
-        log.exception("Bug in the worker for %s.", task.verb)
+    except Exception as error:  # a bug: the log gets where, the client a sentence
+        # Not its text, which may quote an argument: arguments hold passwords.
+        places = "".join(traceback.format_tb(error.__traceback__))
+        log.error("Bug in the worker for %s: %s\n%s", task.verb, type(error).__name__, places)
         return job.failure(errors.HomeError(f"Internal error in {task.verb}; the log has more."))
