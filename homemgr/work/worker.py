@@ -7,8 +7,8 @@ becomes one that tells strangers nothing.
 from __future__ import annotations
 
 import logging
-import traceback
 import resource
+import traceback
 from typing import TYPE_CHECKING
 
 from homemgr import errors, job
@@ -89,7 +89,7 @@ def _answer(task: Task) -> job.Message:
     except EOFError:
         # The daemon died while we waited for it; nobody reads this.
         return job.failure(errors.HomeError("The daemon is gone."))
-    except Exception as error:  # a bug: the log gets where, the client a sentence
+    except Exception as error:  # noqa: BLE001 -- a bug: the log gets where, the client a sentence
         # Not its text, which may quote an argument: arguments hold passwords.
         places = "".join(traceback.format_tb(error.__traceback__))
         log.error("Bug in the worker for %s: %s\n%s", task.verb, type(error).__name__, places)
