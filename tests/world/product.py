@@ -15,6 +15,8 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from .layer import REPOSITORY, Layer, cache_directory, debian_12, debian_sid, digest, one_at_a_time
 
 PLACE = "/opt/homemgr"  # of the virtual environment in a box
@@ -53,13 +55,15 @@ def reference(base: Layer) -> Layer:
 
 def environment(base: Layer) -> Layer:
     """A virtual environment with what the project depends on; changes seldom."""
-    wheels = download(dependencies(), python_version(base))
+    version = python_version(base)
+    needed = dependencies(version)
+    wheels = download(needed, version)
     return Layer(
         name=f"environment-on-{base.name}",
         recipe=f"""
             /usr/bin/python3 -m venv {PLACE}
             tar -C /tmp -xf {_inside(wheels)}
-            {PLACE}/bin/pip -q install --no-index --find-links /tmp/wheels {quoted(dependencies())}
+            {PLACE}/bin/pip -q install --no-index --find-links /tmp/wheels {quoted(needed)}
         """,
         above=(base,),
         on_host=base.on_host,
@@ -93,10 +97,16 @@ def set_up(below: Layer) -> Layer:
     )
 
 
-def dependencies() -> list[str]:
-    """What the project needs at run time."""
+def dependencies(version: str) -> list[str]:
+    """What the project needs at run time on this version of Python; pip judges by its own."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return sorted(project["dependencies"])
+    requirements = [Requirement(text) for text in project["dependencies"]]
+    environment = {"python_version": version, "python_full_version": f"{version}.0"}
+    return sorted(
+        f"{each.name}{each.specifier}"
+        for each in requirements
+        if each.marker is None or each.marker.evaluate(environment)
+    )
 
 
 def python_version(base: Layer) -> str:
