@@ -152,6 +152,12 @@ class TooManyOperations(HomeError):
     bus_name = HOME1 + "TooManyOperations"
 
 
+class Cancelled(HomeError):
+    """The operation was called off before it was done."""
+
+    bus_name = HOMEMGR1 + "Cancelled"
+
+
 # --- credentials ------------------------------------------------------------------
 
 

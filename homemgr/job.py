@@ -1,9 +1,20 @@
 """What the daemon and a worker say to each other, and how it is framed.
 
 A job is one worker process and one stream socket. The daemon sends a request
-(JSON, descriptors beside it), the worker may ask for processor time, and ends
-with one result or one failure. Secrets travel here and nowhere else. This
-module knows neither side's inner life.
+(JSON, descriptors beside it). The worker may ask for processor time, tell how far
+it is and ask questions, and ends with one result or one failure. Meanwhile the
+daemon answers, and may say once that the job is called off. Secrets travel here
+and nowhere else. This module knows neither side's inner life.
+
+======================================  ==================================
+worker                                  daemon
+======================================  ==================================
+``need``: processor                     ``granted``: processor
+``free``: processor
+``progress``: object
+``ask``: question, ``about``: object    ``answer``: object, or ``error``
+``result``: object, or ``error``        ``cancel``: true, at any time
+======================================  ==================================
 
 Frame: 4 bytes length, big endian, then that many bytes of JSON. Descriptors
 ride on the first byte of the request's frame.
@@ -12,6 +23,7 @@ ride on the first byte of the request's frame.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from contextlib import contextmanager
@@ -123,6 +135,37 @@ class Channel:
         """Send one message to the daemon."""
         self._sock.sendall(pack(message))
 
+    def fileno(self) -> int:
+        """For poll(2): readable when the job is called off or the daemon is gone."""
+        return self._sock.fileno()
+
+    def progress(self, told: Message) -> None:
+        """Tell how far the job is; what ``told`` holds is between the verb and its caller."""
+        self.send({"progress": told})
+
+    def ask(self, question: str, about: Message) -> Message:
+        """Ask the daemon and wait for its answer, however long it takes.
+
+        Raises the HomeError the daemon answers with, Cancelled, and EOFError if it is gone.
+        """
+        self.send({"ask": question, "about": about})
+        reply = self._reply()
+        if "error" in reply:
+            raise revive(reply["error"])
+        answer = reply.get("answer")
+        if not isinstance(answer, dict):
+            raise ProtocolError(f"no answer to {question}")
+        return answer
+
+    def require_wanted(self) -> None:
+        """Raise Cancelled if the job was called off, EOFError if the daemon is gone.
+
+        For jobs that take long: only they need to ask, and only between two steps.
+        """
+        readable, _, _ = select.select([self._sock], [], [], 0)
+        if readable:
+            raise ProtocolError(f"unexpected message with keys {sorted(self._reply())}")
+
     @contextmanager
     def processor(self) -> Iterator[None]:
         """Hold one of the machine's processors for expensive arithmetic.
@@ -131,12 +174,19 @@ class Channel:
         logins neither thrashes nor allocates a hashing arena for each caller.
         """
         self.send({"need": "processor"})
-        if "granted" not in unpack(self._frame()):
+        if "granted" not in self._reply():
             raise ProtocolError("the processor was not granted")
         try:
             yield
         finally:
             self.send({"free": "processor"})
+
+    def _reply(self) -> Message:
+        """The next message from the daemon; Cancelled if that calls the job off."""
+        message = unpack(self._frame())
+        if "cancel" in message:
+            raise errors.Cancelled
+        return message
 
     def _frame(self) -> bytes:
         return self._exactly(body_length(self._exactly(HEADER.size)))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from homemgr.daemon.config import Config
-    from homemgr.daemon.jobs import JobRunner
+    from homemgr.daemon.jobs import JobRunner, OnProgress, OnQuestion
     from homemgr.daemon.merging import Extensions
     from homemgr.daemon.store import Store
     from homemgr.record.effective import EffectiveRecord
@@ -205,14 +205,27 @@ class Home:
         *,
         for_acquire: bool = False,
         fds: tuple[int, ...] = (),
+        on_progress: OnProgress | None = None,
+        on_question: OnQuestion | None = None,
+        cancelled: asyncio.Event | None = None,
         **arguments: object,
     ) -> dict[str, object]:
-        """Run a worker's job on this home; the caller holds it exclusively."""
+        """Run a worker's job on this home; the caller holds it exclusively.
+
+        Callbacks as in ``JobRunner.run``, everything else goes to the worker.
+        """
         self._job, self._for_acquire = job, for_acquire
         self.services.changed(self)
         try:
             request = {**self._job_arguments(secret), **arguments}
-            return await self.services.runner.run(job.name.lower(), request, fds)
+            return await self.services.runner.run(
+                job.name.lower(),
+                request,
+                fds,
+                on_progress=on_progress,
+                on_question=on_question,
+                cancelled=cancelled,
+            )
         finally:
             self._job, self._for_acquire = None, False
             # Not what the worker said counts: it may have died after it had mounted.

@@ -2,7 +2,8 @@
 
 The job server (``work.server``) forks the workers; it was started before the
 event loop and has everything loaded. This side sends requests, hands out
-processor time and waits for results. It knows no verb.
+processor time, passes on what workers tell and ask, and waits for results. It
+knows no verb.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    #: Told how far a job is.
+    OnProgress = Callable[[job.Message], None]
+    #: Answers a worker's question: its name, and what it is about.
+    OnQuestion = Callable[[str, job.Message], Awaitable[job.Message]]
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +43,28 @@ class JobRunner:
         self._idle.set()
 
     async def run(
-        self, verb: str, arguments: Mapping[str, object], fds: Sequence[int] = ()
+        self,
+        verb: str,
+        arguments: Mapping[str, object],
+        fds: Sequence[int] = (),
+        *,
+        on_progress: OnProgress | None = None,
+        on_question: OnQuestion | None = None,
+        cancelled: asyncio.Event | None = None,
     ) -> dict[str, object]:
         """Run one job to its end and return its result.
 
-        Raises the HomeError the worker raised, or HomeError if the worker died.
+        Raises the HomeError the worker raised, or HomeError if the worker died. A job
+        that asks whether it is still wanted ends with Cancelled soon after ``cancelled``
+        is set. The worker of a task that is cancelled itself finds the daemon gone.
         """
+        caller = _Caller(on_progress, on_question, cancelled)
         request = job.pack(job.Request(verb, arguments).message())
         self._running += 1
         self._idle.clear()
         try:
             async with self._jobs:
-                return await self._run(verb, request, fds)
+                return await self._run(verb, request, fds, caller)
         finally:
             self._running -= 1
             if not self._running:
@@ -62,14 +78,16 @@ class JobRunner:
         """Let the job server end; running workers finish on their own."""
         self._control.close()
 
-    async def _run(self, verb: str, request: bytes, fds: Sequence[int]) -> dict[str, object]:
+    async def _run(
+        self, verb: str, request: bytes, fds: Sequence[int], caller: _Caller
+    ) -> dict[str, object]:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)  # noqa: FBT003 -- its only form
             # A datagram of one byte; the job server always drains its queue.
             socket.send_fds(self._control, [b"j"], [theirs.fileno()])
         with ours:
-            conversation = _Conversation(ours, self._processors)
+            conversation = _Conversation(ours, self._processors, caller)
             try:
                 return await conversation.hold(request, fds)
             except (EOFError, ConnectionError) as error:
@@ -79,21 +97,35 @@ class JobRunner:
                 ) from error
 
 
+class _Caller(NamedTuple):
+    """Who wants the job done, as far as he is to be told and asked."""
+
+    on_progress: OnProgress | None
+    on_question: OnQuestion | None
+    cancelled: asyncio.Event | None
+
+
 class _Conversation:
     """One job's talk with its worker; gives the processor back whatever happens."""
 
-    def __init__(self, sock: socket.socket, processors: asyncio.Semaphore) -> None:
+    def __init__(self, sock: socket.socket, processors: asyncio.Semaphore, caller: _Caller) -> None:
         self._sock = sock
         self._processors = processors
+        self._caller = caller
         self._holds_processor = False
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
+        #: Frames never mix, though a question may be answered while the job is called off.
+        self._sending = asyncio.Lock()
+        self._beside: set[asyncio.Task[None]] = set()
 
     async def hold(self, request: bytes, fds: Sequence[int]) -> dict[str, object]:
         try:
             # Descriptors ride on the first byte of a fresh, empty socket: never blocks.
             head = socket.send_fds(self._sock, [request[:1]], list(fds)) if fds else 0
             await self._loop.sock_sendall(self._sock, request[head:])
+            if self._caller.cancelled is not None:
+                self._start(self._call_off(self._caller.cancelled))
             while True:
                 message = await self._receive()
                 if "result" in message:
@@ -105,17 +137,53 @@ class _Conversation:
                 await self._serve(message)
         finally:
             self._free()
+            await self._stop()
 
     async def _serve(self, message: job.Message) -> None:
-        """Answer a question for processor time."""
+        """Do what the worker needs before it can give a result."""
         if message.get("need") == "processor":
             await self._processors.acquire()
             self._holds_processor = True
-            await self._loop.sock_sendall(self._sock, job.pack({"granted": "processor"}))
+            await self._send({"granted": "processor"})
         elif message.get("free") == "processor":
             self._free()
+        elif "progress" in message:
+            if self._caller.on_progress is not None:
+                self._caller.on_progress(_object(message, "progress"))
+        elif "ask" in message:
+            # Beside, so that the end of the worker is noticed meanwhile.
+            self._start(self._answer(str(message["ask"]), _object(message, "about")))
         else:
             raise job.ProtocolError(f"unexpected message with keys {sorted(message)}")
+
+    async def _answer(self, question: str, about: job.Message) -> None:
+        try:
+            if self._caller.on_question is None:
+                raise job.ProtocolError(f"nobody answers {question}")
+            reply: job.Message = {"answer": await self._caller.on_question(question, about)}
+        except errors.HomeError as error:
+            reply = job.failure(error)
+        except Exception as error:  # noqa: BLE001 -- a bug: the worker would wait for ever
+            log.error("Bug in the answer to %s: %s", question, type(error).__name__)
+            reply = job.failure(errors.HomeError("Internal error; the log has more."))
+        await self._send(reply)
+
+    async def _call_off(self, cancelled: asyncio.Event) -> None:
+        await cancelled.wait()
+        await self._send({"cancel": True})
+
+    async def _send(self, message: job.Message) -> None:
+        async with self._sending:
+            await self._loop.sock_sendall(self._sock, job.pack(message))
+
+    def _start(self, step: Coroutine[None, None, None]) -> None:
+        self._beside.add(self._loop.create_task(step))
+
+    async def _stop(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        # A worker that died is told of by hold(), whatever could not be sent to it.
+        await asyncio.gather(*self._beside, return_exceptions=True)
 
     def _free(self) -> None:
         if self._holds_processor:
@@ -136,3 +204,10 @@ class _Conversation:
             if not chunk:
                 raise EOFError
             self._received += chunk
+
+
+def _object(message: job.Message, name: str) -> job.Message:
+    value = message.get(name)
+    if not isinstance(value, dict):
+        raise job.ProtocolError(f"{name} is no object")
+    return value
