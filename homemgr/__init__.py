@@ -10,6 +10,7 @@ record room knows:
 - ``work``: one module for each verb, run in a process of its own
 - ``storage``: how a home lies on disk and becomes a detached mount
 - ``extension``: trees and images that are merged into a home while it is active
+- ``transfer``: how a home travels: entries, digests, frames, archives; pure
 - ``record``: user records: sections, rules, signatures; pure
 - ``wire``: D-Bus and varlink transport, polkit's question
 - ``kernel``: one function for each system call, no policy

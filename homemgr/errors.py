@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HOME1 = "org.freedesktop.home1."
 HOMEMGR1 = "org.homemgr1."
+HOMEMGR1_ERROR = HOMEMGR1 + "Error."
 DBUS = "org.freedesktop.DBus.Error."
 SYSTEM = "System.Error."
 
@@ -290,6 +291,44 @@ class ExtensionNotTrusted(ExtensionNotUsable):
     """The extension is not trusted on this machine."""
 
     bus_name = HOMEMGR1 + "ExtensionNotTrusted"
+
+
+# --- transfers --------------------------------------------------------------------------
+
+
+class StreamError(HomeError):
+    """The data of a transfer are malformed, damaged, or not what was announced."""
+
+    bus_name = HOMEMGR1_ERROR + "StreamError"
+    hint = "Nothing was made of it; run the same command again, or fetch the export again."
+
+
+class UntrustedOrigin(HomeError):
+    """The home comes from a machine, or is signed by a key, that nobody accepted here yet."""
+
+    bus_name = HOMEMGR1_ERROR + "UntrustedOrigin"
+    hint = "Compare the fingerprints with those of the origin, then accept them with --trust."
+
+
+class HomeMoved(HomeError):
+    """The home area was moved to another machine."""
+
+    bus_name = HOMEMGR1_ERROR + "HomeMoved"
+    hint = "Log in there, or take it back with `homemgr migrate --undo`."
+
+
+class TransferBusy(HomeError):
+    """Another transfer of this home area is under way."""
+
+    bus_name = HOMEMGR1_ERROR + "TransferBusy"
+    hint = "Wait for it, or continue it with the command that began it."
+
+
+class TransferInterrupted(HomeError):
+    """The transfer was cut off before its end."""
+
+    bus_name = HOMEMGR1_ERROR + "TransferInterrupted"
+    hint = "Run the same command again: it goes on where it was cut off."
 
 
 # --- generic bus errors ---------------------------------------------------------------
