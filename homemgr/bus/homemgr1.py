@@ -10,6 +10,10 @@ import json
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.bus.faces import answered_in_time
+from homemgr.daemon import login
+from homemgr.record.fields import HOME_MODES
+from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Interface, Method, Node, Signal
 
 if TYPE_CHECKING:
@@ -97,6 +101,16 @@ async def _discard(
     return _text(await face.extensions.discard(home, paths, has_changed=_is_all(flags)))
 
 
+async def _activate(
+    face: ExtensionFace, call: Call, user_name: str, secret: str, mode: str
+) -> None:
+    home = await face.faces.find(call, user_name)
+    await face.faces.authority.require(call, "activate-home", home, owner_may=True)
+    if mode not in HOME_MODES:
+        raise errors.InvalidArgs(f"mode: {mode!r} is none of {', '.join(HOME_MODES)}.")
+    await answered_in_time(login.activate(home, Secret.parse(secret), mode))
+
+
 def _is_all(flags: int) -> bool:
     if flags & ~_ALL:
         raise errors.InvalidArgs(f"flags: {flags:#x} has unknown bits, expected only {_ALL:#x}.")
@@ -120,6 +134,7 @@ INTERFACE = Interface(
             _JSON,
             _discard,
         ),
+        Method("ActivateHomeInMode", (*_USER, ("secret", "s"), ("mode", "s")), (), _activate),
     ),
     signals=(Signal("ExtensionsChanged", _USER),),
 )

@@ -52,6 +52,8 @@ def status(answer: Answer, *, legend: bool) -> None:
     if is_terminal():
         for problem in texts(answer, "problems"):
             print(_clean(problem))
+        if (mode := str(answer.get("home_mode", "normal"))) != "normal":
+            print(f"The home is {_clean(mode)} as a whole.")
     what = f"extensions of {answer['user']}"
     _close(rows, what, "No extensions, and none to choose.", legend=legend)
 

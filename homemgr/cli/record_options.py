@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.cli import convert
 from homemgr.cli.arguments import Option
-from homemgr.record.fields import EXTENSION_MUTABILITY, FIELDS, IDMAP_POLICY
+from homemgr.record.fields import EXTENSION_MUTABILITY, FIELDS, HOME_MODE, IDMAP_POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,7 @@ ROWS = (
     _row("image-path", "PATH", "imagePath", section=THIS_MACHINE),
     # Ours; systemd-homed keeps it and passes it on, as it does with every unknown field.
     _row("idmap-policy", "POLICY", IDMAP_POLICY),
+    _row("home-mode", "normal|ephemeral|read-only", HOME_MODE),
     _row("extension-mutability", "no|yes|ephemeral|import", EXTENSION_MUTABILITY),
     _row("drop-caches", "BOOL", "dropCaches", convert.boolean),
     # Storages that this service does not have yet: it refuses them itself, by name.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli.convert import FULL_SCALE, INFINITY
 from homemgr.cli.record_source import machine_id
 from homemgr.errors import InvalidRecord
-from homemgr.record.fields import FIELDS, IDMAP_POLICY
+from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
 
@@ -100,6 +100,7 @@ _LINES: tuple[tuple[str, str, Callable[[Json], str]], ...] = (
     ("Storage", "storage", _text),
     ("Image Path", "imagePath", _text),
     ("Idmap Policy", IDMAP_POLICY, _text),
+    ("Home Mode", HOME_MODE, _text),
     ("Shell", "shell", _text),
     ("Email", "emailAddress", _text),
     ("Birth Date", "birthDate", _text),

@@ -41,14 +41,21 @@ _CREDENTIAL_FAILURES = (
 )
 
 
-async def activate(home: Home, secret: Secret) -> None:
-    """Mount the home area; it stays until it is deactivated or released."""
+async def activate(home: Home, secret: Secret, home_mode: str = "") -> None:
+    """Mount the home area; it stays until it is deactivated or released.
+
+    With a ``home_mode`` in that, unless its record says another; AccessDenied then.
+    """
     async with home.exclusively(Operation.ACTIVATE) as way:
+        if way is Way.KEEP and home_mode:
+            raise errors.HomeAlreadyActive(
+                f"Home area {home.name} is still active, and stays as it is until deactivated."
+            )
         if way is Way.KEEP:
             # systemd-homed 262 never answers here (and aborts at the next call).
             home.keep()
             return
-        await _activate(home, secret)
+        await _activate(home, secret, home_mode=home_mode)
 
 
 async def activate_if_referenced(home: Home, secret: Secret) -> None:
@@ -189,32 +196,35 @@ async def _deactivate(home: Home) -> None:
 
 
 async def _run_deactivation(home: Home) -> None:
-    result: dict[str, object] = {}
     try:
-        result = await home.work(Job.DEACTIVATE, Secret())
+        await home.work(Job.DEACTIVATE, Secret())
     except errors.HomeError:
         # A worker that died may have got that far; then there is nothing to try again.
         if home.is_mounted:
             raise
     home.is_mounted = False
-    if result.get("had_extensions"):
-        await home.services.extensions.note(home, None)
+    await home.services.extensions.note(home, None)
     if not home.references.held:
         home.references.forget()
     home.services.changed(home)
     log.info("Home area %s is deactivated.", home.name)
 
 
-async def _activate(home: Home, secret: Secret, *, for_acquire: bool = False) -> None:
+async def _activate(
+    home: Home, secret: Secret, *, for_acquire: bool = False, home_mode: str = ""
+) -> None:
     extensions = home.services.extensions
     try:
         async with attempt(home, secret):
             result = await home.work(
-                Job.ACTIVATE, secret, for_acquire=for_acquire, extensions=extensions.order(home)
+                Job.ACTIVATE,
+                secret,
+                for_acquire=for_acquire,
+                extensions=extensions.order(home),
+                home_mode=home_mode,
             )
         home.is_mounted = True
-        if result.get("extensions") is not None:
-            await extensions.note(home, result["extensions"])
+        await extensions.note(home, result.get("extensions"))
         await _adopt_result(home, result)
         home.keep()
     except errors.HomeAlreadyActive:

@@ -43,6 +43,8 @@ class Extensions:
         self._listing = asyncio.Lock()
         self._choices = choices
         self._directory = os.path.join(runtime_directory, "homemgr")
+        #: Names of the homes that have a note: for most there is nothing to read or forget.
+        self._noted = _notes_in(self._directory)
         #: Told of a home whose merged extensions changed.
         self.changed: list[Callable[[Home], None]] = []
 
@@ -107,6 +109,8 @@ class Extensions:
 
     async def note(self, home: Home, report: object) -> None:
         """Keep what a worker told; None forgets it."""
+        if report is None and home.name not in self._noted:
+            return
         await asyncio.to_thread(self._store_report, home, report)
         for listener in self.changed:
             listener(home)
@@ -119,7 +123,9 @@ class Extensions:
             os.makedirs(self._directory, 0o700, exist_ok=True)
             text = json.dumps(report).encode()
             files.write_atomically(self._directory, f"{home.name}.json", text, 0o600)
+            self._noted.add(home.name)
         else:
+            self._noted.discard(home.name)
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._directory, f"{home.name}.json"))
 
@@ -134,10 +140,11 @@ class Extensions:
             "chosen": list(self._choices.of(home.name)),
             "offered": self.offered(home),
             "mutability": extensions.mutability(self.rules, home.effective),
-            **(self._noted(home) if home.is_active else {}),
+            "home_mode": home.effective.home_mode,
+            **(self._note_of(home) if home.is_active else {}),
         }
 
-    def _noted(self, home: Home) -> dict[str, object]:
+    def _note_of(self, home: Home) -> dict[str, object]:
         try:
             text = files.read_bounded(self._directory, f"{home.name}.json", _MAX_STATUS_BYTES)
             noted = json.loads(text)
@@ -153,7 +160,8 @@ class Extensions:
             result = await home.work(
                 Job.REFRESH, Secret(), extensions=self.order(home), is_forced=is_forced
             )
-        await self.note(home, result.get("extensions"))
+        if "extensions" in result:
+            await self.note(home, result["extensions"])
         return result
 
     async def differences(self, home: Home) -> dict[str, object]:
@@ -173,3 +181,12 @@ class Extensions:
                 chosen=list(paths) or None,
                 has_changed=has_changed,
             )
+
+
+def _notes_in(directory: str) -> set[str]:
+    """Whose notes an earlier daemon left."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return set()
+    return {name.removesuffix(".json") for name in names if name.endswith(".json")}

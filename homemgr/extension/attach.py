@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from homemgr.files import Fd
 
 #: How messages call the home's own directory.
-_OWN = "the home's own directory"
+OWN = "the home's own directory"
 
 #: A mount point: found again even if something is mounted there by now.
 _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -73,7 +73,7 @@ def merge(home: Fd, wanted: Sequence[Wanted], options: Options) -> Merged:
     result = Merged([], {}, [], [])
     if not wanted:
         return result
-    result.problems.extend(_clean_leftovers(home))
+    result.problems.extend(clean_leftovers(home))
     remembered = recall(home, result.problems)
     try:
         generation = Generation.begin(home)
@@ -90,8 +90,8 @@ def merge(home: Fd, wanted: Sequence[Wanted], options: Options) -> Merged:
     return result
 
 
-def _clean_leftovers(home: Fd) -> list[str]:
-    """A session that ended with the power still has its marks in the home."""
+def clean_leftovers(home: Fd) -> list[str]:
+    """Clean after a session that ended with the power; what is not in order in the home."""
     try:
         return clean.clean(home).problems if home_side.is_used(home) else []
     except (HomeError, OSError) as error:
@@ -149,7 +149,7 @@ def build(
             closing.callback(spot.work.close)
             upper = Upper(spot.directory, spot.work)
             return stack.writable(hiding.layers(), upper, owner, options, source)
-        layers = [Layer(_OWN, spot.directory), *hiding.layers()]
+        layers = [Layer(OWN, spot.directory), *hiding.layers()]
         make = stack.read_only if one.mode is Mode.READ_ONLY else stack.ephemeral
         return make(layers, owner, options, source)
 
@@ -176,21 +176,3 @@ def attach_waiting(home: Fd, result: Merged) -> None:
                 result.merged.remove(hierarchy)
                 result.skipped[hierarchy] = reason_of(error)
     result.waiting.clear()
-
-
-def merge_whole(home: Fd, layers: Sequence[tuple[str, Fd]], mode: Mode, options: Options) -> Fd:
-    """The whole home as one overlay to be published in its place, itself never written to.
-
-    ``layers`` are whole ``home`` directories of extensions; there may be none if ephemeral.
-    """
-    owner = Owner.of(home)
-    hidden = {
-        f"{hierarchy}/{path}"
-        for hierarchy, entry in recall(home, []).items()
-        for path in entry.hidden
-    }
-    with Hiding(layers, hidden, owner) as hiding, stack.empty_layer(owner) as nothing:
-        # The kernel wants two layers even where there is only the home.
-        below = hiding.layers() or [Layer("nothing", nothing)]
-        make = stack.read_only if mode is Mode.READ_ONLY else stack.ephemeral
-        return make([Layer(_OWN, home), *below], owner, options)

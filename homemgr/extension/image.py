@@ -101,6 +101,10 @@ class Extension:
                 return None
             raise
 
+    def whole(self) -> Fd:
+        """All it has for a home; the caller closes it."""
+        return self._home.duplicate()
+
     def close(self) -> None:
         """Let go of the mount."""
         self._home.close()

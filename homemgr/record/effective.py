@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from homemgr.errors import InvalidRecord
 from homemgr.record import names
-from homemgr.record.fields import FIELDS, IDMAP_POLICY, UNITED
+from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -333,6 +333,11 @@ class EffectiveRecord:
     def idmap_policy(self) -> str:
         """ "strict": only the user maps; "homed": the wider ranges of systemd-homed."""
         return self._certain_text(IDMAP_POLICY)
+
+    @property
+    def home_mode(self) -> str:
+        """ "normal"; "ephemeral": what is written is gone at logout; "read-only"."""
+        return self._certain_text(HOME_MODE)
 
     @property
     def access_mode(self) -> int:

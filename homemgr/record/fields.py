@@ -2,7 +2,7 @@
 
 Adding a field is adding a row. Knows names, sections, types and defaults; what a
 field means is its user's business. Implements systemd.io/USER_RECORD as of 262,
-and the one field of our own.
+and the few fields of our own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ IDMAP_POLICY: Final = "org.homemgr.idmapPolicy"
 EXTENSIONS: Final = "org.homemgr.extensions"
 #: How merged directories take writes, as in systemd-sysext(8).
 EXTENSION_MUTABILITY: Final = "org.homemgr.extensionMutability"
+#: Whether the home is shown as it is, or as a whole through an overlay.
+HOME_MODE: Final = "org.homemgr.homeMode"
+HOME_MODES: Final = ("normal", "ephemeral", "read-only")
 
 #: Where each letter of a field's sections is found: regular member, privileged, matching
 #: perMachine entry, this machine's binding, this machine's status, secret.
@@ -157,6 +160,7 @@ _HOME = (
         None,
         "How directories with extensions take writes.",
     ),
+    Field(HOME_MODE, "RM", choice(*HOME_MODES), "normal", "What becomes of all that is written."),
     Field("diskSize", "RMS", _SIZE, None, "Most space of the home."),
     Field("diskSizeRelative", "RM", rules.SCALE, None, "The same as share of free space."),
     Field("dropCaches", "RM", rules.BOOLEAN, None, "Drop caches at logout."),

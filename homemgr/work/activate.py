@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from homemgr.storage import idmapping, mountpoint
 from homemgr.storage.top import Top, attach
-from homemgr.work import extensions, inside
+from homemgr.work import extensions, inside, whole
 
 if TYPE_CHECKING:
+    from homemgr.extension.whole import WholeMode
+    from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
+    from homemgr.work.extensions import Merging
     from homemgr.work.task import Task
 
 
@@ -24,6 +27,8 @@ def run(task: Task) -> dict[str, object]:
     with opened.top:
         effective = opened.record.on(task.machine)
         uid = task.local_uid
+        # Before anything is written: the caller may ask for what the record forbids.
+        mode = whole.mode_for(task, effective)
         with (
             mountpoint.prepare(effective.home_directory) as target,
             attach(
@@ -36,10 +41,18 @@ def run(task: Task) -> dict[str, object]:
         ):
             opened.write_through()
             with ExitStack() as closing:
-                merged = extensions.merge_into(task, mount, effective, closing)
-                mountpoint.publish(mount, target)
+                merged = _merge(task, mount, effective, mode, closing)
+                mountpoint.publish(merged.home, target)
                 merged.finish(effective.home_directory)
     return {**result(task, opened), "extensions": merged.report()}
+
+
+def _merge(
+    task: Task, home: Fd, effective: EffectiveRecord, mode: WholeMode | None, closing: ExitStack
+) -> Merging:
+    if mode is None:
+        return extensions.merge_into(task, home, effective, closing)
+    return whole.merge(task, home, effective, mode, closing)
 
 
 def _mapping(effective: EffectiveRecord, top: Top, local_uid: int) -> idmapping.IdMapping:

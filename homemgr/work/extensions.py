@@ -56,18 +56,22 @@ class Outcome:
     merged: list[str] = field(default_factory=list)
     #: What is not in order in the home but stopped nothing.
     problems: list[str] = field(default_factory=list)
+    #: How the home is shown as a whole; empty if it is itself.
+    home_mode: str = ""
 
     def refuse(self, name: str, reason: str) -> None:
         """Note why an extension is not merged, or not everywhere."""
         self.reasons.setdefault(name, []).append(reason)
 
-    def to_json(self, order: Order) -> JsonObject:
+    def to_json(self, order: Order | None) -> JsonObject:
         """For the daemon: one entry for each wanted extension, and what is merged."""
         by_name = {extension.name: extension for extension in self.opened}
+        names = order.names if order else ()
         return {
-            "extensions": [self._entry(name, by_name.get(name)) for name in order.names],
+            "extensions": [self._entry(name, by_name.get(name)) for name in names],
             "merged": list(self.merged),
             "problems": list(self.problems),
+            "home_mode": self.home_mode or "normal",
         }
 
     def _entry(self, name: str, extension: Extension | None) -> Json:
@@ -154,8 +158,6 @@ def open_all(order: Order, ids: tuple[int, int], closing: ExitStack) -> Outcome:
             outcome.refuse(name, error.message)
             continue
         outcome.opened.append(closing.enter_context(extension))
-        for entry in extension.unmergeable:
-            outcome.refuse(name, f"~/{entry} cannot be merged: only directories can.")
     return outcome
 
 
@@ -181,21 +183,25 @@ def wanted(outcome: Outcome, mode: attach.Mode, closing: ExitStack) -> list[atta
     for name, reason in refused.items():
         outcome.refuse(name, reason)
     usable = [extension for extension in outcome.opened if extension.name not in refused]
-    return [attach.Wanted(p, list(_layers(p, usable, outcome, closing)), mode) for p in paths]
+    for extension in usable:
+        for entry in extension.unmergeable:
+            outcome.refuse(extension.name, f"~/{entry} cannot be merged: only directories can.")
+    return [attach.Wanted(p, list(layers_of(p, usable, outcome, closing)), mode) for p in paths]
 
 
-def _layers(
+def layers_of(
     path: str, usable: Sequence[Extension], outcome: Outcome, closing: ExitStack
 ) -> Iterator[tuple[str, Fd]]:
+    """What extensions have for ``path`` of a home, for its whole if that is empty."""
     found: list[tuple[str, Fd]] = []
     for extension in usable:
         reason = hierarchies.too_deep(extension.name, extension.depth)
-        layer = None if reason else extension.layer(path)
+        layer = None if reason else _layer(extension, path)
         if reason:
             outcome.refuse(extension.name, reason)
         elif layer is not None:
             found.append((extension.name, closing.enter_context(layer)))
-    reason = hierarchies.too_many_layers(path, len(found))
+    reason = hierarchies.too_many_layers(f"~/{path}", len(found))
     if reason:
         for name, _ in found:
             outcome.refuse(name, reason)
@@ -203,9 +209,15 @@ def _layers(
     yield from found
 
 
+def _layer(extension: Extension, path: str) -> Fd | None:
+    return extension.layer(path) if path else extension.whole()
+
+
 class Merging(NamedTuple):
     """Extensions merged into a home that is about to be published."""
 
+    #: What is to be published.
+    home: Fd
     order: Order | None
     outcome: Outcome
     merged: attach.Merged | None
@@ -219,8 +231,10 @@ class Merging(NamedTuple):
         self.outcome.merged = list(self.merged.merged)
 
     def report(self) -> JsonObject | None:
-        """For the daemon; None if the user has no extensions."""
-        return None if self.order is None else self.outcome.to_json(self.order)
+        """For the daemon; None if the home is itself, without extensions."""
+        if self.order is None and not self.outcome.home_mode:
+            return None
+        return self.outcome.to_json(self.order)
 
 
 def merge_into(task: Task, home: Fd, effective: EffectiveRecord, closing: ExitStack) -> Merging:
@@ -231,18 +245,18 @@ def merge_into(task: Task, home: Fd, effective: EffectiveRecord, closing: ExitSt
     """
     order = order_of(task)
     if order is None:
-        return Merging(None, Outcome(), None)
+        return Merging(home, None, Outcome(), None)
     outcome = open_all(order, local_ids(task), closing)
     overlays = wanted(outcome, order.mode, closing)
     merged = attach.merge(home, overlays, options(effective))
     outcome.merged = [*merged.merged, *(waiting.hierarchy for waiting in merged.waiting)]
     outcome.problems = list(merged.problems)
     _blame(outcome, overlays, merged.skipped)
-    _require(order, outcome)
-    return Merging(order, outcome, merged)
+    require(order, outcome)
+    return Merging(home, order, outcome, merged)
 
 
-def _require(order: Order, outcome: Outcome) -> None:
+def require(order: Order, outcome: Outcome) -> None:
     """Raise ExtensionNotUsable unless every required extension is merged somewhere."""
     names = {extension.name for extension in outcome.opened if outcome.shows(extension)}
     for name in order.names:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from homemgr.extension import difference, refresh
+from homemgr import errors
+from homemgr.extension import difference, refresh, whole
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import mountpoint
 from homemgr.work import extensions, inside
 
 if TYPE_CHECKING:
-    from homemgr.record.jsontext import Json, JsonObject
+    from homemgr.record.jsontext import Json
     from homemgr.work.task import Task
 
 
@@ -24,6 +25,8 @@ def run(task: Task) -> dict[str, object]:
     effective = task.effective
     with ExitStack() as closing:
         root = closing.enter_context(Fd.open(effective.home_directory, DIRECTORY_FLAGS))
+        if mode := whole.mode_of(root):
+            return {"changes": [_change(_later(mode))]}
         if order is None:
             outcome = extensions.Outcome()
             wanted = []
@@ -37,10 +40,15 @@ def run(task: Task) -> dict[str, object]:
             is_forced=bool(task.argument("is_forced")),
         )
         outcome.merged = sorted(refresh.mounted_overlays(root))
-    report: JsonObject = {"extensions": [], "merged": list(outcome.merged), "problems": []}
-    if order is not None:
-        report = outcome.to_json(order)
-    return {"extensions": report, "changes": [_change(change) for change in changes]}
+    return {
+        "extensions": outcome.to_json(order),
+        "changes": [_change(change) for change in changes],
+    }
+
+
+def _later(mode: whole.WholeMode) -> refresh.Outcome:
+    reason = f"The home is {mode.value} as a whole; what is merged changes at the next login."
+    return refresh.Outcome("", refresh.State.DEFERRED, reason)
 
 
 def _change(change: refresh.Outcome) -> Json:
@@ -74,6 +82,7 @@ def differences(task: Task) -> dict[str, object]:
 def discard(task: Task) -> dict[str, object]:
     """Forget what the user deleted, and if asked to what he changed; of some paths or of all."""
     chosen = task.argument("chosen")
+    _require_changeable(task)
     with ExitStack() as closing:
         home = closing.enter_context(_open_plain(task))
         layers = _layers(task, closing)
@@ -91,10 +100,26 @@ def discard(task: Task) -> dict[str, object]:
     return {"discarded": [f"{one.hierarchy}/{one.path}" for one in found]}
 
 
+def _require_changeable(task: Task) -> None:
+    """HomeBusy while an overlay shows the home as a whole: nothing below it may change then."""
+    if (mode := _mode_of(task)) is not None:
+        raise errors.HomeBusy(
+            f"The home of {task.record.name} is {mode.value}; this can be done after the logout."
+        )
+
+
+def _mode_of(task: Task) -> whole.WholeMode | None:
+    home_directory = task.effective.home_directory
+    if not mountpoint.is_active(home_directory):
+        return None
+    with Fd.open(home_directory, DIRECTORY_FLAGS) as root:
+        return whole.mode_of(root)
+
+
 def _open_plain(task: Task) -> Fd:
     """The home without what is merged into it: under the mounts, or at rest."""
     home_directory = task.effective.home_directory
-    if mountpoint.is_active(home_directory):
+    if mountpoint.is_active(home_directory) and _mode_of(task) is None:
         with Fd.open(home_directory, DIRECTORY_FLAGS) as root:
             return refresh.plain_view(root)
     with inside.open_top(task) as top:

@@ -15,6 +15,7 @@ from homemgr.extension import attach, memory
 from homemgr.extension.attach import Merged, Mode, Wanted
 from homemgr.extension.home_side import Generation
 from homemgr.extension.stack import Layer, Options, Owner, Upper, read_only, writable
+from homemgr.extension.whole import WholeMode, merge_whole, mode_of
 from homemgr.files import Fd
 from homemgr.kernel import mounts
 from tests.kernel import overlays
@@ -136,20 +137,22 @@ def test_a_read_only_directory_refuses_writes(area: Path) -> None:
         cleaned(home)
 
 
-@pytest.mark.parametrize("mode", [Mode.READ_ONLY, Mode.EPHEMERAL])
+@pytest.mark.parametrize("mode", WholeMode)
 @pytest.mark.parametrize("with_extension", [True, False])
-def test_a_whole_home_can_be_merged(area: Path, mode: Mode, with_extension: bool) -> None:
+def test_a_whole_home_can_be_merged(area: Path, mode: WholeMode, with_extension: bool) -> None:
     with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
         before = overlays.picture(home.stored)
         with home.view() as view, overlays.layers([tools], "") as found:
             layers = found if with_extension else []
-            home.publish(attach.merge_whole(view, layers, mode, Options()))
+            home.publish(merge_whole(view, layers, mode, Options()))
+        with home.root() as root:
+            assert mode_of(root) is mode
         assert (home.seen / ".profile").read_text() == "umask 022\n"
         assert (home.seen / BIN / "tool").exists() is with_extension
         status = home.seen.stat()
         assert (status.st_uid, status.st_mode & 0o7777) == (USER, 0o700)
         done = overlays.sh("echo x > new 2>/dev/null && rm .profile || echo refused", home.seen)
-        assert done == ("refused\n" if mode is Mode.READ_ONLY else "")
+        assert done == ("refused\n" if mode is WholeMode.READ_ONLY else "")
         home.take_away()
         assert overlays.picture(home.stored) == before
 

@@ -151,6 +151,74 @@ def test_the_user_chooses_and_a_refresh_applies_it(merging: Service) -> None:
     assert not (home / ".config").exists()
 
 
+def activate_in(service: Service, user: str, mode: str) -> None:
+    """Activate a home in a mode of the caller's choice."""
+    arguments = (user, people.secret(people.PASSWORD), mode)
+    service.client.call(NAME, PATH, MANAGER, "ActivateHomeInMode", "sss", arguments)
+
+
+def test_an_ephemeral_home_forgets_all_that_was_written(merging: Service) -> None:
+    merging.create("alice")
+    image = merging.site.base / "alice.homedir"
+    before = sorted(path.relative_to(image) for path in image.rglob("*"))
+    activate_in(merging, "alice", "ephemeral")
+    home = merging.path_of("alice")
+    uid = home.stat().st_uid
+    assert as_user(uid, str(home / ".local/bin/tool")) == "from the extension\n"
+    script = f"echo x > {home}/new; mkdir -p {home}/a/b; rm {home}/.local/bin/tool; rm {home}/.i*"
+    as_user(uid, "sh", "-c", script)
+    assert not (home / ".local/bin/tool").exists()
+    told = status(merging, "alice")
+    assert (told["home_mode"], told["merged"]) == ("ephemeral", [".local/bin"])
+    reply = merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("alice", 0))
+    (change,) = json.loads(str(reply.body[0]))["changes"]
+    assert change["state"] == "deferred"
+    assert "at the next login" in change["reason"]
+    arguments = ("alice", [".local/bin/tool"], 0)
+    with pytest.raises(BusError, match="after the logout"):
+        merging.client.call(NAME, PATH, MANAGER, "DiscardExtensionChanges", "sast", arguments)
+    merging.deactivate("alice")
+    assert sorted(path.relative_to(image) for path in image.rglob("*")) == before
+    merging.activate("alice")
+    assert status(merging, "alice")["home_mode"] == "normal"
+    as_user(uid, "sh", "-c", f"echo x > {home}/new")
+    merging.deactivate("alice")
+    assert (image / "new").exists()
+
+
+def test_a_record_says_how_the_home_is_shown_and_nobody_lifts_it(merging: Service) -> None:
+    merging.create("alice", **{"org.homemgr.homeMode": "read-only"})
+    merging.create("erika", **{"org.homemgr.homeMode": "ephemeral"})
+    merging.activate("alice")
+    home = merging.path_of("alice")
+    script = f"touch {home}/x 2>/dev/null || echo refused; {home}/.local/bin/tool"
+    assert as_user(home.stat().st_uid, "sh", "-c", script) == "refused\nfrom the extension\n"
+    merging.deactivate("alice")
+    for mode in ("normal", "ephemeral"):
+        with pytest.raises(BusError, match="says that the home is read-only"):
+            activate_in(merging, "alice", mode)
+    assert merging.state("alice") == "inactive"
+    # Also without a single extension.
+    activate_in(merging, "erika", "ephemeral")
+    home = merging.path_of("erika")
+    as_user(home.stat().st_uid, "touch", f"{home}/x")
+    assert status(merging, "erika")["home_mode"] == "ephemeral"
+    merging.deactivate("erika")
+    assert not (merging.site.base / "erika.homedir/x").exists()
+    with pytest.raises(BusError, match="none of normal, ephemeral, read-only"):
+        activate_in(merging, "erika", "upside-down")
+
+
+def test_a_note_of_a_mode_is_forgotten_by_the_next_daemon_too(merging: Service) -> None:
+    merging.create("erika")
+    activate_in(merging, "erika", "read-only")
+    merging.restart()
+    assert status(merging, "erika")["home_mode"] == "read-only"
+    merging.deactivate("erika")
+    merging.activate("erika")
+    assert status(merging, "erika")["home_mode"] == "normal"
+
+
 def inventory(service: Service) -> dict[str, dict[str, object]]:
     """ListExtensions, by name."""
     reply = service.client.call(NAME, PATH, MANAGER, "ListExtensions", "", ())

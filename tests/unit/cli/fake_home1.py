@@ -49,6 +49,7 @@ OUR_SIGNATURES = {
     "RefreshExtensions": ("st", "s"),
     "GetExtensionDifferences": ("s", "s"),
     "DiscardExtensionChanges": ("sast", "s"),
+    "ActivateHomeInMode": ("sss", ""),
 }
 
 

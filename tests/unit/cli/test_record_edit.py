@@ -76,9 +76,12 @@ def test_extensions_keep_their_order_and_their_mark() -> None:
     assert record["org.homemgr.extensions"] == ["+base", "tools", "more"]
     assert "org.homemgr.extensions" not in apply(record, "--extension=")
     assert apply({}, "--extension-mutability=no")["org.homemgr.extensionMutability"] == "no"
+    assert apply({}, "--home-mode=ephemeral")["org.homemgr.homeMode"] == "ephemeral"
 
 
-@pytest.mark.parametrize("option", ["--extension=+", "--extension-mutability=perhaps"])
+@pytest.mark.parametrize(
+    "option", ["--extension=+", "--extension-mutability=perhaps", "--home-mode=x"]
+)
 def test_extension_options_that_make_no_sense(option: str) -> None:
     with pytest.raises(UsageError):
         edit(option)

@@ -113,6 +113,14 @@ def test_activate_sends_the_password_of_the_environment(service: Service) -> Non
     assert (user, secret(text)) == ("alice", {"password": ["pw é"]})
 
 
+def test_activate_in_a_mode_is_a_call_of_our_own(service: Service) -> None:
+    service.start()
+    done = homemgr("activate", "alice", "--home-mode=ephemeral", service=service, PASSWORD="pw")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    ((user, text, mode),) = service.calls_of("ActivateHomeInMode")
+    assert (user, secret(text), mode) == ("alice", {"password": ["pw"]}, "ephemeral")
+
+
 def test_first_call_without_a_password_is_empty(service: Service) -> None:
     service.start(ActivateHome=[error("BadPassword", "no")])
     done = homemgr("activate", "alice", service=service)
