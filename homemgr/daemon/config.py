@@ -48,6 +48,11 @@ class Config:
         return os.path.join(self.runtime_directory, "home")
 
     @property
+    def lock_file(self) -> str:
+        """Where a worker locks the home that it works on, see ``work.exclusion``."""
+        return os.path.join(self.reference_directory, "homemgr-workers.lock")
+
+    @property
     def choice_directory(self) -> str:
         """Where users' own choices of extensions are kept."""
         if self.record_directory == Config.record_directory:

@@ -242,6 +242,7 @@ class Home:
             "machine": dataclasses.asdict(services.machine),
             "public_keys": {n: k.pem for n, k in services.keyring.public.items()},
             "base_directory": services.config.base_directory,
+            "lock_file": services.config.lock_file,
         }
 
     # -- the record ----------------------------------------------------------------------

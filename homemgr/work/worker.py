@@ -25,6 +25,7 @@ from homemgr.work import (
     sweep,
     update,
 )
+from homemgr.work.exclusion import alone_with_home
 from homemgr.work.task import Task
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def run(sock: socket.socket) -> None:
 def _answer(task: Task) -> job.Message:
     """The result or the failure, as a message."""
     try:
-        return {"result": VERBS[task.verb](task)}
+        with alone_with_home(task):
+            return {"result": VERBS[task.verb](task)}
     except errors.HomeError as error:
         return job.failure(error)
     except OSError as error:

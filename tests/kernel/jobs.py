@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +83,7 @@ class Worker:
             "machine": {"id": "0" * 31 + "1", "hostname": "box", "home_root": str(self.area)},
             "public_keys": {n: k.pem for n, k in self.keyring.public.items()},
             "base_directory": str(self.area / ".homemgr"),
+            "lock_file": str(self.area / "run" / "lock"),
         }
         if verb == "create":
             arguments |= {"storage": "directory", "blobs": []}
@@ -110,6 +113,20 @@ class Worker:
         inject = f"inject={at.name}:error=EINTR:signal=SIGKILL:when={at.number}"
         strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject]
         return self._talk([*strace, "--"], self.request(verb, **more))
+
+    @contextmanager
+    def held_up(self, verb: str) -> Iterator[None]:
+        """A job that waits for a processor which it never gets, until the end of the block."""
+        ours, theirs = socket.socketpair()
+        fd = theirs.fileno()
+        argv = [sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
+        with ours, theirs, subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd]) as worker:
+            theirs.close()
+            ours.sendall(self.request(verb))
+            assert job.unpack(_frame(ours)) == {"need": "processor"}
+            yield
+            ours.close()
+            worker.wait()
 
     def _talk(self, prefix: list[str], request: bytes) -> dict[str, object]:
         ours, theirs = socket.socketpair()

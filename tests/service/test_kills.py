@@ -261,3 +261,37 @@ def test_operation_on_a_home_whose_worker_hangs_can_be_waited_out(service: Servi
         service.site.plant("gerd")
         service.wait_for("gerd", "unfixated")
     first.result()
+
+
+def hold_worker(service: Service, name: str) -> tuple[Pending, int]:
+    """An operation in whose midst the worker was stopped, and that worker."""
+    for word in itertools.cycle((OTHER_PASSWORD, PASSWORD)):
+        old = PASSWORD if word is OTHER_PASSWORD else OTHER_PASSWORD
+        pending = service.begin("ChangePasswordHome", "sss", name, secret(word), secret(old))
+        while pending.is_alive():
+            for pid in service.workers():
+                os.kill(pid, signal.SIGSTOP)
+                return pending, pid
+        pending.result()
+    raise AssertionError
+
+
+def test_worker_of_a_killed_service_and_one_of_the_next_are_not_at_work_at_once(
+    own_service: Service,
+) -> None:
+    service = own_service
+    service.create("hans")
+    pending, worker = hold_worker(service, "hans")
+    try:
+        service.kill()
+        pending.failure(within_s=10)
+        service.start()
+        words = secret(PASSWORD, OTHER_PASSWORD)
+        later = service.begin("ActivateHome", "ss", "hans", words)
+        later.join(1.0)
+        assert later.is_alive()
+        assert service.state("hans") == "activating"
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    later.result()
+    service.deactivate("hans")
