@@ -1,17 +1,18 @@
 """Asking on the terminal without echo.
 
 Always the controlling terminal, never standard input: what is piped in is data.
-The terminal is as before afterwards, also when a signal ends the question.
-See termios(3).
+The terminal is as before afterwards, also when a signal ends the question or
+stops the program at it (^Z); continued, it asks again. See termios(3).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import termios
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from homemgr.cli.complain import Reported, complain
 
@@ -20,23 +21,21 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _MAX_BYTES = 4096
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Index of the local modes in what tcgetattr(3) gives.
+_LFLAG = 3
+
+_WITHOUT_TERMINAL = "Passwords can be given in the environment: PASSWORD, NEWPASSWORD."
 
 
 def ask(question: str) -> str:
     """The line typed at ``question``; raises Reported if there is nobody to ask or no answer."""
     try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
+        line = _answer(question)
+    # termios.error is no OSError; it is what a terminal that hung up answers with.
+    except (OSError, termios.error) as error:
         complain(f"{question} There is no terminal to ask on.", _WITHOUT_TERMINAL)
         raise Reported from error
-    try:
-        with _silent(terminal):
-            os.write(terminal, f"{question} ".encode())
-            line = _read_line(terminal)
-    finally:
-        os.write(terminal, b"\n")
-        os.close(terminal)
     if not line:
         complain("Nothing entered, giving up.")
         raise Reported
@@ -47,30 +46,77 @@ def ask(question: str) -> str:
         raise Reported from error
 
 
-_WITHOUT_TERMINAL = "Passwords can be given in the environment: PASSWORD, NEWPASSWORD."
-
-
-def _read_line(terminal: int) -> bytes:
-    # In canonical mode read(2) returns at most one line, or nothing at end of file.
-    line = os.read(terminal, _MAX_BYTES)
-    return line.removesuffix(b"\n")
-
-
-@contextmanager
-def _silent(terminal: int) -> Iterator[None]:
-    """Echo off, in canonical mode, until the end of the block whatever ends it."""
-    before = termios.tcgetattr(terminal)
-    silent = list(before)
-    silent[3] = (silent[3] & ~termios.ECHO) | termios.ICANON | termios.ISIG
-    handlers = {number: signal.signal(number, _end) for number in _ENDING}
+def _answer(question: str) -> bytes:
+    terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        # Flush: what was typed before the question is not the answer.
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
-        yield
+        with _Silence(terminal, f"{question} ".encode(errors="replace")).kept():
+            # In canonical mode read(2) returns at most one line, or nothing at end of file.
+            return os.read(terminal, _MAX_BYTES).removesuffix(b"\n")
     finally:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        with suppress(OSError):
+            os.write(terminal, b"\n")
+        os.close(terminal)
+
+
+class _Silence:
+    """A terminal that does not echo while a question stands on it."""
+
+    def __init__(self, terminal: int, question: bytes) -> None:
+        """Remember how the terminal is."""
+        self._terminal = terminal
+        self._question = question
+        self._before = termios.tcgetattr(terminal)
+        self._silent = list(self._before)
+        echo, line = termios.ECHO, termios.ICANON | termios.ISIG
+        self._silent[_LFLAG] = (self._before[_LFLAG] & ~echo) | line
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Ask, silently until the end of the block whatever ends it."""
+        wanted = dict.fromkeys(_ENDING, _end)
+        wanted |= {signal.SIGTSTP: self._stop, signal.SIGCONT: self._continue}
+        # What is ignored stays so: nohup(1), and shells without job control.
+        heard = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]
+        handlers = {number: signal.signal(number, wanted[number]) for number in heard}
+        try:
+            self._begin()
+            yield
+        finally:
+            # A terminal that hung up is nobody's any more.
+            with suppress(termios.error):
+                _set(self._terminal, self._before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _begin(self) -> None:
+        # Flush: what was typed before the question is not the answer.
+        _set(self._terminal, self._silent)
+        os.write(self._terminal, self._question)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Stop as we would have without us listening, with the terminal as it was."""
+        _set(self._terminal, self._before)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        # Continued; in the meantime SIGCONT was heard as well.
+        signal.signal(number, self._stop)
+
+    def _continue(self, number: int, frame: FrameType | None) -> None:
+        """Ask again: others have written to the terminal, and a shell has set its modes."""
+        self._begin()
+
+
+def _set(terminal: int, modes: list[Any]) -> None:
+    """Set the modes of the terminal and forget what was typed; waits to be in the foreground."""
+    while True:
+        try:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, modes)
+        except termios.error as error:
+            # Stopped by SIGTTOU in the background, and continued: Python tries only OSErrors again.
+            if error.args[0] != errno.EINTR:
+                raise
+        else:
+            return
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -167,7 +167,8 @@ SHELL = (
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
 )
 def test_a_signal_ends_the_question_and_the_terminal_echoes_again(
     service: Service, terminals: list[pexpect.spawn[str]], number: int, code: int
@@ -189,6 +190,54 @@ def test_a_signal_ends_the_question_and_the_terminal_echoes_again(
     terminal.expect(r"ended (-?\d+) echo (\w+)")
     assert terminal.match
     assert (int(terminal.match[1]), terminal.match[2]) == (code, "True")
+
+
+#: Starts the program as a shell does, in a group of its own that has the terminal, and keeps
+#: its hands off the modes of the terminal. What it says is not part of what it is asked to do.
+JOB_CONTROL = """
+import os, signal, subprocess, sys, termios, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+process = subprocess.Popen(
+    sys.argv[2:], process_group=0,
+    preexec_fn=lambda: signal.signal(signal.SIGTTOU, signal.SIG_DFL),
+)
+os.tcsetpgrp(0, process.pid)
+while os.WIFSTOPPED((status := os.waitpid(process.pid, os.WUNTRACED)[1])):
+    os.tcsetpgrp(0, os.getpgrp())
+    print("stopped, echo", bool(termios.tcgetattr(0)[3] & termios.ECHO), flush=True)
+    if sys.argv[1] == "bg":
+        os.kill(process.pid, signal.SIGCONT)
+        os.waitpid(process.pid, os.WUNTRACED)
+        print("in the background, echo", bool(termios.tcgetattr(0)[3] & termios.ECHO), flush=True)
+    os.tcsetpgrp(0, process.pid)
+    os.kill(process.pid, signal.SIGCONT)
+os.tcsetpgrp(0, os.getpgrp())
+echo = bool(termios.tcgetattr(0)[3] & termios.ECHO)
+print("ended", os.waitstatus_to_exitcode(status), "echo", echo)
+"""
+
+
+@pytest.mark.parametrize("how", ["fg", "bg"])
+def test_question_is_asked_again_after_the_program_was_stopped_at_it(
+    service: Service, terminals: list[pexpect.spawn[str]], how: str
+) -> None:
+    service.start(ActivateHome=[WRONG, []])
+    terminal: pexpect.spawn[str] = pexpect.spawn(
+        sys.executable, ["-c", JOB_CONTROL, how, *RUN, "activate", "alice"],
+        env=environment(service), encoding="utf-8", timeout=20,
+    )  # fmt: skip
+    terminals.append(terminal)
+    terminal.delaybeforesend = None
+    for _ in range(2):
+        terminal.expect_exact("password for user alice: ")
+        terminal.send("half\x1a")
+        terminal.expect_exact("stopped, echo True")
+        if how == "bg":
+            terminal.expect_exact("in the background, echo True")
+    answer(terminal, "password for user alice: ", "right")
+    terminal.expect_exact("ended 0 echo True")
+    assert "half" not in str(terminal.before)
+    assert passwords(service.calls_of("ActivateHome")[1][1]) == ["right"]
 
 
 def test_what_was_typed_before_the_question_is_not_the_answer(
