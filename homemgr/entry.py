@@ -28,6 +28,7 @@ def homemgrd() -> int:
     # Before any name look-up: our own user database must not be asked by ourselves.
     os.environ["SYSTEMD_BYPASS_USERDB"] = "io.systemd.Home"
     _log_to_the_journal()
+    _keep_out_of_core_dumps()
     import asyncio
 
     from homemgr import errors
@@ -47,6 +48,17 @@ def homemgrd() -> int:
     except (errors.HomeError, messages.BusError) as error:
         print(f"homemgrd: {error.message}", file=sys.stderr)
         return 1
+
+
+def _keep_out_of_core_dumps() -> None:
+    """Passwords pass through this process and its workers, which inherit both settings."""
+    import resource
+
+    from homemgr.kernel import process
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The limit alone is not heeded where a program takes the dumps, see core(5).
+    process.set_dumpable(dumpable=False)
 
 
 def _log_to_the_journal() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 
+from homemgr.cli import dumps
 from homemgr.cli.complain import Reported, complain, complain_of
 from homemgr.cli.home1 import BusError, error_is
 
@@ -153,10 +154,13 @@ def unlock(
 
 
 def new_password(user: str, *, may_ask: bool) -> str:
-    """A new password: from NEWPASSWORD, or typed twice."""
+    """A new password: from NEWPASSWORD, or typed twice; never empty."""
     given = _passed("NEWPASSWORD", "home.new-password")
-    if given is not None:
+    if given:
         return given
+    if given is not None:
+        complain(f"The new password for user {user} is empty.", "Set NEWPASSWORD to what it is.")
+        raise Reported
     if not may_ask:
         complain(f"No new password for user {user} was given.", "Set NEWPASSWORD.")
         raise Reported
@@ -183,12 +187,14 @@ def _ask(question: str) -> str:
     # The terminal is touched by those only who are asked.
     from homemgr.cli.prompt import ask
 
+    dumps.forbid()
     return ask(question)
 
 
 def _passed(variable: str, credential: str) -> str | None:
     # Removed at once: programs we start, and our own /proc entry's heirs, do not need it.
     value = os.environ.pop(variable, None)
+    dumps.forbid()
     if value is None:
         return _credential(credential)
     try:
@@ -210,3 +216,6 @@ def _credential(name: str) -> str | None:
             return file.read().removesuffix("\n")
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError:
+        complain(f"The credential {name} is not UTF-8.")
+        raise Reported from None

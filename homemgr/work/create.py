@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def run(task: Task) -> dict[str, object]:
     """Build the home beside its final place and rename it there as the last step."""
     effective = task.effective
+    if "" in task.secret.passwords:
+        raise errors.InvalidArgs("secret: an empty password protects nothing.")
     # Each hash gets its plaintext checked: a typo at creation would lock the user out.
     password.require_all(effective, task.secret, task.verify)
     mountpoint.require_unused(effective.home_directory)

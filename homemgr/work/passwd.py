@@ -20,23 +20,28 @@ if TYPE_CHECKING:
 
 def run(task: Task) -> dict[str, object]:
     """Check the old credentials and replace the hashes; gives the new record."""
+    new_secret = _new_secret(task)
     opened = inside.open_home(task)
     with opened.top:
         # The one inside may be newer, and somebody else's to change.
         signature.require_ours(opened.record, task.keyring)
-        new_secret = Secret.from_json(task.object("new_secret"))
-        record = opened.record
-        if new_secret.passwords:
-            hashes = [task.hash_password(word) for word in new_secret.passwords]
-            now_usec = task.argument("now_usec")
-            assert isinstance(now_usec, int)
-            record = changes.with_new_password(record, hashes, now_usec)
-            # Recovery keys and tokens keep their hashes: their plaintexts must be at hand.
-            merged = new_secret.merged(task.secret)
-            password.require_all(record.on(task.machine), merged, task.verify)
-        else:
-            raise errors.InvalidArgs("new_secret: expected a new password, found none.")
+        hashes = [task.hash_password(word) for word in new_secret.passwords]
+        now_usec = task.argument("now_usec")
+        assert isinstance(now_usec, int)
+        record = changes.with_new_password(opened.record, hashes, now_usec)
+        # Recovery keys and tokens keep their hashes: their plaintexts must be at hand.
+        merged = new_secret.merged(task.secret)
+        password.require_all(record.on(task.machine), merged, task.verify)
         key = signature.PrivateKey.from_pem(task.text("private_key").encode())
         signed = signature.sign(record, key)
         embedded.write_identity(opened.top, signed.embedded().pretty())
     return {"record": signed.embedded().data}
+
+
+def _new_secret(task: Task) -> Secret:
+    found = Secret.from_json(task.object("new_secret"))
+    if not found.passwords:
+        raise errors.InvalidArgs("new_secret: expected a new password, found none.")
+    if "" in found.passwords:
+        raise errors.InvalidArgs("new_secret: an empty password protects nothing.")
+    return found

@@ -13,7 +13,7 @@ import pytest
 from homemgr import errors
 from homemgr.record.model import UserRecord
 from homemgr.storage import mountpoint
-from tests.kernel.jobs import KilledError, Step, Worker
+from tests.kernel.jobs import PASSWORD, KilledError, Step, Worker
 
 NOBODY = 65534
 
@@ -79,6 +79,16 @@ def test_a_wrong_password_mounts_nothing(alice: Worker) -> None:
     with pytest.raises(errors.BadPassword):
         alice.run("activate")
     assert not mounted(alice)
+
+
+def test_empty_password_protects_nothing_and_is_refused(alice: Worker) -> None:
+    with pytest.raises(errors.InvalidArgs, match="empty password"):
+        alice.run("create", secret={"password": [PASSWORD, ""]})
+    alice.run("create")
+    before = (image(alice) / ".identity").read_bytes()
+    with pytest.raises(errors.InvalidArgs, match="empty password"):
+        alice.run("passwd", new_secret={"password": [""]})
+    assert (image(alice) / ".identity").read_bytes() == before
 
 
 def test_a_record_of_an_unknown_signer_is_not_mounted(alice: Worker) -> None:

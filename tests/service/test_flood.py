@@ -16,7 +16,16 @@ from tests.service import people
 from tests.service.bus import STRANGERS
 from tests.service.holders import stranger
 from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD, secret
-from tests.service.site import MANAGER, MANAGER_PATH, NAME, Service, at_once, short, wait_until
+from tests.service.site import (
+    MANAGER,
+    MANAGER_PATH,
+    NAME,
+    Service,
+    at_once,
+    children,
+    short,
+    wait_until,
+)
 
 CONNECTIONS, CALLS = 10, 100
 #: A whole home must not wait longer than this for one look-up, even now.
@@ -261,6 +270,14 @@ def test_worker_can_be_looked_into_by_nobody(service: Service) -> None:
                 continue
     pending.result()
     assert dumpable <= {0}
+
+
+def test_service_and_its_helpers_leave_no_core_dumps(service: Service) -> None:
+    server = service.job_server()
+    for pid in (service.pid, server, *children(server)):
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert line.split()[4:6] == ["0", "0"]
 
 
 def test_stranger_learns_nothing_from_what_fails(service: Service) -> None:

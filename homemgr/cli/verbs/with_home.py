@@ -13,6 +13,7 @@ import sys
 
 from homemgr.cli.complain import complain
 from homemgr.cli.credentials import Credentials, unlock
+from homemgr.cli.dumps import as_started
 from homemgr.cli.home1 import BusError, Home1, Reply, error_is, with_agent
 
 TYPE_CHECKING = False
@@ -66,7 +67,8 @@ def _run(command: list[str], home: str) -> int:
     # SIG_IGN: that one the command would inherit.
     previous = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        child = subprocess.Popen(command, cwd=home)
+        with as_started():
+            child = subprocess.Popen(command, cwd=home)
     except FileNotFoundError as error:
         complain(f"{command[0]}: {error.strerror}.")
         return _NOT_FOUND

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -233,6 +234,33 @@ def test_interrupt_reaches_the_command_and_the_home_is_released(
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait() == 130
     assert service.calls_of("ReleaseHome") == [["alice"]]
+
+
+def test_command_may_leave_core_dumps_though_what_was_told_the_password_may_not(
+    service: Service, tmp_path: Path
+) -> None:
+    service.start(GetHomeByName=[[1, "active", 1, "", str(tmp_path), "", "/x"]])
+    script = "ulimit -Sc; grep core /proc/$PPID/limits"
+    limit = f"ulimit -Sc unlimited; exec {shlex.join([*RUN, 'with', 'alice', 'sh', '-c', script])}"
+    done = subprocess.run(
+        ["sh", "-c", limit],
+        env=environment(service, PASSWORD="old"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    own, ours = done.stdout.splitlines()
+    assert own == "unlimited"
+    assert ours.split()[4] == "0"
+
+
+@pytest.mark.parametrize("verb", ["passwd", "create"])
+def test_empty_new_password_is_refused(service: Service, verb: str) -> None:
+    service.start()
+    done = homemgr(verb, "alice", service=service, NEWPASSWORD="")
+    assert (done.returncode, service.calls) == (1, [])
+    assert "new password for user alice is empty" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
 
 
 # --- create ------------------------------------------------------------
