@@ -34,6 +34,11 @@ _MAX_ID = 0xFFFFFFFE
 
 _HEAD = struct.Struct(">BHIIqIqIQIH")
 _XATTR = struct.Struct(">BI")
+
+#: Where the access time lies in an encoded entry.
+_ATIME, _AFTER_ATIME = struct.calcsize(">BHIIqI"), struct.calcsize(">BHIIqIqI")
+_NO_TIME = bytes(_AFTER_ATIME - _ATIME)
+
 _SECOND = 1_000_000_000
 
 #: Kinds that travel, by number.
@@ -45,7 +50,7 @@ _WITHOUT_TARGET = frozenset((Kind.DIRECTORY, Kind.FILE, Kind.FIFO))
 def encode(entry: Entry) -> bytes:
     """The canonical form; `StreamError` if the entry is none that can travel."""
     _check(entry)
-    return _pack(entry, entry.atime_ns)
+    return _pack(entry)
 
 
 def decode(data: bytes) -> Entry:
@@ -75,7 +80,14 @@ def signature(entry: Entry, digest: bytes) -> bytes:
     The access time does not count, as reading alone changes it. ``digest`` is empty
     for everything but files.
     """
-    return sha256(_pack(entry, 0) + digest).digest()[:SIGNATURE_BYTES]
+    return signature_of_encoded(_pack(entry), digest)
+
+
+def signature_of_encoded(data: bytes, digest: bytes) -> bytes:
+    """The `signature` of the entry that was encoded as ``data``."""
+    return sha256(data[:_ATIME] + _NO_TIME + data[_AFTER_ATIME:] + digest).digest()[
+        :SIGNATURE_BYTES
+    ]
 
 
 def xattr_bytes(name: bytes, value: bytes) -> int:
@@ -83,8 +95,8 @@ def xattr_bytes(name: bytes, value: bytes) -> int:
     return _XATTR.size + len(name) + len(value)
 
 
-def _pack(entry: Entry, atime: int) -> bytes:
-    kind, mode, uid, gid, mtime, _, size, target, xattrs = entry
+def _pack(entry: Entry) -> bytes:
+    kind, mode, uid, gid, mtime, atime, size, target, xattrs = entry
     try:
         head = _HEAD.pack(
             kind,

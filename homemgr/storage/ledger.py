@@ -1,0 +1,275 @@
+"""What is known of a home at the last look: entries and digests, in a file of SQLite.
+
+One for each user and peer, and both sides use this class: the sender knows by it what
+changed since, the receiver what its unfinished copy holds. It is a memory, not a truth:
+what was known counts for a file whose `proof` is still the same, and a ledger that cannot
+be read is put aside as ``.corrupt`` and begun anew.
+
+Keys are (directory, name), both bytes, and all orders are those of the bytes; the top is
+(``b""``, ``b""``). Nothing is kept in memory but one page of rows and SQLite's cache.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from homemgr.errors import StreamError
+from homemgr.storage.ledger_file import failure, open_database
+from homemgr.transfer.codec import decode, encode, signature_of_encoded
+from homemgr.transfer.entry import Entry, join, split
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+#: Files beyond this have the digests of their blocks kept.
+BLOCKS_FROM = 1 << 20
+
+#: Rows of one page of `Ledger.pairs`.
+_PAGE = 2000
+
+_PROOF = struct.Struct(">QQQQIQ")
+_INODE = struct.Struct(">q")
+_U32 = struct.Struct(">I")
+_U64 = (1 << 64) - 1
+
+
+def proof(stat: os.stat_result) -> bytes:
+    """What says that a file is as it was: inode, both times in ns, size, mode and links.
+
+    The kernel sets the change time at every change, and nobody can set it back but by
+    setting the clock.
+    """
+    return _PROOF.pack(
+        stat.st_ino & _U64,
+        stat.st_ctime_ns & _U64,
+        stat.st_mtime_ns & _U64,
+        stat.st_size & _U64,
+        stat.st_mode,
+        stat.st_nlink & _U64,
+    )
+
+
+class Known(NamedTuple):
+    """What decides whether a name is looked at again."""
+
+    proof: bytes
+    signature: bytes
+    kind: int
+
+
+class Row(NamedTuple):
+    """All that is known of a name; ``digest`` and ``blocks`` are as of `content.ContentDigest`.
+
+    ``digest`` is empty for all but files; ``blocks`` are kept for files beyond `BLOCKS_FROM`,
+    and ``proof`` where there is nothing on disk to prove it.
+    """
+
+    entry: Entry
+    digest: bytes
+    blocks: bytes
+    proof: bytes
+
+
+class Ledger:
+    """The open ledger; only `commit` keeps what was changed, leaving the block drops the rest.
+
+    Commit after the file system was synchronised: what the ledger has of the other side's
+    files has to be true after a power failure as well. All members raise `NoDiskSpace`
+    or `SystemFailure` if the file cannot be written or read.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open or create ``path``, mode 0600; `TransferBusy` if another process has it open."""
+        self._path = path
+        self._database = open_database(path)
+
+    def __enter__(self) -> Ledger:
+        """Open until the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; what was not committed is dropped."""
+        self._database.close()
+
+    # --- names --------------------------------------------------------------------------
+
+    def children(self, directory: bytes) -> dict[bytes, Known]:
+        """What is known of the names in ``directory``, itself left out if it is the top."""
+        rows = self._all(
+            "SELECT name, proof, signature, kind FROM entry WHERE directory = ? AND name <> x''",
+            directory,
+        )
+        return {name: Known(mark, sign, kind) for name, mark, sign, kind in rows}
+
+    def get(self, path: bytes) -> Row | None:
+        """All that is known of ``path``."""
+        rows = self._all(
+            "SELECT entry, digest, blocks, proof FROM entry WHERE directory = ? AND name = ?",
+            *split(path),
+        )
+        return _row(*rows[0]) if rows else None
+
+    def put(self, path: bytes, row: Row) -> None:
+        """Know ``row`` of ``path``, whatever was known of it; `StreamError` if it cannot travel."""
+        entry, digest, blocks, mark = row
+        encoded = encode(entry)
+        self._change(
+            "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *split(path),
+            signature_of_encoded(encoded, digest),
+            int(entry.kind),
+            entry.size,
+            _inode(mark),
+            mark,
+            encoded,
+            digest,
+            blocks if entry.size > BLOCKS_FROM else b"",
+        )
+
+    def touch(self, path: bytes, mark: bytes) -> None:
+        """What is known of ``path`` is proven by ``mark`` as well as before."""
+        self._change(
+            "UPDATE entry SET proof = ?, inode = ? WHERE directory = ? AND name = ?",
+            mark,
+            _inode(mark),
+            *split(path),
+        )
+
+    def drop(self, path: bytes) -> None:
+        """Know nothing of ``path`` and of all below it."""
+        if not path:
+            self._change("DELETE FROM entry")
+            return
+        self._change("DELETE FROM entry WHERE directory = ? AND name = ?", *split(path))
+        # All that begins with the path and "/": "0" is the byte after "/".
+        self._change(
+            "DELETE FROM entry WHERE directory = ? OR (directory > ? AND directory < ?)",
+            path,
+            path + b"/",
+            path + b"0",
+        )
+
+    def by_inode(self, inode: int) -> list[tuple[bytes, Row]]:
+        """What is known of the names of an inode, in order."""
+        rows = self._all(
+            "SELECT directory, name, entry, digest, blocks, proof FROM entry"
+            " WHERE inode = ? ORDER BY directory, name",
+            _INODE.unpack((inode & _U64).to_bytes(8, "big"))[0],
+        )
+        return [(join(directory, name), _row(*rest)) for directory, name, *rest in rows]
+
+    def by_digest(self, digest: bytes) -> bytes | None:
+        """The first path of a file whose content has ``digest``."""
+        rows = self._all(
+            "SELECT directory, name FROM entry WHERE digest = ? AND digest <> x''"
+            " ORDER BY directory, name LIMIT 1",
+            digest,
+        )
+        return join(*rows[0]) if rows else None
+
+    # --- all of them --------------------------------------------------------------------
+
+    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        """Path and signature of all names, in order of directory and name."""
+        for directory, name, mark in self._keys():
+            yield join(directory, name), mark
+
+    def digest(self) -> bytes:
+        """SHA-256 over length u32 and path, and signature, of all `pairs`."""
+        whole = sha256()
+        for path, mark in self.pairs():
+            whole.update(_U32.pack(len(path)) + path + mark)
+        return whole.digest()
+
+    def keep_only(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+        """Forget every name that is not, with the same signature, among ``pairs``; how many.
+
+        ``pairs`` are in the order of `Ledger.pairs`: `StreamError` if not.
+        """
+        peer = _ordered(pairs)
+        theirs = next(peer, None)
+        dropped = 0
+        for directory, name, mark in self._keys():
+            key = (directory, name)
+            while theirs and theirs[0] < key:
+                theirs = next(peer, None)
+            if theirs != (key, mark):
+                self._change("DELETE FROM entry WHERE directory = ? AND name = ?", *key)
+                dropped += 1
+        for _ in peer:
+            pass  # The order of the rest counts too.
+        return dropped
+
+    def totals(self) -> tuple[int, int]:
+        """How many names are known, and how many bytes their files have, holes included."""
+        ((count, size),) = self._all("SELECT count(*), total(size) FROM entry")
+        return count, int(size)
+
+    # --- the ledger itself --------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """The text kept under ``key``."""
+        rows = self._all("SELECT value FROM meta WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a text under ``key``."""
+        self._change("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
+
+    def commit(self) -> None:
+        """Keep all changes, durably and together."""
+        self._change("COMMIT")
+        self._change("BEGIN EXCLUSIVE")
+
+    def _keys(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Directory, name and signature of all, read in pages: they may be changed meanwhile."""
+        start = "SELECT directory, name, signature FROM entry "
+        order = f" ORDER BY directory, name LIMIT {_PAGE}"
+        page = self._all(start + order)
+        while page:
+            yield from page
+            page = self._all(start + "WHERE (directory, name) > (?, ?)" + order, *page[-1][:2])
+
+    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
+
+    def _change(self, statement: str, *values: object) -> None:
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
+
+
+def _row(entry: bytes, digest: bytes, blocks: bytes, mark: bytes) -> Row:
+    return Row(decode(entry), digest, blocks, mark)
+
+
+def _inode(mark: bytes) -> int | None:
+    # SQLite's integers have a sign.
+    return int(_INODE.unpack_from(mark)[0]) if mark else None
+
+
+def _ordered(
+    pairs: Iterable[tuple[bytes, bytes]],
+) -> Iterator[tuple[tuple[bytes, bytes], bytes]]:
+    """Key and signature of each pair; `StreamError` as soon as one is not after the one before."""
+    previous = None
+    for path, mark in pairs:
+        key = split(path)
+        if previous is not None and key <= previous:
+            raise StreamError("What the other side has comes out of order.")
+        yield key, mark
+        previous = key

@@ -1,0 +1,112 @@
+"""The file of a `ledger.Ledger`: its tables, how it is opened, and what its failures mean.
+
+One process uses it at a time, and after a power failure it is as of the last commit: see
+"Atomic Commit In SQLite" in SQLite's documentation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from homemgr.errors import NoDiskSpace, SystemFailure, TransferBusy, from_os_error
+
+if TYPE_CHECKING:
+    from homemgr.errors import HomeError
+
+_VERSION = 1
+
+#: SQLite's cache, in KiB: bounds the memory, whatever the size of the home.
+_CACHE_KIB = 16 << 10
+
+#: How the file is used: by one process alone, and after a power failure it is whole.
+_USE = (
+    f"PRAGMA cache_size = -{_CACHE_KIB}",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    "PRAGMA synchronous = FULL",
+)
+
+_SCHEMA = (
+    """CREATE TABLE entry (
+        directory BLOB NOT NULL, name BLOB NOT NULL,
+        signature BLOB NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL,
+        inode INTEGER, proof BLOB NOT NULL, entry BLOB NOT NULL, digest BLOB NOT NULL,
+        blocks BLOB NOT NULL,
+        PRIMARY KEY (directory, name)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX by_inode ON entry (inode) WHERE inode IS NOT NULL",
+    "CREATE INDEX by_digest ON entry (digest) WHERE digest <> x''",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {_VERSION}",
+)
+
+#: SQLite's result codes for a file that is damaged, none of SQLite, or has other tables.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+class _UnreadableError(Exception):
+    """The file is no ledger of this version."""
+
+
+def open_database(path: str) -> sqlite3.Connection:
+    """The ledger at ``path``, made or begun anew if need be, with a transaction open.
+
+    `TransferBusy` if another process uses it, `SystemFailure` if it cannot be had.
+    """
+    try:
+        try:
+            return _open(path)
+        except _UnreadableError:
+            os.replace(path, f"{path}.corrupt")
+            # It would be applied to the new file.
+            with suppress(FileNotFoundError):
+                os.unlink(f"{path}-journal")
+            return _open(path)
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    except OSError as error:
+        raise from_os_error(error, f"Cannot open {path}") from error
+
+
+def _open(path: str) -> sqlite3.Connection:
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    database = sqlite3.connect(path, isolation_level=None, timeout=0)
+    try:
+        _prepare(database)
+    except BaseException as error:
+        database.close()
+        if isinstance(error, sqlite3.Error) and _code(error) in _DAMAGED:
+            raise _UnreadableError from error
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Check what is there, or make the tables; a transaction is open then, as ever after."""
+    for statement in (*_USE, "BEGIN EXCLUSIVE"):
+        database.execute(statement)
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        for statement in _SCHEMA:
+            database.execute(statement)
+    elif version != _VERSION or database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise _UnreadableError
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def failure(error: sqlite3.Error, path: str) -> HomeError:
+    """The answer for what SQLite says about the ledger at ``path``."""
+    code = _code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return NoDiskSpace(f"No space is left to write {path}.")
+    if code == sqlite3.SQLITE_BUSY:
+        return TransferBusy("Another transfer of this home area with the same peer is under way.")
+    return SystemFailure(OSError(errno.EIO, os.strerror(errno.EIO)), f"{path}: {error}")
