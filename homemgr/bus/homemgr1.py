@@ -19,7 +19,7 @@ from homemgr.wire.dispatch import Interface, Method, Node, Signal
 if TYPE_CHECKING:
     from homemgr.bus.faces import Faces
     from homemgr.daemon.home import Home
-    from homemgr.daemon.merging import Extensions
+    from homemgr.daemon.merging import Extensions, Progress
     from homemgr.wire.connection import Connection
     from homemgr.wire.dispatch import Call
 
@@ -29,6 +29,8 @@ MANAGER = "org.homemgr1.Manager"
 
 _USER = (("user_name", "s"),)
 _JSON = (("json", "s"),)
+#: The step that begins (open, merge), on which extension or directory, and the how manyth of all.
+_PROGRESS = (*_USER, ("step", "s"), ("subject", "s"), ("done", "t"), ("total", "t"))
 #: Bit 0 of RefreshExtensions and DiscardExtensionChanges: also what is held, what was changed.
 _ALL = 1
 
@@ -136,7 +138,7 @@ INTERFACE = Interface(
         ),
         Method("ActivateHomeInMode", (*_USER, ("secret", "s"), ("mode", "s")), (), _activate),
     ),
-    signals=(Signal("ExtensionsChanged", _USER),),
+    signals=(Signal("ExtensionsChanged", _USER), Signal("ExtensionProgress", _PROGRESS)),
 )
 
 
@@ -146,9 +148,13 @@ def node(face: ExtensionFace) -> Node:
 
 
 def announce(connection: Connection, extensions: Extensions) -> None:
-    """Emit ExtensionsChanged from now on."""
+    """Emit ExtensionsChanged and ExtensionProgress from now on."""
 
     def changed(home: Home) -> None:
         connection.emit(PATH, MANAGER, "ExtensionsChanged", "s", (home.name,))
 
+    def progressed(home: Home, progress: Progress) -> None:
+        connection.emit(PATH, MANAGER, "ExtensionProgress", "ssstt", (home.name, *progress))
+
     extensions.changed.append(changed)
+    extensions.progressed.append(progressed)

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -79,8 +80,9 @@ async def serve(
     watch: Callable[[list[str]], Watch],
 ) -> int:
     """Run the service until SIGTERM or the loss of the bus; gives the exit code."""
-    stopping = asyncio.Event()
+    stopping, hung_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     runner = JobRunner(control)
@@ -109,6 +111,8 @@ async def serve(
         await connection.request_name(homemgr1.NAME)
         await connection.request_name(BUS_NAME)
         notify.notify(READY="1", STATUS=f"{len(manager.registry)} home areas known.")
+        reloading = loop.create_task(_reload_on_hangup(extensions, hung_up))
+        stack.callback(reloading.cancel)
         lost = await _until_the_end(connection, _end_of(control, stack), stopping)
         notify.notify(STOPPING="1")
         if not lost:
@@ -189,6 +193,20 @@ def _discover_on_change(
     loop.add_reader(changes.fileno(), changed)
     stack.callback(changes.close)
     stack.callback(loop.remove_reader, changes.fileno())
+
+
+async def _reload_on_hangup(extensions: Extensions, hung_up: asyncio.Event) -> None:
+    """Read extensions.conf again after each SIGHUP, which `systemctl reload` sends."""
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        notify.notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        try:
+            await extensions.reload(os.environ)
+            log.info("The rules for extensions were read again.")
+        except (errors.HomeError, OSError) as error:
+            log.error("The rules for extensions stay as they were: %s", error)
+        notify.notify(READY="1")
 
 
 async def _until_the_end(

@@ -67,6 +67,12 @@ def changes(answer: Answer, *, legend: bool) -> None:
     _close(rows, "directories changed or waiting", "Nothing has changed.", legend=legend)
 
 
+def step(name: object, subject: object, done: object, total: object) -> str:
+    """One step of a refresh that begins."""
+    words = {"open": "Opening {}", "merge": "Merging ~/{}"}.get(str(name), "{}")
+    return f"{words.format(subject)} ({done} of {total} done)"
+
+
 def has_failed(answer: Answer) -> bool:
     """Whether a refresh could not do what it should."""
     return any(entry.get("state") == "failed" for entry in entries(answer, "changes"))

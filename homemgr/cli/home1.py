@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 
 from homemgr.wire.client import Client, Reply
-from homemgr.wire.messages import BusError
+from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from homemgr.cli.arguments import Arguments
     from homemgr.files import Fd
+    from homemgr.wire.messages import Message
 
 _NAME = "org.freedesktop.home1"
 _PATH = "/org/freedesktop/home1"
@@ -67,6 +68,17 @@ class Homemgr1(Home1):
     """The same service's object for what org.freedesktop.home1 has no words for."""
 
     path, interface = "/org/homemgr1", "org.homemgr1.Manager"
+
+    def listen(self, member: str, hear: Callable[[list[object]], None]) -> None:
+        """Give ``hear`` what each signal ``member`` of the service says, while a call waits."""
+
+        def on_signal(message: Message) -> None:
+            if message.path == self.path and message.member == member:
+                hear(message.body())
+
+        self._client.on_signal = on_signal
+        rule = f"type='signal',sender='{self._name}',path='{self.path}',member='{member}'"
+        self._client.call(BUS_NAME, BUS_PATH, BUS_NAME, "AddMatch", "s", (rule,))
 
 
 def own_name() -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, files
 from homemgr.daemon import extensions
@@ -19,15 +19,25 @@ from homemgr.daemon.states import Job, Operation
 from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from homemgr.daemon.extensions import Choices, Rules
     from homemgr.daemon.home import Home
     from homemgr.daemon.jobs import JobRunner
+    from homemgr.job import Message
 
 log = logging.getLogger(__name__)
 
 _MAX_STATUS_BYTES = 1 << 20
+
+
+class Progress(NamedTuple):
+    """The step of a refresh that begins: ``open`` an extension, or ``merge`` a directory."""
+
+    step: str
+    subject: str
+    done: int
+    total: int
 
 
 class Extensions:
@@ -47,6 +57,15 @@ class Extensions:
         self._noted = _notes_in(self._directory)
         #: Told of a home whose merged extensions changed.
         self.changed: list[Callable[[Home], None]] = []
+        #: Told how far a refresh is, before each of its steps.
+        self.progressed: list[Callable[[Home, Progress], None]] = []
+
+    async def reload(self, environment: Mapping[str, str]) -> None:
+        """Read the administrator's rules again; if they are wrong, the old ones stay.
+
+        InvalidArgs names what is wrong. Homes in use change with a refresh or a login.
+        """
+        self.rules = await asyncio.to_thread(extensions.load, environment)
 
     # -- what a user gets --------------------------------------------------------------
 
@@ -158,11 +177,23 @@ class Extensions:
         """Merge what is wanted now into the home in use; tells what waits for the next login."""
         async with home.exclusively(Operation.DEACTIVATE):
             result = await home.work(
-                Job.REFRESH, Secret(), extensions=self.order(home), is_forced=is_forced
+                Job.REFRESH,
+                Secret(),
+                on_progress=lambda told: self._tell(home, told),
+                extensions=self.order(home),
+                is_forced=is_forced,
             )
         if "extensions" in result:
             await self.note(home, result["extensions"])
         return result
+
+    def _tell(self, home: Home, told: Message) -> None:
+        step, subject = str(told["step"]), str(told["subject"])
+        done, total = told["done"], told["total"]
+        assert isinstance(done, int)
+        assert isinstance(total, int)
+        for listener in self.progressed:
+            listener(home, Progress(step, subject, done, total))
 
     async def differences(self, home: Home) -> dict[str, object]:
         """What the user deleted or changed of what extensions bring."""

@@ -116,15 +116,20 @@ def plain_view(root: Fd) -> Fd:
 
 
 def refresh(
-    root: Fd, wanted: Sequence[Wanted], options: Options, *, is_forced: bool = False
+    root: Fd,
+    wanted: Sequence[Wanted],
+    options: Options,
+    *,
+    is_forced: bool = False,
+    tell: Callable[[str], None] = lambda hierarchy: None,
 ) -> list[Outcome]:
     """Make ``wanted`` what is merged into the visible home, of which ``root`` is the top.
 
     With ``is_forced`` also where somebody holds the old overlay: who does sees the old
-    files, and what they write may be lost.
+    files, and what they write may be lost. ``tell`` hears of each directory before its turn.
     """
     with plain_view(root) as plain:
-        change = _Change(root, plain, options, is_forced=is_forced)
+        change = _Change(root, plain, options, is_forced=is_forced, tell=tell)
         outcomes = change.take_off_all_but({one.hierarchy for one in wanted})
         outcomes += change.put_on_all(wanted)
         change.drop_generations()
@@ -134,11 +139,20 @@ def refresh(
 class _Change:
     """One refresh: the visible home, its plain view, and what to do about holders."""
 
-    def __init__(self, root: Fd, plain: Fd, options: Options, *, is_forced: bool) -> None:
+    def __init__(
+        self,
+        root: Fd,
+        plain: Fd,
+        options: Options,
+        *,
+        is_forced: bool,
+        tell: Callable[[str], None],
+    ) -> None:
         self._root = root
         self._plain = plain
         self._options = options
         self._is_forced = is_forced
+        self._tell = tell
         #: Generations of which something is still used, though no longer seen.
         self._detached: set[str] = set()
 
@@ -146,7 +160,7 @@ class _Change:
         """Take off every overlay but those at ``kept``."""
         overlays = mounted_overlays(self._root)
         return [
-            _attempt(hierarchy, partial(self._take_off, hierarchy, old))
+            self._attempt(hierarchy, partial(self._take_off, hierarchy, old))
             for hierarchy, old in overlays.items()
             if hierarchy not in kept
         ]
@@ -162,8 +176,19 @@ class _Change:
             return [Outcome(one.hierarchy, State.FAILED, reason) for one in wanted]
         with generation:
             return [
-                _attempt(one.hierarchy, partial(self._put_on, generation, one)) for one in wanted
+                self._attempt(one.hierarchy, partial(self._put_on, generation, one))
+                for one in wanted
             ]
+
+    def _attempt(self, hierarchy: str, step: Callable[[], None]) -> Outcome:
+        self._tell(hierarchy)
+        try:
+            step()
+        except _Held as held:
+            return Outcome(hierarchy, State.DEFERRED, held.reason, held.holders)
+        except (HomeError, OSError) as error:
+            return Outcome(hierarchy, State.FAILED, reason_of(error))
+        return Outcome(hierarchy, State.APPLIED)
 
     def _take_off(self, hierarchy: str, old: Mounted) -> None:
         self._require_free(hierarchy, old)
@@ -265,13 +290,3 @@ class _Change:
 
 def _is_below(path: str, other: str) -> bool:
     return path.startswith(f"{other}/")
-
-
-def _attempt(hierarchy: str, step: Callable[[], None]) -> Outcome:
-    try:
-        step()
-    except _Held as held:
-        return Outcome(hierarchy, State.DEFERRED, held.reason, held.holders)
-    except (HomeError, OSError) as error:
-        return Outcome(hierarchy, State.FAILED, reason_of(error))
-    return Outcome(hierarchy, State.APPLIED)

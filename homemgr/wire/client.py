@@ -34,7 +34,7 @@ from homemgr.wire.signature import CodecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 _ERROR = "org.freedesktop.DBus.Error."
@@ -80,6 +80,8 @@ class Client:
         self._received = bytearray()
         self._fds: list[Fd] = []
         self._serial = 0
+        #: Given every signal that comes while a call waits; nothing is asked for by itself.
+        self.on_signal: Callable[[Message], None] | None = None
 
     def __enter__(self) -> Client:
         """Close at the end of the block."""
@@ -210,6 +212,8 @@ class Client:
                 if message.kind == messages.ERROR and message.reply_serial == _HELLO_SERIAL:
                     # Hello was refused: nothing else will ever be answered.
                     raise message.error()
+            elif message.kind == messages.SIGNAL and self.on_signal is not None:
+                self.on_signal(message)
             message.close_fds()
 
     def _next_message(self, deadline: float) -> Message:

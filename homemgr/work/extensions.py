@@ -18,7 +18,7 @@ from homemgr.kernel.userns import create_userns
 from homemgr.storage import idmapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
 
     from homemgr.extension.image import Extension
@@ -132,13 +132,22 @@ def local_ids(task: Task) -> tuple[int, int]:
     return task.local_uid, task.local_uid
 
 
-def open_all(order: Order, ids: tuple[int, int], closing: ExitStack) -> Outcome:
-    """Open every wanted extension; ``closing`` owns them. Raises only for a required one."""
+def open_all(
+    order: Order,
+    ids: tuple[int, int],
+    closing: ExitStack,
+    tell: Callable[[str], None] = lambda name: None,
+) -> Outcome:
+    """Open every wanted extension; ``closing`` owns them. Raises only for a required one.
+
+    ``tell`` hears of each before its turn: to compare the digest of a large image takes time.
+    """
     outcome = Outcome()
     host = release.read_host()
     known = {found.name: found for found in find.pick(find.candidates(order.directories), host)}
     for name in order.names:
         found = known.get(name)
+        tell(name)
         try:
             if found is None:
                 raise errors.NoSuchExtension(f"There is no extension {name} on this machine.")

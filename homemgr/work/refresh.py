@@ -5,6 +5,7 @@ Works on the home in use, or on the home at rest as it lies on disk.
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from homemgr.storage import mountpoint
 from homemgr.work import extensions, inside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from homemgr.record.jsontext import Json
     from homemgr.work.task import Task
 
@@ -31,19 +34,35 @@ def run(task: Task) -> dict[str, object]:
             outcome = extensions.Outcome()
             wanted = []
         else:
-            outcome = extensions.open_all(order, extensions.local_ids(task), closing)
+            tell = _teller(task, "open", len(order.names))
+            outcome = extensions.open_all(order, extensions.local_ids(task), closing, tell)
             wanted = extensions.wanted(outcome, order.mode, closing)
+        kept = {one.hierarchy for one in wanted}
+        total = len(kept | refresh.mounted_overlays(root).keys())
         changes = refresh.refresh(
             root,
             wanted,
             extensions.options(effective),
             is_forced=bool(task.argument("is_forced")),
+            tell=_teller(task, "merge", total),
         )
         outcome.merged = sorted(refresh.mounted_overlays(root))
     return {
         "extensions": outcome.to_json(order),
         "changes": [_change(change) for change in changes],
     }
+
+
+def _teller(task: Task, step: str, total: int) -> Callable[[str], None]:
+    """What tells the daemon of each extension or directory before its turn."""
+    done = itertools.count()
+
+    def tell(subject: str) -> None:
+        task.channel.progress(
+            {"step": step, "subject": subject, "done": next(done), "total": total}
+        )
+
+    return tell
 
 
 def _later(mode: whole.WholeMode) -> refresh.Outcome:

@@ -265,6 +265,11 @@ class Service:
         self._process.wait()
         self._process = None
 
+    def hang_up(self) -> None:
+        """Have it read its rules again, as `systemctl reload` does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def restart(self) -> None:
         """Stop it and start it again."""
         assert self.stop() == 0

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from homemgr.wire.messages import BusError
+from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError, Message
 from tests.service import people
-from tests.service.site import Service, Site
+from tests.service.site import Service, Site, wait_until
 
 NAME, PATH, MANAGER = "org.homemgr1", "/org/homemgr1", "org.homemgr1.Manager"
 NOBODY = 65534
@@ -149,6 +149,43 @@ def test_the_user_chooses_and_a_refresh_applies_it(merging: Service) -> None:
     merging.client.call(NAME, PATH, MANAGER, "DisableExtension", "ss", ("dora", "extra"))
     merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("dora", 0))
     assert not (home / ".config").exists()
+
+
+def test_a_refresh_tells_its_steps(merging: Service) -> None:
+    merging.create("dora")
+    merging.activate("dora")
+    merging.client.call(NAME, PATH, MANAGER, "EnableExtension", "ss", ("dora", "extra"))
+    told: list[list[object]] = []
+
+    def hear(message: Message) -> None:
+        if message.member == "ExtensionProgress":
+            told.append(message.body())
+
+    merging.client.on_signal = hear
+    rule = f"type='signal',sender='{NAME}',interface='{MANAGER}'"
+    merging.client.call(BUS_NAME, BUS_PATH, BUS_NAME, "AddMatch", "s", (rule,))
+    merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("dora", 0))
+    assert told == [["dora", "open", "extra", 0, 1], ["dora", "merge", ".config/corp", 0, 1]]
+
+
+def test_rules_are_read_again_without_a_restart(merging: Service, tmp_path: Path) -> None:
+    merging.create("anton")
+    conf = tmp_path / "extensions.conf"
+
+    def wanted() -> object:
+        return status(merging, "anton")["wanted"]
+
+    conf.write_text(CONF + "[Extension tools]\nUsers=anton\n", encoding="utf-8")
+    assert wanted() == []
+    merging.hang_up()
+    wait_until(lambda: wanted() == ["tools"], "the new rules to count")
+    conf.write_text("[Extension tools]\nUsers=anton\nNonsense=1\n", encoding="utf-8")
+    merging.hang_up()
+    wait_until(lambda: "stay as they were" in merging.site.log.read_text(), "a complaint")
+    assert wanted() == ["tools"]
+    conf.write_text("[Extension extra]\nUsers=anton\n", encoding="utf-8")
+    merging.hang_up()
+    wait_until(lambda: wanted() == ["extra"], "the rules to be right again")
 
 
 def activate_in(service: Service, user: str, mode: str) -> None:

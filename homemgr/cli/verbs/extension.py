@@ -14,6 +14,7 @@ from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import complain
 from homemgr.cli.home1 import Homemgr1, own_name, with_agent
 from homemgr.cli.output import json_format, print_json
+from homemgr.cli.progress import ProgressLine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ class Request:
         """Let polkit ask on this terminal."""
         with_agent(self._service)
 
+    def follow(self, user: str, line: ProgressLine) -> None:
+        """Show in ``line`` how far a refresh of the user's home is, once it is asked for."""
+
+        def hear(told: list[object]) -> None:
+            whose, *step = told
+            if whose == user:
+                line.show(extension_text.step(*step))
+
+        if line.is_seen:
+            self._service.listen("ExtensionProgress", hear)
+
     def ask(self, member: str, signature: str = "", *body: object) -> Answer:
         """The answer to one call."""
         (text,) = self._service.call(member, signature, *body).body
@@ -122,7 +134,9 @@ def _refresh(request: Request) -> int:
     user = request.only_user()
     request.allow_asking()
     flags = _ALL if request.arguments.has("force") else 0
-    answer = request.ask("RefreshExtensions", "st", user, flags)
+    with ProgressLine() as line:
+        request.follow(user, line)
+        answer = request.ask("RefreshExtensions", "st", user, flags)
     request.show(answer, extension_text.changes)
     for reason in extension_text.skipped(answer):
         complain(reason)

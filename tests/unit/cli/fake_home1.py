@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from homemgr.errors import BY_BUS_NAME, HomeError
@@ -60,6 +61,7 @@ class Service:
         self.script: dict[str, list[object]] = json.loads(script.read_text())
         self.log = log
         self.references: list[Fd] = []
+        self.emit: Callable[[str, str, list[object]], None] = lambda *_: None
 
     def run(self, member: str, call: Call, arguments: tuple[object, ...]) -> object:
         entry = {
@@ -71,6 +73,10 @@ class Service:
         }
         with self.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+        for signal in self.script.get(f"{member} tells", []):
+            assert isinstance(signal, list)
+            name, kinds, *values = signal
+            self.emit(str(name), str(kinds), values)
         answers = self.script.get(member, [[]])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, dict):
@@ -153,6 +159,9 @@ async def main(address: str, script: str, log: str) -> None:
         OUR_PATH: node(service, "org.homemgr1.Manager", OUR_SIGNATURES),
     }
     connection = await Connection.open(address)
+    service.emit = lambda name, kinds, values: connection.emit(
+        OUR_PATH, "org.homemgr1.Manager", name, kinds, values
+    )
     connection.serve(Dispatcher(Objects(nodes)))
     await connection.request_name("org.freedesktop.home1")
     print("ready", flush=True)

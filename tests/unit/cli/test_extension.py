@@ -99,6 +99,45 @@ def on_terminal(service: Service, *arguments: str) -> str:
     return shown.decode().replace("\r\n", "\n")
 
 
+PROGRESS = [
+    ["ExtensionProgress", "ssstt", "alice", "open", "tools", 0, 2],
+    ["ExtensionProgress", "ssstt", "bob", "open", "secret-of-bob", 0, 1],
+    ["ExtensionProgress", "ssstt", "alice", "merge", ".local/\x1b[31mbin", 1, 2],
+    ["ExtensionsChanged", "s", "alice"],
+]
+
+
+def refresh_with_stderr_on(terminal: int | None, service: Service, **more: str) -> None:
+    """Run a refresh of alice's home, its messages on a terminal or into nothing."""
+    subprocess.run(
+        [*RUN, "extension", "refresh", "alice"],
+        env=environment(service, **more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if terminal is None else terminal,
+        check=True,
+        timeout=60,
+    )
+
+
+def test_refresh_shows_its_steps_on_a_terminal_and_takes_them_away(service: Service) -> None:
+    answer = json.dumps({"changes": []})
+    service.start(RefreshExtensions=[[answer]], **{"RefreshExtensions tells": PROGRESS})
+    controller, terminal = pty.openpty()
+    try:
+        refresh_with_stderr_on(terminal, service, TERM="xterm")
+        shown = os.read(controller, 65536).decode()
+    finally:
+        os.close(terminal)
+        os.close(controller)
+    assert shown.split("\r\x1b[K") == [
+        "",
+        "Opening tools (0 of 2 done)",
+        "Merging ~/.local/ [31mbin (1 of 2 done)",
+        "",
+    ]
+
+
 def test_list_in_a_pipe_has_a_column_for_the_reason(service: Service) -> None:
     service.start(ListExtensions=[[json.dumps(INVENTORY)]])
     lines = homemgr("extension", "list", service=service).stdout.splitlines()
