@@ -207,7 +207,9 @@ class BadSignature(HomeError):
     """The user record is not signed by a key this machine accepts."""
 
     bus_name = HOME1 + "BadSignature"
-    hint = "Put the public key of the record's origin into /var/lib/systemd/home/NAME.public."
+    hint = "Accept the key of the record's origin: homectl add-signing-key, or homemgr trust."
+    #: PEM of the unknown key that made the signature, if the signature names it.
+    public_key: str = ""
 
 
 class RecordMismatch(HomeError):

@@ -94,6 +94,8 @@ def failure(error: errors.HomeError) -> Message:
     told: Message = {"class": type(error).__name__, "message": error.message}
     if isinstance(error, errors.SystemFailure):
         told["errno"] = error.number
+    if isinstance(error, errors.BadSignature):
+        told["public_key"] = error.public_key
     return {"error": told}
 
 
@@ -107,7 +109,10 @@ def revive(told: object) -> errors.HomeError:
         failed = errors.SystemFailure(OSError(int(told.get("errno", 0)), ""), "")
         failed.args = (text,)
         return failed
-    return cls(text)
+    error = cls(text)
+    if isinstance(error, errors.BadSignature):
+        error.public_key = str(told.get("public_key", ""))
+    return error
 
 
 class Channel:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homemgr import errors
-from homemgr.bus import autologin, labels
+from homemgr.bus import autologin, labels, signing
 from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
@@ -238,6 +238,7 @@ MANAGER_INTERFACE = Interface(
         Method("UpdateHome", _RECORD, (), _update_home),
         Method("UpdateHomeEx", _WITH_BLOBS, (), _update_home),
         Method("DeactivateAllHomes", (), (), _deactivate_all, _PRIVILEGED),
+        *signing.METHODS,
     ),
     properties=(
         Property(

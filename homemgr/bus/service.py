@@ -93,7 +93,7 @@ async def serve(
         config=config,
         store=Store(config.record_directory, config.blob_root),
         runner=runner,
-        keyring=await asyncio.to_thread(keys.load, config.key_directories, config.record_directory),
+        keys=await asyncio.to_thread(keys.load, config.key_directories, config.record_directory),
         machine=this_machine(config.home_root),
         extensions=extensions,
         is_mounted=is_mounted,

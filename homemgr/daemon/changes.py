@@ -158,13 +158,14 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
     await accounts.require_free(name for name in aliases if name not in home.effective.aliases)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:
         signature.require_ours(home.record, home.services.keyring)
-    return signature.accepted_or_signed(new, home.services.keyring)
+    return signature.accepted_or_signed(new, home.services.keyring, like=home.record)
 
 
 async def change_password(home: Home, new_secret: Secret, old_secret: Secret) -> None:
     """Replace the passwords. The home's own copy is written first and then wins: one works."""
     keyring = home.services.keyring
-    if keyring.private is None:
+    key = keyring.signer_like(home.record)
+    if key is None:
         raise errors.NoPrivateKey
     effective = home.effective
     password.may_change(effective, now_usec())
@@ -179,7 +180,7 @@ async def change_password(home: Home, new_secret: Secret, old_secret: Secret) ->
                 Job.PASSWD,
                 old_secret,
                 new_secret=new_secret.to_json(),
-                private_key=keyring.private.to_pem().decode(),
+                private_key=key.to_pem().decode(),
                 now_usec=now_usec(),
             )
         await home.store_record(_record_in(result).with_local_sections_of(home.record))

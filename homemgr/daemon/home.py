@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from homemgr.daemon.config import Config
     from homemgr.daemon.jobs import JobRunner, OnProgress, OnQuestion
+    from homemgr.daemon.keys import Keys
     from homemgr.daemon.merging import Extensions
     from homemgr.daemon.store import Store
     from homemgr.record.effective import EffectiveRecord
@@ -53,7 +54,7 @@ class Services:
     config: Config
     store: Store
     runner: JobRunner
-    keyring: Keyring
+    keys: Keys
     machine: Machine
     extensions: Extensions
     #: Whether something is mounted on this home directory; must not block.
@@ -62,6 +63,11 @@ class Services:
     changed: Callable[[Home], None] = field(default=lambda home: None)
     #: Called when a home ceased to exist.
     vanished: Callable[[Home], None] = field(default=lambda home: None)
+
+    @property
+    def keyring(self) -> Keyring:
+        """The signing keys of now."""
+        return self.keys.keyring
 
 
 class Home:
@@ -91,6 +97,8 @@ class Home:
         self.on_abandoned: Callable[[Home], None] = lambda home: None
         self._record = record
         self._verdict: Verdict | None = None
+        #: What the verdict was found with: other keys, another verdict.
+        self._judged_with: Keyring | None = None
         self._lock = asyncio.Lock()
         #: True while the lock is held by an attempt that no client asked for.
         self._is_background = False
@@ -128,8 +136,9 @@ class Home:
     @property
     def verdict(self) -> Verdict:
         """Who signed the record."""
-        if self._verdict is None:
-            self._verdict = verdict(self._record, self.services.keyring)
+        keyring = self.services.keyring
+        if self._verdict is None or self._judged_with is not keyring:
+            self._verdict, self._judged_with = verdict(self._record, keyring), keyring
         return self._verdict
 
     @property
@@ -226,6 +235,9 @@ class Home:
                 on_question=on_question,
                 cancelled=cancelled,
             )
+        except errors.BadSignature as error:
+            self.services.keys.note_refused(error)
+            raise
         finally:
             self._job, self._for_acquire = None, False
             # Not what the worker said counts: it may have died after it had mounted.
@@ -241,6 +253,7 @@ class Home:
             "secret": secret.to_json(),
             "machine": dataclasses.asdict(services.machine),
             "public_keys": {n: k.pem for n, k in services.keyring.public.items()},
+            "own_keys": list(services.keyring.own),
             "base_directory": services.config.base_directory,
             "lock_file": services.config.lock_file,
         }

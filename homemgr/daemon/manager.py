@@ -19,7 +19,7 @@ from homemgr.daemon.registry import Registry
 from homemgr.daemon.states import Resting
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
-from homemgr.record.signature import Verdict, verdict
+from homemgr.record.signature import require_accepted, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,10 @@ class Manager:
         """Know no home yet."""
         self.services = services
         self.registry = Registry(services.config.uid_range)
+        self._reloading: set[asyncio.Task[None]] = set()
         services.changed = self.registry.note_change
         services.vanished = self.registry.remove
+        services.keys.changed.append(self._keys_changed)
 
     # -- start and end ------------------------------------------------------------------
 
@@ -64,17 +66,43 @@ class Manager:
 
     async def stop(self) -> None:
         """Write what is pending; homes stay as they are."""
+        await asyncio.gather(*self._reloading)
         await asyncio.gather(*(home.flush() for home in self.registry))
         for home in self.registry:
             home.close()
 
+    def _keys_changed(self) -> None:
+        """Look again at everything that signatures decide."""
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _reload(self) -> None:
+        """List homes whose stored record was not accepted before."""
+        for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
+            home = self.registry.by_name(record.name)
+            if home is not None and not home.is_fixated and not home.is_mounted:
+                if not verdict(record, self.services.keyring).is_accepted:
+                    continue
+                # Found on disk so far, because its record did not count.
+                home.forget()
+                home = None
+            if home is None:
+                self._load(record)
+                if (listed := self.registry.by_name(record.name)) is not None:
+                    path = listed.image_path
+                    listed.is_present = await asyncio.to_thread(image_is_there, path)
+                    listed.observe()
+        for home in list(self.registry):
+            self.registry.note_change(home)
+
     def _load(self, record: UserRecord) -> None:
         """List the home of a stored record, if a key we accept signed it."""
-        if verdict(record, self.services.keyring) in (Verdict.UNSIGNED, Verdict.UNKNOWN):
-            log.error(
-                "Ignoring the record of user %s: no key of this machine verifies its signature.",
-                record.name,
-            )
+        try:
+            require_accepted(record, self.services.keyring)
+        except errors.BadSignature as error:
+            self.services.keys.note_refused(error)
+            log.error("Ignoring the record of user %s: %s", record.name, error)
             return
         if record.on(self.services.machine).uid is None:
             log.error("Ignoring the record of user %s: it has no uid on this machine.", record.name)

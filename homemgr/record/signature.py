@@ -27,13 +27,16 @@ from cryptography.hazmat.primitives.serialization import (
 from homemgr.errors import BadSignature, InvalidArgs, NoPrivateKey, RecordSigned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from homemgr.record.jsontext import Json, JsonObject
     from homemgr.record.model import UserRecord
 
-#: File name of this machine's own public key.
+#: File names of this machine's own pair.
 LOCAL_KEY: Final = "local.public"
+LOCAL_PRIVATE: Final = "local.private"
+PUBLIC_SUFFIX: Final = ".public"
+PRIVATE_SUFFIX: Final = ".private"
 _SIGNATURE_BYTES: Final = 64
 
 
@@ -80,8 +83,12 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the 32 bytes of the key, in hex: for people to compare."""
-        return hashlib.sha256(self.raw).hexdigest()
+        """SHA-256 of the DER form (SubjectPublicKeyInfo) in hex: for people to compare.
+
+        ``openssl pkey -pubin -in NAME.public -outform DER | sha256sum`` gives the same.
+        """
+        der = self._key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return hashlib.sha256(der).hexdigest()
 
     def verifies(self, signature: bytes, text: bytes) -> bool:
         """Whether this key made the signature over the text."""
@@ -152,35 +159,75 @@ def generate_key_pair() -> tuple[bytes, bytes]:
 
 
 class Keyring:
-    """The keys of one machine: accepted public keys by file name, maybe its own private key.
+    """The keys of one machine by file name: accepted public ones, and its own private ones.
 
-    Immutable; adding a key makes a new keyring.
+    A signature counts as the machine's own if one of its private keys made it, or the
+    private half of ``local.public``. Immutable; adding a key makes a new keyring.
     """
 
-    __slots__ = ("local", "private", "public")
+    __slots__ = ("_own", "private", "public")
 
-    def __init__(self, public: Mapping[str, PublicKey], private: PrivateKey | None = None) -> None:
-        """Take keys by file name (``NAME.public``); ``local.public`` is the machine's own."""
+    def __init__(
+        self,
+        public: Mapping[str, PublicKey],
+        private: Mapping[str, PrivateKey] | None = None,
+        *,
+        own: Iterable[str] = (),
+    ) -> None:
+        """Take keys by file name: ``NAME.public``, ``NAME.private``.
+
+        ``own`` names public keys that count as the machine's own where the private ones
+        are not at hand. Raises InvalidArgs if two halves of one name do not belong together.
+        """
         self.public: Final = dict(public)
-        if private is not None:
-            self.public.setdefault(LOCAL_KEY, private.public)
-        self.private: Final = private
-        self.local: Final = self.public.get(LOCAL_KEY)
-        # Signing with a key that this machine then does not know as its own would lock its
-        # users out at the next start.
-        if private is not None and private.public != self.local:
-            raise InvalidArgs(
-                f"{LOCAL_KEY} does not belong to local.private: expected the key of "
-                f"fingerprint {private.public.fingerprint}."
-            )
+        #: ``local.private`` first: it signs what nobody has signed yet.
+        self.private: Final = dict(sorted((private or {}).items(), key=_local_first))
+        names = {LOCAL_KEY, *own}
+        for name, key in self.private.items():
+            half = public_name(name)
+            names.add(half)
+            # Signing with a key that this machine then does not know as its own would
+            # lock its users out at the next start.
+            if self.public.setdefault(half, key.public) != key.public:
+                raise InvalidArgs(
+                    f"{half} does not belong to {name}: expected the key of "
+                    f"fingerprint {key.public.fingerprint}."
+                )
+        self._own: Final = {n: k for n, k in self.public.items() if n in names}
 
     @classmethod
-    def from_pem(cls, public: Mapping[str, bytes], private: bytes | None = None) -> Keyring:
+    def from_pem(
+        cls,
+        public: Mapping[str, bytes],
+        private: Mapping[str, bytes] | None = None,
+        *,
+        own: Iterable[str] = (),
+    ) -> Keyring:
         """Build from the contents of key files; raises InvalidArgs naming a bad one."""
         return cls(
             {name: PublicKey.from_pem(pem, name) for name, pem in public.items()},
-            None if private is None else PrivateKey.from_pem(private, "local.private"),
+            {name: PrivateKey.from_pem(pem, name) for name, pem in (private or {}).items()},
+            own=own,
         )
+
+    @property
+    def own(self) -> Mapping[str, PublicKey]:
+        """The public keys whose signatures count as the machine's own."""
+        return self._own
+
+    @property
+    def signer(self) -> PrivateKey | None:
+        """The key for what nobody has signed yet, ``local.private`` if there is one."""
+        return next(iter(self.private.values()), None)
+
+    def signer_like(self, record: UserRecord) -> PrivateKey | None:
+        """The key that signed ``record``, else the one for what nobody has signed."""
+        text = record.canonical()
+        made = [s for s in map(_signature_bytes, _entries(record)) if s is not None]
+        for key in self.private.values():
+            if any(key.public.verifies(s, text) for s in made):
+                return key
+        return self.signer
 
     def name_of(self, key: PublicKey) -> str | None:
         """The name under which a key is known already."""
@@ -188,11 +235,21 @@ class Keyring:
 
     def with_key(self, name: str, key: PublicKey) -> Keyring:
         """A keyring with one more accepted key."""
-        return Keyring({**self.public, name: key}, self.private)
+        return Keyring({**self.public, name: key}, self.private, own=self._own)
 
     def without_key(self, name: str) -> Keyring:
         """A keyring without an accepted key."""
-        return Keyring({n: k for n, k in self.public.items() if n != name}, self.private)
+        public = {n: k for n, k in self.public.items() if n != name}
+        return Keyring(public, self.private, own=self._own)
+
+
+def public_name(private_name: str) -> str:
+    """The file name of the public half of a private key."""
+    return private_name.removesuffix(PRIVATE_SUFFIX) + PUBLIC_SUFFIX
+
+
+def _local_first(item: tuple[str, PrivateKey]) -> tuple[bool, str]:
+    return item[0] != LOCAL_PRIVATE, item[0]
 
 
 def sign(record: UserRecord, private_key: PrivateKey) -> UserRecord:
@@ -213,14 +270,14 @@ def verdict(record: UserRecord, keyring: Keyring) -> Verdict:
         return Verdict.UNSIGNED
     text = record.canonical()
     readable = [s for s in map(_signature_bytes, entries) if s is not None]
-    if keyring.local is not None:
-        ours = [keyring.local.verifies(s, text) for s in readable]
-        # A signature that cannot be read is one of somebody else.
-        if len(ours) == len(entries) and all(ours):
-            return Verdict.EXCLUSIVE
-        if any(ours):
-            return Verdict.OURS_AND_OTHERS
-    others = [key for key in keyring.public.values() if key != keyring.local]
+    own = set(keyring.own.values())
+    ours = [any(key.verifies(s, text) for key in own) for s in readable]
+    # A signature that cannot be read is one of somebody else.
+    if len(ours) == len(entries) and all(ours):
+        return Verdict.EXCLUSIVE
+    if any(ours):
+        return Verdict.OURS_AND_OTHERS
+    others = set(keyring.public.values()) - own
     if any(key.verifies(s, text) for s in readable for key in others):
         return Verdict.FOREIGN
     return Verdict.UNKNOWN
@@ -232,10 +289,38 @@ def require_accepted(record: UserRecord, keyring: Keyring) -> Verdict:
     if judged is Verdict.UNSIGNED:
         raise BadSignature(f"The record of {record.user_and_realm} is not signed.")
     if not judged.is_accepted:
-        raise BadSignature(
-            f"The record of {record.user_and_realm} is not signed by a key this machine accepts."
-        )
+        raise unknown_signer(record)
     return judged
+
+
+def unknown_signer(record: UserRecord) -> BadSignature:
+    """The failure for a record that no known key verifies: whose it is, if it says so truly."""
+    text = f"The record of {record.user_and_realm} is not signed by a key this machine accepts"
+    key = named_signer(record)
+    if key is None:
+        return BadSignature(f"{text}; it is damaged, or its signature names no key.")
+    error = BadSignature(
+        f"{text}, but by the one of fingerprint {key.fingerprint}. If that is whom you expect, "
+        f"accept it with: homemgr trust {key.fingerprint}"
+    )
+    error.public_key = key.pem
+    return error
+
+
+def named_signer(record: UserRecord) -> PublicKey | None:
+    """The key a signature names and that indeed made it; says nothing about whose it is."""
+    text = record.canonical()
+    for entry in _entries(record):
+        made, pem = _signature_bytes(entry), entry.get("key") if isinstance(entry, dict) else None
+        if made is None or not isinstance(pem, str):
+            continue
+        try:
+            key = PublicKey.from_pem(pem.encode("utf-8", "surrogatepass"))
+        except InvalidArgs:
+            continue
+        if key.verifies(made, text):
+            return key
+    return None
 
 
 def require_ours(record: UserRecord, keyring: Keyring) -> None:
@@ -247,19 +332,27 @@ def require_ours(record: UserRecord, keyring: Keyring) -> None:
         )
 
 
-def accepted_or_signed(record: UserRecord, keyring: Keyring) -> UserRecord:
+def accepted_or_signed(
+    record: UserRecord, keyring: Keyring, *, like: UserRecord | None = None
+) -> UserRecord:
     """A given record, signed by us if it came unsigned; raises BadSignature, NoPrivateKey."""
     if verdict(record, keyring) is Verdict.UNSIGNED:
-        return signed_here(record, keyring)
+        return signed_here(record, keyring, like=like)
     require_accepted(record, keyring)
     return record
 
 
-def signed_here(record: UserRecord, keyring: Keyring) -> UserRecord:
-    """The record signed with this machine's key; raises NoPrivateKey."""
-    if keyring.private is None:
+def signed_here(
+    record: UserRecord, keyring: Keyring, *, like: UserRecord | None = None
+) -> UserRecord:
+    """The record signed by this machine, with the key that signed ``like``.
+
+    Raises NoPrivateKey.
+    """
+    key = keyring.signer if like is None else keyring.signer_like(like)
+    if key is None:
         raise NoPrivateKey(f"No private key to sign the record of {record.user_and_realm} with.")
-    return sign(record, keyring.private)
+    return sign(record, key)
 
 
 def _entries(record: UserRecord) -> list[Json]:

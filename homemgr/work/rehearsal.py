@@ -50,6 +50,7 @@ class Rehearsal:
             "secret": {"password": ["rehearsal"]},
             "machine": _MACHINE,
             "public_keys": {signature.LOCAL_KEY: public.decode()},
+            "own_keys": [signature.LOCAL_KEY],
             "base_directory": "/nonexistent/.homemgr",
         }
         request = job.Request("authenticate", arguments).message()

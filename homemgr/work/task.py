@@ -97,7 +97,8 @@ class Task:
     def keyring(self) -> Keyring:
         """The public keys whose signatures count."""
         pems = self.object("public_keys")
-        return Keyring.from_pem({name: str(pem).encode() for name, pem in pems.items()})
+        own = self.texts("own_keys")
+        return Keyring.from_pem({name: str(pem).encode() for name, pem in pems.items()}, own=own)
 
     @property
     def image_path(self) -> str:

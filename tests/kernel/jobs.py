@@ -55,12 +55,14 @@ class Worker:
 
     def __post_init__(self) -> None:
         private, public = signature.generate_key_pair()
-        self.keyring = signature.Keyring.from_pem({"local.public": public}, private)
+        self.keyring = signature.Keyring.from_pem(
+            {"local.public": public}, {"local.private": private}
+        )
         self.record = self.signed(self.password, 1_000_000)
 
     def signed(self, password: str, stamp: int) -> UserRecord:
         """A record of alice with one password, signed by this machine."""
-        assert self.keyring.private is not None
+        assert self.keyring.signer is not None
         record = UserRecord(
             {
                 "userName": "alice",
@@ -72,7 +74,7 @@ class Worker:
                 **self.extra,  # type: ignore[dict-item]
             }
         )
-        return signature.sign(record, self.keyring.private)
+        return signature.sign(record, self.keyring.signer)
 
     def request(self, verb: str, **more: object) -> bytes:
         """The frame a daemon would send."""
@@ -82,6 +84,7 @@ class Worker:
             "secret": {"password": [self.password]},
             "machine": {"id": "0" * 31 + "1", "hostname": "box", "home_root": str(self.area)},
             "public_keys": {n: k.pem for n, k in self.keyring.public.items()},
+            "own_keys": list(self.keyring.own),
             "base_directory": str(self.area / ".homemgr"),
             "lock_file": str(self.area / "run" / "lock"),
         }

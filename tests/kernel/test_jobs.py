@@ -234,13 +234,13 @@ def test_deactivate_killed_anywhere_leaves_a_home(alice: Worker, tmp_path: Path)
 def test_passwd_killed_anywhere_leaves_one_password_that_works(
     alice: Worker, tmp_path: Path
 ) -> None:
-    assert alice.keyring.private is not None
+    assert alice.keyring.signer is not None
     alice.run("create")
     old, new = alice.password, "new correct horse"
     original = (image(alice) / ".identity").read_bytes()
     more = {
         "new_secret": {"password": [new]},
-        "private_key": alice.keyring.private.to_pem().decode(),
+        "private_key": alice.keyring.signer.to_pem().decode(),
         "now_usec": 5_000_000,
     }
 
@@ -321,7 +321,7 @@ def test_update_needs_the_password_of_the_new_record_too(alice: Worker) -> None:
 
 
 def test_passwd_leaves_a_newer_record_of_another_signer_alone(alice: Worker) -> None:
-    assert alice.keyring.private is not None
+    assert alice.keyring.signer is not None
     alice.run("create")
     other = Worker(alice.area)
     newer = other.signed(alice.password, 3_000_000)
@@ -333,6 +333,6 @@ def test_passwd_leaves_a_newer_record_of_another_signer_alone(alice: Worker) -> 
             "passwd",
             public_keys=keys,
             new_secret={"password": ["new correct horse"]},
-            private_key=alice.keyring.private.to_pem().decode(),
+            private_key=alice.keyring.signer.to_pem().decode(),
             now_usec=5_000_000,
         )

@@ -41,6 +41,8 @@ ADMINISTRATIVE: tuple[tuple[object, ...], ...] = (
     ("CreateHomeEx", "sa{sh}t", people.text(people.record("zora")), {}, 0),
     ("RealizeHome", "ss", "anna", secret(PASSWORD)),
     ("RemoveHome", "s", "anna"),
+    ("AddSigningKey", "sst", "x.public", "", 0),
+    ("RemoveSigningKey", "st", "local.public", 0),
 )
 
 

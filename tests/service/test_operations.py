@@ -18,7 +18,6 @@ MISSING = (
     ("UnlockHome", "ss", "anna", "{}"),
     ("LockAllHomes",),
     ("Rebalance",),
-    ("ListSigningKeys",),
 )
 
 

@@ -15,7 +15,7 @@ from homemgr.record.fields import FIELDS, MATCH_MEMBERS, UNITED, Field
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
 from homemgr.record.reconcile import reconcile
-from homemgr.record.signature import Keyring, PrivateKey, Verdict, sign, verdict
+from homemgr.record.signature import LOCAL_PRIVATE, Keyring, PrivateKey, Verdict, sign, verdict
 from homemgr.record.validate import Purpose, validate
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HERE = Machine(MACHINE_ID, "laptop")
 KEY = PrivateKey.generate()
-RING = Keyring({}, KEY)
+RING = Keyring({}, {LOCAL_PRIVATE: KEY})
 
 # Values that are nearly right: the interesting branches are behind the first type test.
 nearly = st.one_of(

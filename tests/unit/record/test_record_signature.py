@@ -30,6 +30,7 @@ from homemgr.record.jsontext import Json, JsonObject
 from homemgr.record.model import UserRecord
 from homemgr.record.signature import (
     LOCAL_KEY,
+    LOCAL_PRIVATE,
     Keyring,
     PrivateKey,
     PublicKey,
@@ -39,7 +40,7 @@ from homemgr.record.signature import (
 )
 
 OURS, FRIEND, STRANGER = PrivateKey.generate(), PrivateKey.generate(), PrivateKey.generate()
-RING = Keyring({"friend.public": FRIEND.public}, OURS)
+RING = Keyring({"friend.public": FRIEND.public}, {LOCAL_PRIVATE: OURS})
 
 
 def signed_by(*keys: PrivateKey) -> UserRecord:
@@ -186,8 +187,8 @@ def test_without_private_key_nothing_is_signed() -> None:
 
 def test_a_generated_pair_fits_together() -> None:
     private, public = signature.generate_key_pair()
-    ring = Keyring.from_pem({LOCAL_KEY: public}, private)
-    assert ring.local == PrivateKey.from_pem(private).public
+    ring = Keyring.from_pem({LOCAL_KEY: public}, {LOCAL_PRIVATE: private})
+    assert ring.public[LOCAL_KEY] == PrivateKey.from_pem(private).public
     assert public.decode().startswith("-----BEGIN PUBLIC KEY-----\n")
     assert public.endswith(b"-----END PUBLIC KEY-----\n")
     assert private.startswith(b"-----BEGIN PRIVATE KEY-----\n")
@@ -200,7 +201,7 @@ def test_our_pem_is_what_the_library_reads() -> None:
 
 def test_a_pair_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidArgs, match=r"local\.public does not belong"):
-        Keyring({LOCAL_KEY: FRIEND.public}, OURS)
+        Keyring({LOCAL_KEY: FRIEND.public}, {LOCAL_PRIVATE: OURS})
 
 
 @pytest.mark.parametrize("pem", [b"", b"x", b"-----BEGIN PUBLIC KEY-----\nAAAA\n"])
@@ -208,7 +209,7 @@ def test_what_is_no_key_is_named(pem: bytes) -> None:
     with pytest.raises(InvalidArgs, match=r"bad\.public is no public key"):
         Keyring.from_pem({"bad.public": pem})
     with pytest.raises(InvalidArgs, match=r"local\.private is no private key"):
-        Keyring.from_pem({}, pem)
+        Keyring.from_pem({}, {LOCAL_PRIVATE: pem})
 
 
 def test_other_kinds_of_keys_are_refused() -> None:
