@@ -28,7 +28,7 @@ _QUICK_S = 25.0
 _SLOW_S = 120.0
 _QUICK = frozenset(
     {"ListHomes", "GetHomeByName", "GetHomeByUID", "GetUserRecordByName", "GetUserRecordByUID"}
-    | {"GetExtensionStatus"}
+    | {"GetExtensionStatus", "ListSigningKeys", "GetSigningKey"}
 )
 
 __all__ = ["BusError", "Home1", "Homemgr1", "Reply"]

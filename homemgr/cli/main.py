@@ -60,6 +60,19 @@ VERBS = {
     "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
     "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
     "remove": Verb("remove", (1, _MANY), "USER...", "Remove a home area and its files"),
+    "register": Verb("register", (0, _MANY), "[FILE...]", "Register users by their records alone"),
+    "unregister": Verb(
+        "unregister", (1, _MANY), "USER...", "Forget users, leave their files alone"
+    ),
+    "adopt": Verb("adopt", (1, _MANY), "PATH...", "Take in home areas that lie on disk"),
+    "list-signing-keys": Verb("list_signing_keys", (0, 0), "", "List keys that records count by"),
+    "get-signing-key": Verb(
+        "get_signing_key", (0, _MANY), "[NAME...]", "Print public signing keys"
+    ),
+    "add-signing-key": Verb("add_signing_key", (0, _MANY), "[FILE...]", "Accept a signing key"),
+    "remove-signing-key": Verb(
+        "remove_signing_key", (1, _MANY), "NAME...", "Accept a signing key no longer"
+    ),
     "extension": Verb(
         "extension",
         (1, _MANY),

@@ -53,8 +53,16 @@ def read_text(path: str) -> str:
         return file.read()
 
 
-def read_identity(path: str) -> JsonObject:
-    """The record in the file ``path``, or on standard input for ``-``."""
+def is_yes(value: str) -> bool:
+    """Whether an option that is on by default stays on."""
+    return value.lower() not in ("0", "no", "n", "false", "f", "off")
+
+
+def read_identity(path: str, option: str = "--identity=") -> JsonObject:
+    """The record in the file ``path``, or on standard input for ``-``; InvalidRecord if none.
+
+    ``option`` is how the path was given.
+    """
     if path == "-":
         data = sys.stdin.buffer.read(jsontext.MAX_RECORD_BYTES + 1)
     else:
@@ -67,7 +75,7 @@ def read_identity(path: str) -> JsonObject:
         UserRecord({"userName": _ANYBODY, **record})
         return record
     except InvalidRecord as error:
-        raise InvalidRecord(f"--identity={path}: {error.message}") from error
+        raise InvalidRecord(f"{option}{path}: {error.message}") from error
 
 
 def stamp(record: JsonObject, *, with_password: bool, override: bool) -> None:

@@ -68,7 +68,7 @@ def _new_record(arguments: Arguments) -> tuple[JsonObject, Edit]:
     record.setdefault("disposition", "regular")
     source.stamp(record, with_password=True, override=False)
     # A record that was signed elsewhere could not be changed here: by default it is signed anew.
-    seize = arguments.value("seize", "yes").lower() not in ("0", "no", "n", "false", "f", "off")
+    seize = source.is_yes(arguments.value("seize", "yes"))
     dropped = (*_NOT_SENT, "signature") if seize else _NOT_SENT
     return {k: v for k, v in record.items() if k not in dropped}, edit
 

@@ -39,6 +39,13 @@ SIGNATURES = {
     "RemoveHome": ("s", ""),
     "AcquireHome": ("ssb", "h"),
     "ReleaseHome": ("s", ""),
+    "RegisterHome": ("s", ""),
+    "UnregisterHome": ("s", ""),
+    "AdoptHome": ("st", ""),
+    "ListSigningKeys": ("", "a(sst)"),
+    "GetSigningKey": ("s", "st"),
+    "AddSigningKey": ("sst", ""),
+    "RemoveSigningKey": ("st", ""),
 }
 OUR_SIGNATURES = {
     "ListExtensions": ("", "s"),

@@ -1,0 +1,42 @@
+"""`homemgr register FILE...`: make users of this machine of records, without files of their own.
+
+For homes whose files are elsewhere, or come later. See RegisterHome in
+org.freedesktop.home1(5).
+"""
+
+from __future__ import annotations
+
+from homemgr.cli import record_source as source
+from homemgr.cli.complain import complain, complain_of
+from homemgr.cli.home1 import BusError, Home1, with_agent
+from homemgr.cli.verbs.create import SEIZE
+from homemgr.errors import InvalidRecord
+from homemgr.record import jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from homemgr.cli.arguments import Arguments
+
+OPTIONS = (SEIZE,)
+
+
+def run(arguments: Arguments) -> int:
+    """Register each record; one that fails does not stop the others."""
+    home1 = Home1(arguments)
+    with_agent(home1)
+    # A record that somebody else signed is refused, unless it is to be signed anew.
+    seize = source.is_yes(arguments.value("seize", "yes"))
+    failed = False
+    for path in arguments.words or ["-"]:
+        try:
+            record = source.read_identity(path, "")
+            if seize:
+                record.pop("signature", None)
+            home1.call("RegisterHome", "s", jsontext.pretty(record))
+        except InvalidRecord as error:
+            complain(error.message)
+            failed = True
+        except BusError as error:
+            complain_of(f"Cannot register {path}", error)
+            failed = True
+    return int(failed)
