@@ -395,6 +395,12 @@ class PathExists(HomeError):
     bus_name = SYSTEM + "EEXIST"
 
 
+class WorkerDied(HomeError):
+    """The process that did the work died before it told how far it came."""
+
+    hint = "See the log of the service; what was done is seen with `homemgr inspect`."
+
+
 class SystemFailure(HomeError):
     """A system call failed; the wire name carries the errno, as sd-bus does it."""
 

@@ -1,14 +1,16 @@
 """What the daemon and a worker say to each other, and how it is framed.
 
 A job is one worker process and one stream socket. The daemon sends a request
-(JSON, descriptors beside it). The worker may ask for processor time, tell how far
-it is and ask questions, and ends with one result or one failure. Meanwhile the
-daemon answers, and may say once that the job is called off. Secrets travel here
-and nowhere else. This module knows neither side's inner life.
+(JSON, descriptors beside it). The worker says that it has begun, before it does
+anything: a job whose worker died before that may be given to another one. It may ask
+for processor time, tell how far it is and ask questions, and ends with one result or
+one failure. Meanwhile the daemon answers, and may say once that the job is called off.
+Secrets travel here and nowhere else. This module knows neither side's inner life.
 
 ======================================  ==================================
 worker                                  daemon
 ======================================  ==================================
+``begun``: process id
 ``need``: processor                     ``granted``: processor
 ``free``: processor
 ``progress``: object
@@ -23,6 +25,7 @@ ride on the first byte of the request's frame.
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import struct
@@ -135,6 +138,10 @@ class Channel:
         if not isinstance(arguments, dict):
             raise ProtocolError("request without arguments")
         return Request(str(message.get("verb")), arguments), fds
+
+    def begin(self) -> None:
+        """Say that from here on the job may have changed something."""
+        self.send({"begun": os.getpid()})
 
     def send(self, message: Message) -> None:
         """Send one message to the daemon."""

@@ -231,6 +231,7 @@ class Home:
                 job.name.lower(),
                 request,
                 fds,
+                about=self.name,
                 on_progress=on_progress,
                 on_question=on_question,
                 cancelled=cancelled,

@@ -12,9 +12,11 @@ import asyncio
 import logging
 import os
 import socket
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, job
+from homemgr.daemon.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Jobs at once over all homes; further ones wait. Each is a process.
+#: Jobs at once over all homes; further ones wait. Each is a process. One that hangs does
+#: not count: a dead server of so many homes must not keep out the users of all others.
 MAX_JOBS = 128
 
 
@@ -48,13 +51,14 @@ class JobRunner:
         arguments: Mapping[str, object],
         fds: Sequence[int] = (),
         *,
+        about: str = "",
         on_progress: OnProgress | None = None,
         on_question: OnQuestion | None = None,
         cancelled: asyncio.Event | None = None,
     ) -> dict[str, object]:
-        """Run one job to its end and return its result.
+        """Run one job to its end and return its result; ``about`` says in the log whose it is.
 
-        Raises the HomeError the worker raised, or HomeError if the worker died. A job
+        Raises the HomeError the worker raised, or WorkerDied if there is no answer. A job
         that asks whether it is still wanted ends with Cancelled soon after ``cancelled``
         is set. The worker of a task that is cancelled itself finds the daemon gone.
         """
@@ -63,8 +67,12 @@ class JobRunner:
         self._running += 1
         self._idle.clear()
         try:
-            async with self._jobs:
-                return await self._run(verb, request, fds, caller)
+            await self._jobs.acquire()
+            with ExitStack() as slot:
+                slot.callback(self._jobs.release)
+                what = f"Job {verb} of {about}" if about else f"Job {verb}"
+                with closing(Patience(what, slot.close)) as patience:
+                    return await self._run(verb, request, fds, caller, patience)
         finally:
             self._running -= 1
             if not self._running:
@@ -79,22 +87,34 @@ class JobRunner:
         self._control.close()
 
     async def _run(
-        self, verb: str, request: bytes, fds: Sequence[int], caller: _Caller
+        self, verb: str, request: bytes, fds: Sequence[int], caller: _Caller, patience: Patience
     ) -> dict[str, object]:
+        """Give the job to a worker, and to another if that one died before it began."""
+        for is_last in (False, True):
+            try:
+                with self._new_job() as sock:
+                    talk = _Conversation(sock, self._processors, caller, patience)
+                    return await talk.hold(request, fds)
+            except (EOFError, ConnectionError) as error:
+                if patience.pid is None and not is_last:
+                    log.warning("The worker for %s died before it began; trying another.", verb)
+                    continue
+                log.error("The worker for %s died before it answered.", verb)
+                raise errors.WorkerDied(
+                    f"The worker process that should {verb} died unexpectedly; the log has more."
+                ) from error
+        raise AssertionError
+
+    def _new_job(self) -> socket.socket:
+        """Our end of the socket to whichever worker the job server chooses."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, ExitStack() as on_failure:
+            on_failure.enter_context(ours)
             ours.setblocking(False)  # noqa: FBT003 -- its only form
             # A datagram of one byte; the job server always drains its queue.
             socket.send_fds(self._control, [b"j"], [theirs.fileno()])
-        with ours:
-            conversation = _Conversation(ours, self._processors, caller)
-            try:
-                return await conversation.hold(request, fds)
-            except (EOFError, ConnectionError) as error:
-                log.error("The worker for %s died before it answered.", verb)
-                raise errors.HomeError(
-                    f"The worker process that should {verb} died unexpectedly; the log has more."
-                ) from error
+            on_failure.pop_all()
+        return ours
 
 
 class _Caller(NamedTuple):
@@ -108,10 +128,17 @@ class _Caller(NamedTuple):
 class _Conversation:
     """One job's talk with its worker; gives the processor back whatever happens."""
 
-    def __init__(self, sock: socket.socket, processors: asyncio.Semaphore, caller: _Caller) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        processors: asyncio.Semaphore,
+        caller: _Caller,
+        patience: Patience,
+    ) -> None:
         self._sock = sock
         self._processors = processors
         self._caller = caller
+        self._patience = patience
         self._holds_processor = False
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
@@ -141,8 +168,12 @@ class _Conversation:
 
     async def _serve(self, message: job.Message) -> None:
         """Do what the worker needs before it can give a result."""
-        if message.get("need") == "processor":
+        if "begun" in message:
+            self._patience.pid = _number(message, "begun")
+        elif message.get("need") == "processor":
+            self._patience.held_up = "waiting for a processor"
             await self._processors.acquire()
+            self._patience.held_up = ""
             self._holds_processor = True
             await self._send({"granted": "processor"})
         elif message.get("free") == "processor":
@@ -196,6 +227,7 @@ class _Conversation:
         await self._fill(end)
         body = bytes(self._received[job.HEADER.size : end])
         del self._received[:end]
+        self._patience.heard()
         return job.unpack(body)
 
     async def _fill(self, count: int) -> None:
@@ -210,4 +242,11 @@ def _object(message: job.Message, name: str) -> job.Message:
     value = message.get(name)
     if not isinstance(value, dict):
         raise job.ProtocolError(f"{name} is no object")
+    return value
+
+
+def _number(message: job.Message, name: str) -> int:
+    value = message.get(name)
+    if not isinstance(value, int):
+        raise job.ProtocolError(f"{name} is no number")
     return value

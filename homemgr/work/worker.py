@@ -66,7 +66,9 @@ def run(sock: socket.socket) -> None:
     channel = job.Channel(sock)
     try:
         request, fds = channel.receive()
-    except EOFError:
+        channel.begin()
+    except (EOFError, BrokenPipeError):
+        # Nobody wants it any more, and nothing was done of it.
         return
     try:
         answer = _answer(Task(request, fds, channel))

@@ -126,6 +126,7 @@ class Worker:
         with ours, theirs, subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd]) as worker:
             theirs.close()
             ours.sendall(self.request(verb))
+            assert "begun" in job.unpack(_frame(ours))
             assert job.unpack(_frame(ours)) == {"need": "processor"}
             yield
             ours.close()

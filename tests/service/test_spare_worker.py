@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr.work import server
+from tests.service import people
 from tests.service.site import children, name_of, wait_until
 
 if TYPE_CHECKING:
@@ -36,6 +37,20 @@ def test_a_waiting_worker_that_is_killed_is_not_missed(service: Service) -> None
         service.activate("berta")
         service.call("DeactivateHome", "s", "berta")
     assert service.states()["berta"] == "inactive"
+
+
+def test_a_worker_that_dies_before_it_begins_fails_no_login(service: Service) -> None:
+    service.create("dora")
+    wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
+    (spare,) = spares(service)
+    os.kill(spare, signal.SIGSTOP)
+    login = service.begin("ActivateHome", "ss", "dora", people.secret(people.PASSWORD))
+    service.wait_for("dora", "activating")
+    # It has been given the job, which it can neither take nor refuse.
+    wait_until(lambda: spare not in spares(service) or len(spares(service)) == 2, "another spare")
+    os.kill(spare, signal.SIGKILL)
+    assert login.failure() == ""
+    service.deactivate("dora")
 
 
 def test_a_waiting_worker_holds_nothing_of_the_job_before(service: Service) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from homemgr import errors, job
+from homemgr.daemon import jobs, patience
 from homemgr.daemon.jobs import JobRunner
 
 Verb = Callable[[job.Channel, job.Request], job.Message]
+
+
+def next_job(control: socket.socket) -> socket.socket:
+    """The socket of the job that comes next."""
+    _, fds, _, _ = socket.recv_fds(control, 1, 1)
+    return socket.socket(fileno=fds[0])
 
 
 async def run_by(verb: Verb, use: Callable[[JobRunner], Awaitable[job.Message]]) -> job.Message:
@@ -22,10 +31,10 @@ async def run_by(verb: Verb, use: Callable[[JobRunner], Awaitable[job.Message]])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def work() -> None:
-        _, fds, _, _ = socket.recv_fds(theirs, 1, 1)
-        with socket.socket(fileno=fds[0]) as sock:
+        with next_job(theirs) as sock:
             channel = job.Channel(sock)
             request, _ = channel.receive()
+            channel.begin()
             try:
                 answer: job.Message = {"result": verb(channel, request)}
             except errors.HomeError as error:
@@ -207,3 +216,96 @@ def test_a_job_learns_that_its_daemon_is_gone() -> None:
 
     asyncio.run(run_by(work, give_up))
     assert ended == ["the daemon is gone"]
+
+
+def run_with_deaths(deaths: int, *, began: bool) -> job.Message:
+    """Run a job whose first workers die, before or after they said that they began it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def work() -> None:
+        for number in range(deaths + 1):
+            try:
+                sock = next_job(theirs)
+            except IndexError:
+                return
+            with sock:
+                channel = job.Channel(sock)
+                request, fds = channel.receive()
+                with fds[0]:
+                    told = os.read(fds[0].fileno(), 10).decode()
+                if began or number == deaths:
+                    channel.begin()
+                if number == deaths:
+                    channel.send({"result": {**request.arguments, "told": told}})
+
+    async def run() -> job.Message:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"123456789")
+            file.flush()
+            file.seek(0)
+            return await JobRunner(ours).run("try", {"what": 1}, [file.fileno()])
+
+    with theirs, ThreadPoolExecutor(1) as threads:
+        threads.submit(work)
+        with ours:
+            return asyncio.run(run())
+
+
+def test_a_job_that_was_not_begun_is_given_to_another_worker_as_a_whole() -> None:
+    assert run_with_deaths(1, began=False) == {"what": 1, "told": ""}
+
+
+def test_a_job_is_tried_no_more_than_twice() -> None:
+    with pytest.raises(errors.WorkerDied):
+        run_with_deaths(2, began=False)
+
+
+def test_a_job_that_was_begun_is_not_tried_again() -> None:
+    with pytest.raises(errors.WorkerDied):
+        run_with_deaths(1, began=True)
+
+
+def test_the_log_tells_what_a_silent_worker_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "SILENCE_S", 0.05)
+    told = threading.Event()
+
+    def hang(_channel: job.Channel, _request: job.Request) -> job.Message:
+        assert told.wait(60)
+        return {}
+
+    async def wait(runner: JobRunner) -> job.Message:
+        running = asyncio.ensure_future(runner.run("hang", {}, about="anna"))
+        while not caplog.messages:
+            await asyncio.sleep(0.01)
+        told.set()
+        return await running
+
+    asyncio.run(run_by(hang, wait))
+    assert caplog.messages[0].startswith(
+        f"Job hang of anna: nothing heard for 0 s (process {os.getpid()}, "
+    )
+
+
+def test_jobs_that_hang_do_not_keep_others_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "SILENCE_S", 0.05)
+    monkeypatch.setattr(jobs, "MAX_JOBS", 1)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    async def run() -> job.Message:
+        runner = JobRunner(ours)
+        hanging = asyncio.ensure_future(runner.run("hang", {}))
+        await asyncio.sleep(0)
+        with next_job(theirs):
+            done = asyncio.ensure_future(runner.run("work", {}))
+            with await asyncio.to_thread(next_job, theirs) as sock:
+                job.Channel(sock).send({"result": {"done": 1}})
+            result = await done
+            assert not hanging.done()
+            hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+        return result
+
+    with ours, theirs:
+        assert asyncio.run(run()) == {"done": 1}
