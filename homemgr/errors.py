@@ -75,6 +75,12 @@ class TooManyHomes(HomeError):
     hint = "Widen UIDRange= in homemgr.conf."
 
 
+class UnrecognizedHomeFormat(HomeError):
+    """The file is no home area."""
+
+    bus_name = HOME1 + "UnrecognizedHomeFormat"
+
+
 # --- state ----------------------------------------------------------------------
 
 

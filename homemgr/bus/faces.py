@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homemgr import errors
-from homemgr.bus import autologin, labels, signing
+from homemgr.bus import autologin, labels, registering, signing
 from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
@@ -238,6 +238,7 @@ MANAGER_INTERFACE = Interface(
         Method("UpdateHome", _RECORD, (), _update_home),
         Method("UpdateHomeEx", _WITH_BLOBS, (), _update_home),
         Method("DeactivateAllHomes", (), (), _deactivate_all, _PRIVILEGED),
+        *registering.METHODS,
         *signing.METHODS,
     ),
     properties=(
@@ -253,6 +254,7 @@ HOME_INTERFACE = Interface(
         *(_home_member(operation) for operation in OPERATIONS),
         Method("Update", _RECORD, (), _update_of_home),
         Method("UpdateEx", _WITH_BLOBS, (), _update_of_home),
+        *registering.HOME_METHODS,
     ),
     properties=(
         Property("UserName", "s", lambda target, _call: target.home.name, "const"),

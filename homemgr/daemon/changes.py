@@ -49,12 +49,18 @@ async def admit_new(services: Services, record: UserRecord, blobs: Blobs) -> Use
     record = record.without("secret")
     if blobs is not None:
         record = await asyncio.to_thread(manifests.with_manifest, record, blobs)
+    return accepted_or_signed(services, record)
+
+
+def accepted_or_signed(services: Services, record: UserRecord) -> UserRecord:
+    """A record that is new here: as it is if a key we accept signed it, signed if it is not."""
     if signature.verdict(record, services.keyring) is Verdict.UNSIGNED and not record.data.get(
         IDMAP_POLICY
     ):
         # Written into the signed part: it travels with the home.
         record = record.replaced({IDMAP_POLICY: "strict"})
-    return signature.accepted_or_signed(record, services.keyring)
+    with services.keys.noting_refusals():
+        return signature.accepted_or_signed(record, services.keyring)
 
 
 async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bool = False) -> None:
@@ -158,7 +164,8 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
     await accounts.require_free(name for name in aliases if name not in home.effective.aliases)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:
         signature.require_ours(home.record, home.services.keyring)
-    return signature.accepted_or_signed(new, home.services.keyring, like=home.record)
+    with home.services.keys.noting_refusals():
+        return signature.accepted_or_signed(new, home.services.keyring, like=home.record)
 
 
 async def change_password(home: Home, new_secret: Secret, old_secret: Secret) -> None:

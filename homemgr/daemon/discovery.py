@@ -48,13 +48,13 @@ def scan(directories: Sequence[str]) -> dict[str, list[Image]]:
         except OSError as error:
             log.warning("Cannot look for home areas in %s: %s", directory, error.strerror)
             continue
-        images = (_assess(directory, entry) for entry in entries)
+        images = (assess(directory, entry) for entry in entries)
         found[directory] = [image for image in images if image is not None]
     return found
 
 
-def _assess(directory: str, entry: str) -> Image | None:
-    """The image of this name, or None if it is not one."""
+def assess(directory: str, entry: str) -> Image | None:
+    """The image of this name, or None if it is not one; blocks."""
     named = names.parse_image_file_name(entry)
     if named is None:
         return None

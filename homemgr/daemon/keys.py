@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from homemgr import errors, files
@@ -26,7 +27,7 @@ from homemgr.record.signature import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,15 @@ class Keys:
         if key is None:
             raise errors.NoSuchKey(f"No signing key {name} is known.")
         return key.pem
+
+    @contextmanager
+    def noting_refusals(self) -> Iterator[None]:
+        """Remember the signer of a record that is refused in the block."""
+        try:
+            yield
+        except errors.BadSignature as refusal:
+            self.note_refused(refusal)
+            raise
 
     def note_refused(self, refusal: errors.BadSignature) -> None:
         """Remember who signed a record that was refused: he can be accepted by fingerprint."""

@@ -16,7 +16,7 @@ from homemgr import errors
 from homemgr.daemon import accounts, changes, discovery, login
 from homemgr.daemon.home import Home, Services, image_is_there
 from homemgr.daemon.registry import Registry
-from homemgr.daemon.states import Resting
+from homemgr.daemon.states import Operation, Resting
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.record.signature import require_accepted, verdict
@@ -161,22 +161,41 @@ class Manager:
 
     async def _notice(self, image: discovery.Image) -> None:
         """List an image as unfixated unless its name is known or taken."""
+        home = self.registry.by_name(image.user)
+        if home is not None and home.is_fixated and not home.image_path:
+            await self._bind(home, image)
         if self.registry.by_name(image.user) or await accounts.name_taken(image.user):
             return
         try:
-            with self.registry.reserving_name(image.user):
-                uid = await self.registry.reserve_uid(
-                    image.user, None, image.owner, accounts.id_taken
-                )
-                try:
-                    record = discovery.synthetic_record(
-                        image, uid, self.services.machine.id, self.services.config.home_root
-                    )
-                    self._list(Home(self.services, record, is_fixated=False))
-                finally:
-                    self.registry.release_uid(uid)
+            await self.admit_image(image)
         except errors.HomeError as error:
             log.warning("Ignoring %s: %s", image.path, error)
+
+    async def _bind(self, home: Home, image: discovery.Image) -> None:
+        """The files of a user who was registered without: from now on these are his."""
+        members: JsonObject = {"imagePath": image.path, "storage": "directory"}
+        try:
+            async with home.exclusively(Operation.ADOPT):
+                # Not the files of a creation that had not told yet where they are.
+                if home.image_path or home.record.realm != image.realm:
+                    return
+                machine_id = self.services.machine.id
+                await home.store_record(home.record.with_binding(machine_id, members))
+        except errors.HomeError as error:
+            log.warning("%s is not taken for home area %s: %s", image.path, home.name, error)
+
+    async def admit_image(self, image: discovery.Image) -> None:
+        """List an image as unfixated; raises UserNameExists, TooManyHomes."""
+        await accounts.require_free((image.user,))
+        with self.registry.reserving_name(image.user):
+            uid = await self.registry.reserve_uid(image.user, None, image.owner, accounts.id_taken)
+            try:
+                record = discovery.synthetic_record(
+                    image, uid, self.services.machine.id, self.services.config.home_root
+                )
+                self._list(Home(self.services, record, is_fixated=False))
+            finally:
+                self.registry.release_uid(uid)
 
     # -- operations without a home to begin with -------------------------------------------
 
@@ -185,6 +204,18 @@ class Manager:
         offered = UserRecord.parse(text)
         secret = Secret.of_record(offered)
         record = await changes.admit_new(self.services, offered, blobs)
+        home = await self.admit(record)
+        with ExitStack() as on_failure:
+            on_failure.callback(home.forget)
+            # Of a new home there is nothing to leave as it was.
+            await changes.create(home, secret, blobs or {})
+            on_failure.pop_all()
+
+    async def admit(self, record: UserRecord) -> Home:
+        """List the home of a new record under a name and uid that nobody has; stores nothing.
+
+        Raises UserNameExists, UIDInUse, UIDNotAllowed, TooManyHomes.
+        """
         with self.registry.reserving_name(record.name):
             if await asyncio.to_thread(self.services.store.has_record, record.name):
                 raise errors.UserNameExists(
@@ -195,12 +226,7 @@ class Manager:
             await accounts.require_free((record.name, *effective.aliases))
             wanted = effective.uid
             uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)
-            home = self._provisional(record, uid)
-        with ExitStack() as on_failure:
-            on_failure.callback(home.forget)
-            # Of a new home there is nothing to leave as it was.
-            await changes.create(home, secret, blobs or {})
-            on_failure.pop_all()
+            return self._provisional(record, uid)
 
     def _provisional(self, record: UserRecord, uid: int) -> Home:
         """List a home that is about to be created, so that name and uid are seen as taken."""

@@ -78,6 +78,8 @@ class Operation(Enum):
     CREATE = "create"
     REALIZE = "realize"
     REMOVE = "remove"
+    UNREGISTER = "unregister"
+    ADOPT = "adopt"
     UPDATE = "update"
     UPDATE_OFFLINE = "update offline"
     PASSWD = "change the password of"  # noqa: S105 -- words for a message
@@ -123,6 +125,8 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
     Operation.CREATE: _row(errors.HomeExists, Way.RUN, errors.HomeExists, _BUSY, _BUSY, _BUSY),
     Operation.REALIZE: _row(errors.HomeExists, Way.RUN, errors.HomeExists, _BUSY, _BUSY, _BUSY),
     Operation.REMOVE: _row(Way.RUN, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
+    Operation.UNREGISTER: _row(errors.HomeUnfixated, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
+    Operation.ADOPT: _row(Way.RUN, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
     Operation.UPDATE: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
     Operation.UPDATE_OFFLINE: _row(
         errors.HomeUnfixated, Way.RUN, Way.RUN, Way.RUN, Way.RUN, _LOCKED

@@ -41,6 +41,9 @@ ADMINISTRATIVE: tuple[tuple[object, ...], ...] = (
     ("CreateHomeEx", "sa{sh}t", people.text(people.record("zora")), {}, 0),
     ("RealizeHome", "ss", "anna", secret(PASSWORD)),
     ("RemoveHome", "s", "anna"),
+    ("RegisterHome", "s", people.text(people.record("zora"))),
+    ("AdoptHome", "st", "/nonexistent/zora.homedir", 0),
+    ("UnregisterHome", "s", "anna"),
     ("AddSigningKey", "sst", "x.public", "", 0),
     ("RemoveSigningKey", "st", "local.public", 0),
 )

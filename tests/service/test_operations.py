@@ -10,9 +10,6 @@ from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
 from tests.service.site import NAME, Service, wait_until
 
 MISSING = (
-    ("RegisterHome", "s", "{}"),
-    ("UnregisterHome", "s", "anna"),
-    ("AdoptHome", "st", "/somewhere/x.homedir", 0),
     ("ResizeHome", "sts", "anna", 1 << 30, "{}"),
     ("LockHome", "s", "anna"),
     ("UnlockHome", "ss", "anna", "{}"),
