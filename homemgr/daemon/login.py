@@ -197,7 +197,7 @@ async def _deactivate(home: Home) -> None:
 
 async def _run_deactivation(home: Home) -> None:
     try:
-        await home.work(Job.DEACTIVATE, Secret())
+        await home.work(Job.DEACTIVATE, Secret(), merged=home.services.extensions.merged(home))
     except errors.HomeError:
         # A worker that died may have got that far; then there is nothing to try again.
         if home.is_mounted:
@@ -221,6 +221,7 @@ async def _activate(
                 secret,
                 for_acquire=for_acquire,
                 extensions=extensions.order(home),
+                merged=extensions.merged(home),
                 home_mode=home_mode,
             )
         home.is_mounted = True

@@ -83,6 +83,14 @@ class Extensions:
             **self._where(),
         }
 
+    def merged(self, home: Home) -> dict[str, object] | None:
+        """What a worker is told to have been merged last; None if nobody knows."""
+        if home.name not in self._noted:
+            return None
+        found = self._note_of(home).get("extensions")
+        entries = found if isinstance(found, list) else []
+        return {"names": [str(entry["name"]) for entry in entries], **self._where()}
+
     def _where(self) -> dict[str, object]:
         """Where extensions are, and what is allowed of them."""
         return {
@@ -181,6 +189,7 @@ class Extensions:
                 Secret(),
                 on_progress=lambda told: self._tell(home, told),
                 extensions=self.order(home),
+                merged=self.merged(home),
                 is_forced=is_forced,
             )
         if "extensions" in result:

@@ -24,6 +24,7 @@ from homemgr.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from homemgr.extension.clean import LayersOf
     from homemgr.files import Fd
 
 #: How messages call the home's own directory.
@@ -73,7 +74,8 @@ def merge(home: Fd, wanted: Sequence[Wanted], options: Options) -> Merged:
     result = Merged([], {}, [], [])
     if not wanted:
         return result
-    result.problems.extend(clean_leftovers(home))
+    layers = {one.hierarchy: one.layers for one in wanted}
+    result.problems.extend(clean_leftovers(home, lambda hierarchy: layers.get(hierarchy, ())))
     remembered = recall(home, result.problems)
     try:
         generation = Generation.begin(home)
@@ -90,10 +92,10 @@ def merge(home: Fd, wanted: Sequence[Wanted], options: Options) -> Merged:
     return result
 
 
-def clean_leftovers(home: Fd) -> list[str]:
+def clean_leftovers(home: Fd, layers: LayersOf) -> list[str]:
     """Clean after a session that ended with the power; what is not in order in the home."""
     try:
-        return clean.clean(home).problems if home_side.is_used(home) else []
+        return clean.clean(home, layers).problems if home_side.is_used(home) else []
     except (HomeError, OSError) as error:
         return [reason_of(error)]
 

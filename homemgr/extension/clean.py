@@ -14,11 +14,18 @@ from homemgr.extension import home_side, marks, memory
 from homemgr.extension.memory import NOTHING, Remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from homemgr.files import Fd
 
-_NO_LAYERS: Mapping[str, Sequence[tuple[str, Fd]]] = {}
+    Layers = Sequence[tuple[str, Fd]]
+    #: What extensions have for a merged directory; asked only where it makes a difference.
+    LayersOf = Callable[[str], Layers]
+
+
+def no_layers(_hierarchy: str) -> Layers:
+    """Where it is not known what had been merged."""
+    return ()
 
 
 class Cleaned(NamedTuple):
@@ -30,10 +37,10 @@ class Cleaned(NamedTuple):
     problems: list[str]
 
 
-def clean(home: Fd, layers: Mapping[str, Sequence[tuple[str, Fd]]] = _NO_LAYERS) -> Cleaned:
+def clean(home: Fd, layers: LayersOf = no_layers) -> Cleaned:
     """Clean a home in which nothing is merged any more.
 
-    ``layers`` is what was merged where, if known: only so a directory that the user made
+    ``layers`` gives what was merged, if known: only so a directory that the user made
     in the place of an extension's is told from one that the user just made. NoDiskSpace
     if there is no room to write down what was deleted; the marks then stay.
     """
@@ -43,7 +50,7 @@ def clean(home: Fd, layers: Mapping[str, Sequence[tuple[str, Fd]]] = _NO_LAYERS)
     except HostileHome as error:
         result.problems.append(error.message)
         notes, began_ns = [], None
-    result.hierarchies.extend(sorted({note.hierarchy for note in notes} | layers.keys()))
+    result.hierarchies.extend(sorted({note.hierarchy for note in notes}))
     remember(home, result.hierarchies, layers, result.problems)
     # All of them, also after one that has to be done again.
     undone = [h for h in result.hierarchies if not _purge(home, h, began_ns, result.problems)]
@@ -57,7 +64,7 @@ def clean(home: Fd, layers: Mapping[str, Sequence[tuple[str, Fd]]] = _NO_LAYERS)
 def remember(
     home: Fd,
     hierarchies: Sequence[str],
-    layers: Mapping[str, Sequence[tuple[str, Fd]]],
+    layers: LayersOf,
     problems: list[str],
 ) -> Mapping[str, Remembered]:
     """Write down what is marked as deleted in ``hierarchies``; all that is remembered now."""
@@ -70,7 +77,7 @@ def remember(
     after = dict(before)
     for hierarchy in hierarchies:
         found = _scan(home, hierarchy)
-        replaced = marks.shown(layers.get(hierarchy, ()), found.opaque)
+        replaced = marks.shown(layers(hierarchy), found.opaque) if found.opaque else frozenset()
         known = before.get(hierarchy, NOTHING)
         after[hierarchy] = Remembered(known.deleted | found.deleted, known.opaque | replaced)
     after = {path: entry for path, entry in after.items() if entry.hidden}
@@ -108,11 +115,11 @@ def _open(home: Fd, hierarchy: str) -> Fd | None:
     return None
 
 
-def clean_one(home: Fd, hierarchy: str, layers: Sequence[tuple[str, Fd]] = ()) -> list[str]:
+def clean_one(home: Fd, hierarchy: str, layers: LayersOf = no_layers) -> list[str]:
     """Clean one directory whose overlay was taken off while the home stays in use."""
     problems: list[str] = []
     notes = [note for note in home_side.read_notes(home) if note.hierarchy == hierarchy]
-    remember(home, [hierarchy], {hierarchy: layers}, problems)
+    remember(home, [hierarchy], layers, problems)
     _purge(home, hierarchy, home_side.began_ns(home), problems)
     home_side.drop_created(home, notes)
     return problems

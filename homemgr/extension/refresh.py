@@ -40,6 +40,7 @@ from homemgr.kernel.syscall import AT_EMPTY_PATH
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from homemgr.extension.clean import LayersOf
     from homemgr.extension.stack import Options
     from homemgr.files import Fd
 
@@ -121,15 +122,17 @@ def refresh(
     options: Options,
     *,
     is_forced: bool = False,
+    merged: LayersOf = clean.no_layers,
     tell: Callable[[str], None] = lambda hierarchy: None,
 ) -> list[Outcome]:
     """Make ``wanted`` what is merged into the visible home, of which ``root`` is the top.
 
     With ``is_forced`` also where somebody holds the old overlay: who does sees the old
-    files, and what they write may be lost. ``tell`` hears of each directory before its turn.
+    files, and what they write may be lost. ``merged`` gives what is merged so far, as
+    `clean.clean` wants it; ``tell`` hears of each directory before its turn.
     """
     with plain_view(root) as plain:
-        change = _Change(root, plain, options, is_forced=is_forced, tell=tell)
+        change = _Change(root, plain, options, merged, is_forced=is_forced, tell=tell)
         outcomes = change.take_off_all_but({one.hierarchy for one in wanted})
         outcomes += change.put_on_all(wanted)
         change.drop_generations()
@@ -144,6 +147,7 @@ class _Change:
         root: Fd,
         plain: Fd,
         options: Options,
+        merged: LayersOf,
         *,
         is_forced: bool,
         tell: Callable[[str], None],
@@ -152,6 +156,7 @@ class _Change:
         self._plain = plain
         self._options = options
         self._is_forced = is_forced
+        self._merged = merged
         self._tell = tell
         #: Generations of which something is still used, though no longer seen.
         self._detached: set[str] = set()
@@ -193,7 +198,7 @@ class _Change:
     def _take_off(self, hierarchy: str, old: Mounted) -> None:
         self._require_free(hierarchy, old)
         self._unmount(hierarchy, old)
-        clean.clean_one(self._plain, hierarchy)
+        clean.clean_one(self._plain, hierarchy, self._merged)
 
     def _put_on(self, generation: Generation, one: Wanted) -> None:
         overlays = mounted_overlays(self._root)
@@ -203,7 +208,9 @@ class _Change:
         old = overlays.get(one.hierarchy)
         if old is not None:
             self._require_free(one.hierarchy, old)
-        known = clean.remember(self._plain, [one.hierarchy], {one.hierarchy: one.layers}, [])
+        known = clean.remember(
+            self._plain, [one.hierarchy], lambda path: self._merged(path) or one.layers, []
+        )
         remembered = known.get(one.hierarchy, NOTHING)
         with build(self._plain, generation, one, remembered, self._options) as mount:
             if old is None:

@@ -94,9 +94,9 @@ class Outcome:
         ]
 
 
-def order_of(task: Task) -> Order | None:
+def order_of(task: Task, argument: str = "extensions") -> Order | None:
     """What the daemon asks for; None if the user has no extensions."""
-    told = task.argument("extensions")
+    told = task.argument(argument)
     if not isinstance(told, dict) or not told.get("names"):
         return None
     names = told["names"]

@@ -14,6 +14,7 @@ from homemgr.extension import difference, refresh, whole
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import mountpoint
 from homemgr.work import extensions, inside
+from homemgr.work.cleaning import MergedLayers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ def run(task: Task) -> dict[str, object]:
             wanted,
             extensions.options(effective),
             is_forced=bool(task.argument("is_forced")),
+            merged=closing.enter_context(MergedLayers(task)),
             tell=_teller(task, "merge", total),
         )
         outcome.merged = sorted(refresh.mounted_overlays(root))

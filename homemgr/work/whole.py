@@ -9,6 +9,7 @@ from homemgr.extension import attach, whole
 from homemgr.extension.stack import Options
 from homemgr.extension.whole import WholeMode
 from homemgr.work import extensions
+from homemgr.work.cleaning import MergedLayers
 from homemgr.work.extensions import Merging
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def merge(
 
     Raises if a required extension cannot be merged, or the overlay not be made.
     """
-    problems = attach.clean_leftovers(home)
+    with MergedLayers(task) as merged_before:
+        problems = attach.clean_leftovers(home, merged_before)
     order = extensions.order_of(task)
     outcome = extensions.Outcome()
     if order is not None:

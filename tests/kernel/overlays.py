@@ -319,7 +319,7 @@ def wanted(
 def cleaned(home: Home, known: Mapping[str, Sequence[Layer]] | None = None) -> clean.Cleaned:
     """Clean the home as it lies on disk."""
     with home.disk() as disk:
-        return clean.clean(disk, known or {})
+        return clean.clean(disk, lambda hierarchy: (known or {}).get(hierarchy, ()))
 
 
 def marks_on(home: Home) -> list[str]:

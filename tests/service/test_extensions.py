@@ -120,6 +120,34 @@ def test_what_the_user_writes_stays_and_what_he_deletes_stays_deleted(merging: S
     assert [(d["path"], d["kind"], d["extension"]) for d in found] == [("tool", "deleted", "tools")]
 
 
+def test_a_directory_deleted_and_made_anew_is_the_users_from_then_on(
+    merging: Service, store: Path
+) -> None:
+    subprocess.run(["rm", "-r", str(store / "extra")], check=True)
+    make(store, "extra", {".config/corp/part/file": "theirs\n", ".config/corp/b": ""})
+    merging.create("dora")
+    merging.client.call(NAME, PATH, MANAGER, "EnableExtension", "ss", ("dora", "extra"))
+    merging.activate("dora")
+    corp = merging.path_of("dora") / ".config/corp"
+    uid = corp.stat().st_uid
+    script = f"cd {corp}; rm -r part; mkdir part own; echo mine > part/mine"
+    as_user(uid, "sh", "-c", script)
+    merging.deactivate("dora")
+    memory = merging.site.base / "dora.homedir/.homemgr/extensions.json"
+    told = json.loads(memory.read_text())["hierarchies"]
+    assert told == {".config/corp": {"deleted": [], "opaque": ["part"]}}
+    merging.activate("dora")
+    assert os.listdir(corp / "part") == ["mine"]
+    # Also if it is taken off while the home is in use, and is wanted no more.
+    as_user(uid, "sh", "-c", f"cd {corp}; rm b; mkdir b")
+    merging.client.call(NAME, PATH, MANAGER, "DisableExtension", "ss", ("dora", "extra"))
+    merging.client.call(NAME, PATH, MANAGER, "RefreshExtensions", "st", ("dora", 0))
+    assert sorted(os.listdir(corp)) == ["b", "own", "part"]
+    merging.deactivate("dora")
+    told = json.loads(memory.read_text())["hierarchies"]
+    assert told == {".config/corp": {"deleted": [], "opaque": ["b", "part"]}}
+
+
 def test_a_missing_one_is_skipped_with_a_reason(merging: Service) -> None:
     merging.create("bob")
     merging.activate("bob")
