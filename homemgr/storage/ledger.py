@@ -111,6 +111,14 @@ class Ledger:
         )
         return {name: Known(mark, sign, kind) for name, mark, sign, kind in rows}
 
+    def known(self, path: bytes) -> Known | None:
+        """What decides whether ``path`` is looked at again."""
+        rows = self._all(
+            "SELECT proof, signature, kind FROM entry WHERE directory = ? AND name = ?",
+            *split(path),
+        )
+        return Known(*rows[0]) if rows else None
+
     def get(self, path: bytes) -> Row | None:
         """All that is known of ``path``."""
         rows = self._all(

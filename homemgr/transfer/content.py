@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from homemgr.errors import StreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from hashlib import _Hash
 
 #: The smallest block: what is sent again if one byte in it changes.
@@ -74,6 +75,25 @@ def changed_blocks(old: bytes, new: bytes, size_old: int, size_new: int) -> list
     ]
 
 
+def block_digest(runs: Iterable[tuple[int, bytes]]) -> bytes:
+    """The digest of one block, from its runs: offset in the block, and data."""
+    state = sha256()
+    for offset, data in runs:
+        state.update(data)
+        state.update(_RUN.pack(offset, len(data)))
+    return state.digest()
+
+
+def nth_block(blocks: bytes, number: int) -> bytes:
+    """The digest of a block out of those of all; that of a hole beyond the last."""
+    return blocks[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES] or HOLE
+
+
+def of_blocks(size: int, blocks: bytes) -> bytes:
+    """The digest of a content of ``size`` bytes, from those of its blocks."""
+    return sha256(_SIZE.pack(size) + blocks).digest()
+
+
 class ContentDigest:
     """Takes the data of a file from its beginning to its end; what is left out is a hole.
 
@@ -120,7 +140,7 @@ class ContentDigest:
         self._close_block()
         self._keep_until(block_count(self._size))
         blocks = bytes(self._blocks)
-        return sha256(_SIZE.pack(self._size) + blocks).digest(), blocks
+        return of_blocks(self._size, blocks), blocks
 
     def _advance(self, offset: int, length: int) -> int:
         end = offset + length

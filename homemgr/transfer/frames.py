@@ -27,6 +27,9 @@ MAX_FRAME = 2 << 20
 #: The largest file that travels whole in its `File`.
 SMALL = 64 << 10
 
+#: In place of the digest of a content that is only read while it is sent.
+UNKNOWN = bytes(32)
+
 #: The most bytes of one `Data`.
 MAX_DATA = 256 << 10
 
@@ -51,7 +54,8 @@ class Leave(NamedTuple):
 class File(NamedTuple):
     """A file whose content has ``digest``: all of ``data``, without holes, at most `SMALL`.
 
-    Without ``data`` the content follows as `Data`, holes left out or told by `Hole`, to `Eof`.
+    Without ``data`` the content follows as `Data`, holes left out or told by `Hole`, to `Eof`,
+    which has the digest; here it may be `UNKNOWN` then.
     """
 
     name: bytes

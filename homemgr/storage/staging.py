@@ -1,0 +1,83 @@
+"""Trees that are not yet, or no longer, a home: arriving from, or moved to, another machine.
+
+Both lie beside homes in the base directory, under names that begin with a dot, which no home
+has, and that no sweep takes. Each step is one rename, durable when the function returns, and
+may be repeated: a kill between two steps is repaired by taking the step again.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from homemgr.errors import HomeAbsent, PathExists
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel.identity import filesystem_identity
+from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
+from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
+from homemgr.storage.idmapping import NOBODY
+from homemgr.storage.paths import location
+from homemgr.storage.tree import delete_tree
+
+
+def open_stage(parent: Fd, stage_name: str) -> Fd:
+    """The directory for what arrives, made empty and nobody's if there is none yet."""
+    with suppress(FileExistsError), filesystem_identity(NOBODY, NOBODY):
+        os.mkdir(stage_name, 0o700, dir_fd=parent.fileno())
+    return openat2(parent.fileno(), stage_name, DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS)
+
+
+def is_there(parent: Fd, name: str) -> bool:
+    """Whether there is something called ``name``."""
+    try:
+        os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def commit(parent: Fd, stage_name: str, file_name: str) -> None:
+    """Make the arrived tree, which is on disk completely, the home ``file_name``."""
+    _move(parent, stage_name, file_name)
+
+
+def withdraw(parent: Fd, file_name: str, stage_name: str) -> None:
+    """Make the home an arrived tree again."""
+    _move(parent, file_name, stage_name)
+
+
+def leave(parent: Fd, file_name: str, left_name: str) -> None:
+    """Make the home one that has left: kept, and no home any more."""
+    _move(parent, file_name, left_name)
+
+
+def come_back(parent: Fd, left_name: str, file_name: str) -> None:
+    """Make what has left a home again."""
+    _move(parent, left_name, file_name)
+
+
+def abandon(parent: Fd, name: str) -> None:
+    """Delete a tree that arrived or left; one that is gone is no error."""
+    if is_there(parent, name):
+        delete_tree(parent, name)
+        os.fsync(parent.fileno())
+
+
+def _move(parent: Fd, old: str, new: str) -> None:
+    """Rename, unless that has been done before. Raises PathExists and HomeAbsent."""
+    try:
+        renameat2(parent.fileno(), old, parent.fileno(), new, RENAME_NOREPLACE)
+    except FileNotFoundError as error:
+        if not is_there(parent, new):
+            where = location(parent.fileno())
+            raise HomeAbsent(f"There is neither {old} nor {new} in {where}.") from error
+    except FileExistsError as error:
+        where = os.path.join(location(parent.fileno()), new)
+        raise PathExists(f"{where} exists already.") from error
+    os.fsync(parent.fileno())
+
+
+def free_bytes(fd: Fd) -> int:
+    """Bytes that can still be stored on the file system of ``fd``."""
+    found = os.fstatvfs(fd.fileno())
+    return found.f_bavail * found.f_frsize
