@@ -11,6 +11,8 @@ OVERLAYFS_SUPER_MAGIC = 0x794C7630
 ECRYPTFS_SUPER_MAGIC = 0xF15F
 EROFS_SUPER_MAGIC = 0xE0F5E1E2
 
+BTRFS_SUPER_MAGIC = 0x9123683E
+
 #: More than struct statfs has anywhere; its type comes first.
 _SIZE = 256
 

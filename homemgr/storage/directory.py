@@ -23,6 +23,7 @@ from homemgr.errors import (
     InvalidArgs,
     NotSupported,
     PathExists,
+    from_os_error,
 )
 from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, write_all
 from homemgr.kernel.identity import filesystem_identity
@@ -204,12 +205,19 @@ def set_aside(parent: Fd, file_name: str) -> str:
 
 
 def delete_aside(parent: Fd, file_name: str) -> None:
-    """Delete everything that `set_aside` renamed away from ``file_name``."""
+    """Delete everything that `set_aside` renamed away from ``file_name``.
+
+    A failure names what stays; `sweep` tries again.
+    """
     _check_name(file_name)
     # Several, if earlier removals of the same name were killed.
     for entry in _entries(parent):
         if entry.startswith(GONE_PREFIX) and _original(entry, GONE_PREFIX) == file_name:
-            delete_tree(parent, entry)
+            try:
+                delete_tree(parent, entry)
+            except OSError as error:
+                where = os.path.join(location(parent.fileno()), entry)
+                raise from_os_error(error, f"Deleting {where}, which stays for now") from error
 
 
 def _entries(directory: Fd) -> list[str]:

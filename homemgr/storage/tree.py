@@ -1,5 +1,6 @@
 """Delete a tree that may fight back: by descriptor, never through a link or a mount.
 
+Subvolumes and snapshots of btrfs are deleted with it, read-only ones too.
 Depth costs no stack and no descriptors; entries that appear meanwhile are deleted
 too. The way back up is `..`, believed only if it is the directory we came from.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 from homemgr.errors import HomeBusy, HostileHome
 from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel.btrfs import destroy_subvolume, is_subvolume, make_writable
 from homemgr.kernel.openat2 import (
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
@@ -50,7 +53,7 @@ def delete_tree(parent: Fd, name: str) -> None:
             level = levels[-1]
             if level.directories:
                 below = _down(current.fileno(), level.directories[-1])
-                if below is None:
+                if below is None or _is_destroyed(current.fileno(), level.directories[-1], below):
                     level.directories.pop()
                     continue
                 current.close()
@@ -91,6 +94,21 @@ def _down(directory: int, name: str) -> Fd | None:
         # A file or link took its place since it was listed.
         _unlink(directory, name)
         return None
+
+
+def _is_destroyed(parent: int, name: str, below: Fd) -> bool:
+    """Delete ``below``, called ``name``, in one go if it is a subvolume without others in it."""
+    if not is_subvolume(below.fileno()):
+        return False
+    try:
+        destroy_subvolume(parent, name)
+    except OSError:
+        # Emptied first, like a directory; what is really in the way shows then.
+        with suppress(OSError):
+            make_writable(below.fileno())
+        return False
+    below.close()
+    return True
 
 
 def _up(current: Fd, expected: tuple[int, int]) -> Fd:

@@ -178,3 +178,31 @@ def test_directory_moved_away_does_not_lead_outside(
             except (HostileHome, HomeBusy):
                 continue
     assert sum(name.startswith("precious") for name in os.listdir(area / "outside")) == 20
+
+
+def btrfs(*arguments: str | Path) -> None:
+    subprocess.run(["btrfs", "-q", *map(str, arguments)], check=True)
+
+
+def is_btrfs(path: Path) -> bool:
+    done = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, check=True)
+    return done.stdout.strip() == b"btrfs"
+
+
+def test_subvolumes_and_snapshots_go_with_the_tree(every_area: Path, parent: Fd) -> None:
+    """What users make in their homes: snapshots of what holds subvolumes, some read-only."""
+    if not is_btrfs(every_area):
+        return
+    tree = every_area / "tree"
+    for path in (tree, tree / "work", tree / "work" / "deep"):
+        btrfs("subvolume", "create", path)
+        (path / "file").touch()
+    (tree / "old").mkdir()
+    btrfs("subvolume", "snapshot", "-r", tree / "work", tree / "old" / "frozen")
+    btrfs("subvolume", "snapshot", "-r", tree / "work" / "deep", tree / "work" / "again")
+    for path in (tree / "work" / "deep", tree / "work", tree):
+        btrfs("property", "set", "-ts", path, "ro", "true")
+    delete_tree(parent, "tree")
+    assert os.listdir(every_area) == []
+    listed = ["btrfs", "subvolume", "list", str(every_area)]
+    assert subprocess.run(listed, capture_output=True, check=True).stdout == b""
