@@ -27,7 +27,7 @@ def homemgrd() -> int:
         return 1
     # Before any name look-up: our own user database must not be asked by ourselves.
     os.environ["SYSTEMD_BYPASS_USERDB"] = "io.systemd.Home"
-    _log_to_the_journal()
+    log_to_the_journal()
     _keep_out_of_core_dumps()
     import asyncio
 
@@ -61,21 +61,33 @@ def _keep_out_of_core_dumps() -> None:
     process.set_dumpable(dumpable=False)
 
 
-def _log_to_the_journal() -> None:
-    """Log to standard error with priorities as prefixes, which the journal reads (sd-daemon(3))."""
+def log_to_the_journal() -> None:
+    """Log to standard error with priorities as prefixes, which the journal reads (sd-daemon(3)).
+
+    What comes from records and file names can neither begin a line nor steer a terminal.
+    """
     import logging
 
     priorities = {10: "<7>", 20: "<6>", 30: "<4>", 40: "<3>", 50: "<2>"}
     wants_prefix = "JOURNAL_STREAM" in os.environ
 
     class Formatter(logging.Formatter):
-        """One line, priority first."""
+        """One line for the message and one for each of a traceback, priority first."""
 
         def format(self, record: logging.LogRecord) -> str:
-            text = super().format(record)
-            return priorities.get(record.levelno, "<6>") + text if wants_prefix else text
+            lines = [record.getMessage()]
+            if record.exc_info:
+                lines += self.formatException(record.exc_info).splitlines()
+            prefix = priorities.get(record.levelno, "<6>") if wants_prefix else ""
+            return "\n".join(prefix + "".join(map(_escaped, line)) for line in lines)
 
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter("%(message)s"))
+    handler.setFormatter(Formatter())
     level = os.environ.get("HOMEMGR_LOG_LEVEL", "INFO").upper()
     logging.basicConfig(level=level, handlers=[handler])
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")

@@ -38,6 +38,11 @@ class Reported(Exception):
     """A failure that was already put into words: only the exit code is left to do."""
 
 
+def printable(text: str) -> str:
+    """``text`` in one line: what others wrote is for people, yet must not steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def complain(message: str, hint: str = "", *, bus_name: str = "") -> None:
     """Say what went wrong, and below it what can be done about it."""
     known = BY_BUS_NAME.get(bus_name)
@@ -45,9 +50,7 @@ def complain(message: str, hint: str = "", *, bus_name: str = "") -> None:
     if hint == _AS_ROOT and os.geteuid() == 0:
         # Refused although it is root who asks: the message says why, there is no way around.
         hint = ""
-    # The service's text is for people, yet it must not steer the terminal.
-    text = "".join(c if c.isprintable() else " " for c in message)
-    print(f"homemgr: {text}", file=sys.stderr)
+    print(f"homemgr: {printable(message)}", file=sys.stderr)
     if hint:
         print(f"         {hint}", file=sys.stderr)
 

@@ -254,5 +254,6 @@ def _last_words(
     if environ.get("HOMEMGR_DEBUG") == "1":
         sys.__excepthook__(kind, error, trace)
     elif not issubclass(kind, KeyboardInterrupt):
-        print(f"homemgr: internal error: {kind.__name__}: {error}", file=sys.stderr)
+        text = f"homemgr: internal error: {kind.__name__}: {error}"
+        print("".join(c if c.isprintable() else " " for c in text), file=sys.stderr)
         print("         Set HOMEMGR_DEBUG=1 to see where, and report it.", file=sys.stderr)

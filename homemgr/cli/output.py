@@ -46,9 +46,22 @@ def print_json(value: object, form: str) -> None:
     from json import dumps
 
     if form == "pretty":
-        print(dumps(value, ensure_ascii=False, indent="\t", separators=(",", " : ")))
+        text = dumps(value, ensure_ascii=False, indent="\t", separators=(",", " : "))
     else:
-        print(dumps(value, ensure_ascii=False, separators=(",", ":")))
+        text = dumps(value, ensure_ascii=False, separators=(",", ":"))
+    print(json_for_reader(text))
+
+
+def json_for_reader(text: str) -> str:
+    """JSON with what could steer a terminal written as \\uXXXX, if it goes to one.
+
+    JSON itself escapes only the oldest of these; programs get every character as it is.
+    """
+    if not is_terminal():
+        return text
+    from json import dumps
+
+    return "".join(c if c.isprintable() or c in "\n\t" else dumps(c)[1:-1] for c in text)
 
 
 def print_table(

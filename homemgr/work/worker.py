@@ -95,6 +95,7 @@ def _answer(task: Task) -> job.Message:
         return job.failure(errors.HomeError("The daemon is gone."))
     except Exception as error:  # noqa: BLE001 -- a bug: the log gets where, the client a sentence
         # Not its text, which may quote an argument: arguments hold passwords.
-        places = "".join(traceback.format_tb(error.__traceback__))
-        log.error("Bug in the worker for %s: %s\n%s", task.verb, type(error).__name__, places)
+        log.error("Bug in the worker for %s: %s", task.verb, type(error).__name__)
+        for place in traceback.extract_tb(error.__traceback__):
+            log.error("  at %s:%s in %s", place.filename, place.lineno, place.name)
         return job.failure(errors.HomeError(f"Internal error in {task.verb}; the log has more."))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import complain_of
 from homemgr.cli.home1 import BusError, Home1, own_name
-from homemgr.cli.output import json_format
+from homemgr.cli.output import json_for_reader, json_format
 from homemgr.cli.show import describe
 from homemgr.record import jsontext
 
@@ -52,9 +52,8 @@ def run(arguments: Arguments) -> int:
             print("\n" * (index > 0) + describe(record), end="")
             continue
         shown = {k: v for k, v in record.items() if k not in left_out}
-        print(
-            jsontext.pretty(shown) if form == "pretty" else jsontext.compact(shown) + "\n", end=""
-        )
+        json = jsontext.pretty(shown) if form == "pretty" else jsontext.compact(shown) + "\n"
+        print(json_for_reader(json), end="")
     return int(failed)
 
 

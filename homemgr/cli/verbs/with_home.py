@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from homemgr.cli.complain import complain
+from homemgr.cli.complain import complain, printable
 from homemgr.cli.credentials import Credentials, unlock
 from homemgr.cli.dumps import as_started
 from homemgr.cli.home1 import BusError, Home1, Reply, error_is, with_agent
@@ -59,7 +59,7 @@ def _release(home1: Home1, user: str) -> None:
         if not error_is(error, "HomeBusy"):
             raise
         # Not a failure: another session, or a program left behind, still uses it.
-        print(f"Home {user} stays active: {error.message}", file=sys.stderr)
+        print(printable(f"Home {user} stays active: {error.message}"), file=sys.stderr)
 
 
 def _run(command: list[str], home: str) -> int:

@@ -286,4 +286,18 @@ def test_json_on_a_terminal_is_pretty(
     assert '\t"userName" : "alice"' in finish(run(terminals, service, "inspect", "-j", "alice"))[1]
 
 
+def test_json_on_a_terminal_cannot_steer_it(
+    service: Service, terminals: list[pexpect.spawn[str]]
+) -> None:
+    name = "A\u009b2J\u202eB"
+    service.start(
+        GetUserRecordByName=[[json.dumps({"userName": "alice", "realName": name}), False, "/x"]],
+        ListHomes=[[[["alice", 1, "active", 1, name, "/home/alice", "/bin/sh", "/x"]]]],
+    )
+    for arguments in (("inspect", "-j", "alice"), ("list", "-j")):
+        output = finish(run(terminals, service, *arguments))[1]
+        assert r"A\u009b2J\u202eB" in output
+        assert name not in output
+
+
 assert termios.ECHO  # what SHELL looks at
