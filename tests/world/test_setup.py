@@ -115,3 +115,29 @@ def test_an_image_is_set_up_and_left_as_it_was(box: Box) -> None:
     assert box.run(inside).stdout == before
     assert box.run(["sh", "-c", DIGEST]).stdout == outside
     box.run(["sh", "-ec", "umount /image /over; rmdir /image /over"])
+
+
+PURGE = """
+    mkdir /away
+    rm /etc/systemd/system/systemd-homed*.service
+    mv /usr/lib/systemd/system/systemd-homed*.service /usr/share/pam-configs/systemd-homed /away
+    systemctl daemon-reload
+"""
+INSTALL = """
+    mv /away/*.service /usr/lib/systemd/system/; mv /away/systemd-homed /usr/share/pam-configs/
+    rmdir /away; systemctl daemon-reload
+    DEBIAN_FRONTEND=noninteractive pam-auth-update --package --enable systemd-homed
+    systemctl enable --now systemd-homed.service
+"""
+
+
+def test_unsetup_works_after_systemd_homed_was_purged(box: Box) -> None:
+    box.run(["homemgr", "setup"])
+    box.run(["sh", "-ec", PURGE])
+    try:
+        said = box.run(["homemgr", "unsetup"]).stdout
+        assert "systemd-homed is not installed" in said
+        assert not is_active(box, "homemgrd.service")
+        assert "nothing to do" in box.run(["homemgr", "unsetup"]).stdout.lower()
+    finally:
+        box.run(["sh", "-ec", INSTALL])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from homemgr.cli.setup.journal import Change
-    from homemgr.cli.setup.plan import Step
+    from homemgr.cli.setup.plan import Plan, Step
     from homemgr.cli.setup.tree import Tree
 
     Say = Callable[[str], None]
@@ -36,23 +36,38 @@ def setup(tree: Tree, programs: str, say: Say) -> None:
             say("remark:   an earlier setup was interrupted, completing it")
         # Everything that can be refused is refused before anything is changed.
         todo = plan.make(tree, journal, programs)
+        is_first = not journal.exists
         if live.is_running(tree):
             # setdefault: at a second setup it is ours that runs.
             journal.facts.setdefault(_HOMED_RAN, live.is_active(live.HOMED))
         journal.complete = False
         journal.save()
-        if live.is_running(tree):
-            live.stop_homed(say)
-        changed = [_apply(tree, journal, step, say) for step in todo.steps]
-        _drop_obsolete(tree, journal, {step.path for step in todo.steps}, say)
-        pam.enable(tree, journal, say)
-        if live.is_running(tree):
-            live.take_over(say)
+        try:
+            changed = _carry_out(tree, journal, todo, say)
+        except BaseException:
+            # Half way neither service runs, and nobody can log in. Of a later setup
+            # the earlier one is still there, and works.
+            if is_first:
+                say("failed:   taking back what was done so far")
+                _take_back(tree, journal, say)
+            raise
         journal.complete = True
         journal.save()
         for remark in todo.remarks:
             say(f"remark:   {remark}")
         say(f"Set up: {sum(changed)} of {len(changed)} steps had something to change.")
+
+
+def _carry_out(tree: Tree, journal: Journal, todo: Plan, say: Say) -> list[bool]:
+    """Do every step; says of each whether there was something to change."""
+    if live.is_running(tree):
+        live.stop_homed(say)
+    changed = [_apply(tree, journal, step, say) for step in todo.steps]
+    _drop_obsolete(tree, journal, {step.path for step in todo.steps}, say)
+    pam.enable(tree, journal, say)
+    if live.is_running(tree):
+        live.take_over(say)
+    return changed
 
 
 def unsetup(tree: Tree, say: Say) -> None:
@@ -64,17 +79,21 @@ def unsetup(tree: Tree, say: Say) -> None:
             return
         journal.complete = False
         journal.save()
-        # First, as it alone can refuse: a stack edited by hand is left to its editor.
-        pam.disable(tree, journal, say)
-        if live.is_running(tree):
-            live.stop_ours(say)
-        # Backwards, as it was made: links before the units they point to.
-        for change in reversed(journal.changes):
-            _restore(tree, change, say)
-        if live.is_running(tree):
-            live.give_back(say, homed_ran=journal.facts.get(_HOMED_RAN, False))
-        journal.erase()
+        _take_back(tree, journal, say)
         say("Everything that setup changed is as it was before.")
+
+
+def _take_back(tree: Tree, journal: Journal, say: Say) -> None:
+    # First, as it alone can refuse: a stack edited by hand is left to its editor.
+    pam.disable(tree, journal, say)
+    if live.is_running(tree):
+        live.stop_ours(say)
+    # Backwards, as it was made: links before the units they point to.
+    for change in reversed(journal.changes):
+        _restore(tree, change, say)
+    if live.is_running(tree):
+        live.give_back(tree, say, homed_ran=journal.facts.get(_HOMED_RAN, False))
+    journal.erase()
 
 
 def lock_path(tree: Tree) -> str:
@@ -137,8 +156,9 @@ def _restore(tree: Tree, change: Change, say: Say) -> None:
     if now == change.before:
         return
     if change.accounts_for(now):
-        tree.make(change.path, change.before)
-        say(f"{'restored' if change.before else 'removed':9} {change.path}")
+        before = None if _is_of_removed_homed(tree, change) else change.before
+        tree.make(change.path, before)
+        say(f"{'restored' if before else 'removed':9} {change.path}")
     elif change.before is None and now is not None:
         # Ours, but edited since: out of effect, yet not lost.
         kept = f"{change.path}~"
@@ -147,3 +167,10 @@ def _restore(tree: Tree, change: Change, say: Say) -> None:
         say(f"removed   {change.path}, which was edited since setup; kept as {kept}")
     else:
         say(f"remark:   {change.path} was changed since setup and is left as it is")
+
+
+def _is_of_removed_homed(tree: Tree, change: Change) -> bool:
+    """Whether the original was a link to a unit of systemd-homed, which is not there any more."""
+    target = change.before.target if change.before else None
+    is_theirs = os.path.basename(target or "") in (live.HOMED, live.HOMED_ACTIVATE)
+    return is_theirs and not live.is_homed_installed(tree)

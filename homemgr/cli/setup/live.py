@@ -21,6 +21,8 @@ HOMED = "systemd-homed.service"
 HOMED_ACTIVATE = "systemd-homed-activate.service"
 OURS = "homemgrd.service"
 OURS_ACTIVATE = "homemgr-activate.service"
+#: Where packages put units.
+UNIT_BASES = ("/usr/lib", "/lib")
 # Longer than the time a service may take to stop (TimeoutStopSec=3min).
 _SECONDS = 200
 
@@ -28,6 +30,11 @@ _SECONDS = 200
 def is_running(tree: Tree) -> bool:
     """Whether there is a service manager to talk to."""
     return tree.is_running_system and os.path.isdir("/run/systemd/system")
+
+
+def is_homed_installed(tree: Tree) -> bool:
+    """Whether systemd-homed could be started, masked or not."""
+    return any(tree.exists(f"{base}/systemd/system/{HOMED}") for base in UNIT_BASES)
 
 
 def is_active(unit: str) -> bool:
@@ -65,7 +72,7 @@ def stop_ours(say: Callable[[str], None]) -> None:
         say(f"stopped:  {OURS}, active homes stay active")
 
 
-def give_back(say: Callable[[str], None], *, homed_ran: bool) -> None:
+def give_back(tree: Tree, say: Callable[[str], None], *, homed_ran: bool) -> None:
     """After the files are gone: forget our units, start systemd-homed if it ran or is enabled."""
     _must("daemon-reload")
     # Without its definition the first stops without deactivating anything; a bus
@@ -76,8 +83,10 @@ def give_back(say: Callable[[str], None], *, homed_ran: bool) -> None:
     # The starts of systemd-homed are counted: a few changes of hands in a row would refuse one.
     _systemctl("reset-failed", OURS, OURS_ACTIVATE, HOMED)
     _reload_bus()
+    if not is_homed_installed(tree):
+        say("remark:   systemd-homed is not installed, so no service has the homes")
     # Enabled but not running before: set up in an image, where nothing runs.
-    if homed_ran or _systemctl("is-enabled", "--quiet", HOMED).returncode == 0:
+    elif homed_ran or _systemctl("is-enabled", "--quiet", HOMED).returncode == 0:
         _must("start", HOMED)
         say(f"started:  {HOMED}")
     _reload_ssh(say)
@@ -107,11 +116,16 @@ def _must(*arguments: str) -> None:
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["systemctl", "--no-ask-password", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            ["systemctl", "--no-ask-password", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotSupported(
+            f"`systemctl {' '.join(arguments)}` did not end within {_SECONDS} seconds."
+        ) from error

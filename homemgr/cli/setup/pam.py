@@ -57,7 +57,7 @@ def enable(tree: Tree, journal: Journal, say: Callable[[str], None]) -> None:
     if not _has_ours(tree) or "pam_systemd_home" not in tree.text("/etc/pam.d/common-auth"):
         raise NotSupported(
             "pam-auth-update left /etc/pam.d alone, most likely because common-* were edited by "
-            f"hand. Run `pam-auth-update --force --enable {' '.join(OURS)}`, then setup again."
+            "hand. Run `pam-auth-update --force` to have it write them anew, then setup again."
         )
     say("changed:  the PAM stack (pam-auth-update) asks for the home at each login")
 
@@ -66,7 +66,9 @@ def disable(tree: Tree, journal: Journal, say: Callable[[str], None]) -> None:
     """Take our profile out and put systemd-homed's back if it was there."""
     if not is_possible(tree) or _FACT not in journal.facts:
         return
-    again = ("--enable", THEIRS) if journal.facts[_FACT] else ()
+    # Its package may be gone, and with it the profile.
+    is_there = tree.exists(f"{plan.PAM_PROFILES}/{THEIRS}")
+    again = ("--enable", THEIRS) if journal.facts[_FACT] and is_there else ()
     _run(tree, "--package", "--remove", *OURS, *again)
     if any(is_enabled(tree, profile) for profile in OURS):
         raise NotSupported(
@@ -85,15 +87,18 @@ def _run(tree: Tree, *options: str) -> None:
     enter = [] if tree.is_running_system else ["chroot", tree.root]
     # Without a terminal debconf must not try to ask; its own defaults are what we pass.
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
-        [*enter, PROGRAM, *options],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*enter, PROGRAM, *options],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotSupported(f"pam-auth-update did not end within {_SECONDS} seconds.") from error
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise NotSupported(f"pam-auth-update failed ({done.returncode}): {lines[-1]}")

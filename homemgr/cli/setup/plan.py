@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from homemgr.cli.setup import share
+from homemgr.cli.setup.live import UNIT_BASES
 from homemgr.cli.setup.tree import State
 from homemgr.errors import NotSupported
 
@@ -129,7 +130,7 @@ def _units(tree: Tree, plan: Plan, programs: str) -> None:
         plan.put(f"{UNITS}/{name}", text.replace("@HOMEMGR@", f"{programs}/homemgr"), why)
     # Masked and not just disabled: an update of the package would enable it again.
     for name in ("systemd-homed.service", "systemd-homed-activate.service"):
-        if any(tree.exists(f"{base}/systemd/system/{name}") for base in ("/usr/lib", "/lib")):
+        if any(tree.exists(f"{base}/systemd/system/{name}") for base in UNIT_BASES):
             plan.link(f"{ENABLED}/{name}", "/dev/null", "mask: homemgrd does its work now")
     service, activate = f"{UNITS}/homemgrd.service", f"{UNITS}/homemgr-activate.service"
     # What `systemctl enable` would make, made here so that the journal knows of it.

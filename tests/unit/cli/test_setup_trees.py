@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from homemgr.cli.setup import act, plan, share
+from homemgr.cli.setup import act, pam, plan, share
 from homemgr.cli.setup.act import setup, unsetup
 from homemgr.cli.setup.journal import PATH as JOURNAL
 from homemgr.cli.setup.journal import Journal
@@ -99,6 +99,56 @@ def test_unsetup_leaves_the_tree_as_it_was(root: Path) -> None:
     before = digest(root)
     set_up(root)
     assert digest(root) != before
+    take_away(root)
+    assert digest(root) == before
+
+
+def test_unsetup_after_systemd_homed_was_purged_leaves_no_links_to_nothing(root: Path) -> None:
+    set_up(root)
+    for name in ("systemd-homed.service", "systemd-homed-activate.service"):
+        (root / "usr/lib/systemd/system" / name).unlink()
+        (root / plan.ENABLED.lstrip("/") / name).unlink()
+    said = take_away(root)
+    assert f"removed   {plan.ENABLED}/{plan.ALIAS}" in said
+    assert not (root / plan.ENABLED.lstrip("/") / plan.ALIAS).is_symlink()
+    assert not (root / JOURNAL.lstrip("/")).exists()
+
+
+@pytest.fixture
+def refusing_pam(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine whose pam-auth-update changes nothing, as where common-* were edited by hand."""
+    write(root, pam.PROGRAM)
+    write(root, "etc/pam.d/common-auth", "auth required pam_unix.so\n")
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(pam.subprocess, "run", lambda *_, **__: done)
+    return root
+
+
+def test_refusal_of_pam_takes_the_whole_setup_back(refusing_pam: Path) -> None:
+    before = digest(refusing_pam)
+    for _ in range(2):
+        with pytest.raises(NotSupported, match="pam-auth-update --force"):
+            set_up(refusing_pam)
+        assert digest(refusing_pam) == before
+    assert take_away(refusing_pam) == [f"Nothing to do: {refusing_pam} was not set up."]
+
+
+def test_failure_of_a_later_setup_leaves_the_earlier_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digest(root)
+    set_up(root)
+    write(root, pam.PROGRAM)
+    write(root, "etc/pam.d/common-auth", "auth required pam_unix.so\n")
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(pam.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(NotSupported):
+        set_up(root)
+    assert "homemgrd" in read(root, f"{plan.UNITS}/homemgrd.service")
+    for path in (pam.PROGRAM, "etc/pam.d/common-auth"):
+        (root / path.lstrip("/")).unlink()
+    for path in ("usr/sbin", "etc/pam.d"):
+        (root / path).rmdir()
     take_away(root)
     assert digest(root) == before
 
