@@ -119,15 +119,22 @@ async def update(
         new = await _admit_change(home, record, blobs)
         if by_owner:
             _check_own(home, new, offline=offline)
-        if not offline:
-            async with attempt(home, secret):
-                names = None if blobs is None else sorted(blobs)
-                result = await home.work(
-                    Job.UPDATE, secret, fds=_numbers(blobs), new_record=new.data, blobs=names
-                )
-            new = _record_in(result)
-        await _store_blobs(home, blobs)
-        await home.store_record(new.with_local_sections_of(home.record))
+        added = set(new.on(home.services.machine).lookup_names) - set(home.effective.lookup_names)
+        with home.services.reserving_names(added, home):
+            if not offline:
+                new = await _update_inside(home, new, secret, blobs)
+            await _store_blobs(home, blobs)
+            await home.store_record(new.with_local_sections_of(home.record))
+
+
+async def _update_inside(home: Home, new: UserRecord, secret: Secret, blobs: Blobs) -> UserRecord:
+    """Have a worker put the record into the home; gives it as it is there."""
+    async with attempt(home, secret):
+        names = None if blobs is None else sorted(blobs)
+        result = await home.work(
+            Job.UPDATE, secret, fds=_numbers(blobs), new_record=new.data, blobs=names
+        )
+    return _record_in(result)
 
 
 def _check_own(home: Home, new: UserRecord, *, offline: bool) -> None:
@@ -196,12 +203,15 @@ async def change_password(home: Home, new_secret: Secret, old_secret: Secret) ->
 
 async def remove(home: Home) -> None:
     """Delete the home area: out of sight in one step, then the record, then the files."""
+    services = home.services
     async with home.exclusively(Operation.REMOVE):
         # Both steps are one operation to clients, whichever of them a kill interrupts.
         await _set_aside(home)
-        await asyncio.to_thread(home.services.store.delete, home.name)
-        home.forget()
+        # Where nobody would look for leftovers, the record tells of them after a kill.
+        kept = await home.drop_record(aside=not services.config.is_usual(home.image_path))
         await _delete_aside(home)
+        if kept:
+            await asyncio.to_thread(services.store.finish_removal, kept)
     log.info("Home area %s is removed.", home.name)
 
 

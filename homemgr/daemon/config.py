@@ -43,6 +43,15 @@ class Config:
         return os.path.join(self.home_root, ".homemgr")
 
     @property
+    def usual_directories(self) -> tuple[str, str]:
+        """Where home areas are looked for that no record describes."""
+        return self.base_directory, self.home_root
+
+    def is_usual(self, image_path: str) -> bool:
+        """Whether an image of this path lies where images are looked for."""
+        return not image_path or os.path.dirname(image_path) in self.usual_directories
+
+    @property
     def reference_directory(self) -> str:
         """Where the reference FIFOs are."""
         return os.path.join(self.runtime_directory, "home")

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import time
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from homemgr.daemon.states import Job, Operation, Resting, Way, admit, wire_name
 from homemgr.record.signature import Keyring, Verdict, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from homemgr.daemon.config import Config
     from homemgr.daemon.jobs import JobRunner, OnProgress, OnQuestion
@@ -61,6 +61,10 @@ class Services:
     is_mounted: Callable[[str], bool]
     #: Called after a change that look-ups could have cached.
     changed: Callable[[Home], None] = field(default=lambda home: None)
+    #: Keeps names from all homes but one while its record comes to have them.
+    reserving_names: Callable[[Iterable[str], Home], AbstractContextManager[None]] = field(
+        default=lambda names, home: nullcontext()
+    )
     #: Called when a home ceased to exist.
     vanished: Callable[[Home], None] = field(default=lambda home: None)
 
@@ -199,13 +203,29 @@ class Home:
             self._waiting -= 1
         self._is_background = background
         try:
-            if not self.is_known:
-                raise errors.NoSuchHome(f"Home area {self.name} has just been removed.")
+            self._require_known()
             self.observe()
             yield admit(operation, self.resting, self.name)
         finally:
             self._is_background = False
             self._lock.release()
+
+    @asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[bool]:
+        """Keep operations waiting for the length of the block; False if one runs already."""
+        if self._lock.locked() or not self.is_known:
+            yield False
+            return
+        async with self._lock:
+            self._is_background = True
+            try:
+                yield True
+            finally:
+                self._is_background = False
+
+    def _require_known(self) -> None:
+        if not self.is_known:
+            raise errors.NoSuchHome(f"Home area {self.name} has just been removed.")
 
     async def work(
         self,
@@ -271,6 +291,7 @@ class Home:
         """Take ``record`` as the host copy and have it on disk when this returns."""
         store = self.services.store
         async with self._save_lock:
+            self._require_known()
             if not self.is_fixated:
                 await asyncio.to_thread(store.keep_aside, self.name)
             await asyncio.to_thread(store.save, self.name, record.for_host())
@@ -297,11 +318,24 @@ class Home:
         self._saving = None
         await self._save()
 
+    async def drop_record(self, *, aside: bool = False) -> str | None:
+        """Delete the host copy; from then on the home is unknown, and nothing is saved.
+
+        With ``aside`` it is kept where nobody looks for users; gives that file's name.
+        """
+        store = self.services.store
+        # A save that waits its turn meanwhile would bring the record back.
+        async with self._save_lock:
+            kept = await asyncio.to_thread(store.set_aside, self.name) if aside else None
+            await asyncio.to_thread(store.delete, self.name)
+            self.forget()
+        return kept
+
     async def _save(self) -> None:
-        if not (self.is_known and self.is_fixated):
-            return
         try:
             async with self._save_lock:
+                if not (self.is_known and self.is_fixated):
+                    return
                 record = self._record.for_host()
                 await asyncio.to_thread(self.services.store.save, self.name, record)
         except errors.HomeError as error:

@@ -160,7 +160,12 @@ async def _end(home: Home, delay_s: float) -> None:
     """Deactivate ``home``, again and again until it works or somebody uses it."""
     for attempt in itertools.count():
         await asyncio.sleep(delay_s)
-        if await _try_to_end(home):
+        try:
+            has_ended = await _try_to_end(home)
+        except Exception as error:  # noqa: BLE001 -- a bug: without us the home stays for ever
+            log.error("Bug in the end of %s: %s", home.name, type(error).__name__)
+            has_ended = False
+        if has_ended:
             home.ending = None
             home.keep()
             return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon import accounts, changes, discovery, login
 from homemgr.daemon.home import Home, Services, image_is_there
+from homemgr.daemon.leftovers import Leftovers
 from homemgr.daemon.registry import Registry
 from homemgr.daemon.states import Operation, Resting
 from homemgr.record.model import UserRecord
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Homes are looked at this many at a time when the daemon starts: stat(2) may block.
-_START_BATCH = 64
-
 
 class Manager:
     """Owner of every home of this daemon, from its start to its end."""
@@ -40,9 +38,12 @@ class Manager:
         """Know no home yet."""
         self.services = services
         self.registry = Registry(services.config.uid_range)
+        self.leftovers = Leftovers(services, self.registry)
+        self._discovering = asyncio.Lock()
         self._reloading: set[asyncio.Task[None]] = set()
         services.changed = self.registry.note_change
         services.vanished = self.registry.remove
+        services.reserving_names = self.registry.reserving_names
         services.keys.changed.append(self._keys_changed)
 
     # -- start and end ------------------------------------------------------------------
@@ -52,12 +53,10 @@ class Manager:
         await asyncio.to_thread(self.services.store.prepare)
         for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
             self._load(record)
-        await self._sweep()
+        await self.leftovers.sweep()
         await asyncio.to_thread(self._make_blob_directories)
-        homes = list(self.registry)
-        present = await asyncio.to_thread(lambda: [image_is_there(h.image_path) for h in homes])
-        for home, is_present in zip(homes, present, strict=True):
-            home.is_present = is_present
+        await self.leftovers.look_for_images()
+        for home in self.registry:
             home.observe()
         await self.discover()
         for home in self.registry:
@@ -66,6 +65,7 @@ class Manager:
 
     async def stop(self) -> None:
         """Write what is pending; homes stay as they are."""
+        self.leftovers.close()
         await asyncio.gather(*self._reloading)
         await asyncio.gather(*(home.flush() for home in self.registry))
         for home in self.registry:
@@ -84,17 +84,29 @@ class Manager:
             if home is not None and not home.is_fixated and not home.is_mounted:
                 if not verdict(record, self.services.keyring).is_accepted:
                     continue
-                # Found on disk so far, because its record did not count.
-                home.forget()
+                async with home.undisturbed() as is_quiet:
+                    # Found on disk so far, because its record did not count.
+                    if not is_quiet or home.is_fixated:
+                        continue
+                    home.forget()
                 home = None
             if home is None:
-                self._load(record)
-                if (listed := self.registry.by_name(record.name)) is not None:
-                    path = listed.image_path
-                    listed.is_present = await asyncio.to_thread(image_is_there, path)
-                    listed.observe()
+                await self._load_again(record)
         for home in list(self.registry):
             self.registry.note_change(home)
+
+    async def _load_again(self, record: UserRecord) -> None:
+        """List the home of ``record``, unless it was deleted since, or the name is taken by now."""
+        try:
+            with self.registry.reserving_names((record.name,)):
+                if await asyncio.to_thread(self.services.store.has_record, record.name):
+                    self._load(record)
+        except errors.UserNameExists as error:
+            log.warning("%s", error)
+        listed = self.registry.by_name(record.name)
+        if listed is not None and listed.is_fixated:
+            listed.is_present = await asyncio.to_thread(image_is_there, listed.image_path)
+            listed.observe()
 
     def _load(self, record: UserRecord) -> None:
         """List the home of a stored record, if a key we accept signed it."""
@@ -107,7 +119,33 @@ class Manager:
         if record.on(self.services.machine).uid is None:
             log.error("Ignoring the record of user %s: it has no uid on this machine.", record.name)
             return
-        self._list(Home(self.services, record, is_fixated=True))
+        home = Home(self.services, record, is_fixated=True)
+        if self._has_uid_alone(home):
+            self._list(home)
+
+    def _has_uid_alone(self, home: Home) -> bool:
+        """Whether no other home has the uid, so that none shows its files to another's user.
+
+        Who has it in use keeps it, else who had it first. The other's record stays on
+        disk; its files are found there, and used with a uid of their own.
+        """
+        other = self.registry.by_uid(home.uid)
+        if other is None:
+            return True
+        home.observe()
+        other.observe()
+        wins = home.is_mounted and not other.is_mounted
+        loser = other if wins else home
+        log.error(
+            "Ignoring the record of user %s: its uid %d is that of user %s. The home gets"
+            " another uid when it is used next; to undo that, move one of the records away.",
+            loser.name,
+            home.uid,
+            (home if wins else other).name,
+        )
+        if wins:
+            other.forget()
+        return wins
 
     def _list(self, home: Home) -> None:
         home.on_abandoned = login.abandoned
@@ -117,52 +155,45 @@ class Manager:
         for home in list(self.registry):
             self.services.store.make_blob_directory(home.name)
 
-    async def _sweep(self) -> None:
-        """Remove leftovers of operations that a kill interrupted."""
-        config = self.services.config
-        directories = [config.base_directory, config.home_root]
-        try:
-            result = await self.services.runner.run("sweep", {"directories": directories})
-        except errors.HomeError as error:
-            log.warning("Leftovers of earlier operations stay: %s", error)
-            return
-        removed = result.get("removed")
-        assert isinstance(removed, list)
-        # By path: who has the name by now may have his image on a disk that is away.
-        by_image = {home.image_path: home for home in self.registry}
-        for image_path in removed:
-            home = by_image.get(str(image_path))
-            if home is not None and not await asyncio.to_thread(image_is_there, home.image_path):
-                log.info("Finishing the removal of home area %s.", home.name)
-                await asyncio.to_thread(self.services.store.delete, home.name)
-                home.forget()
-
     # -- homes that lie on disk ---------------------------------------------------------
 
     async def discover(self) -> None:
         """Look which images are there, and list those that no record describes."""
-        config, machine = self.services.config, self.services.machine
-        directories = (config.base_directory, config.home_root)
-        found = await asyncio.to_thread(discovery.scan, directories)
+        # One at a time: two would both find what is new.
+        async with self._discovering:
+            await self._discover()
+
+    async def _discover(self) -> None:
+        found = await asyncio.to_thread(discovery.scan, self.services.config.usual_directories)
         images = [image for in_one in found.values() for image in in_one]
         for image in images:
             await self._notice(image)
         paths = {image.path for image in images}
         for home in list(self.registry):
-            if home.job is not None or os.path.dirname(home.image_path) not in found:
-                continue
             is_present = home.image_path in paths
+            if is_present != home.is_present and os.path.dirname(home.image_path) in found:
+                await self._look_again(home)
+        log.debug("%d home areas are known.", len(self.registry))
+
+    async def _look_again(self, home: Home) -> None:
+        """See whether the image is there: much may have happened since the directory was read."""
+        async with home.undisturbed() as is_quiet:
+            if not is_quiet:
+                # Who changes the home sees himself whether its files are there.
+                return
+            is_present = await asyncio.to_thread(image_is_there, home.image_path)
             if not is_present and not home.is_fixated and not home.is_mounted:
                 home.forget()
             elif is_present != home.is_present:
                 home.is_present = is_present
                 self.registry.note_change(home)
-        log.debug("%d home areas are known on machine %s.", len(self.registry), machine.id)
 
     async def _notice(self, image: discovery.Image) -> None:
         """List an image as unfixated unless its name is known or taken."""
         home = self.registry.by_name(image.user)
-        if home is not None and home.is_fixated and not home.image_path:
+        if home is not None and home.name != image.user:
+            log.warning("Ignoring %s: its name is an alias of %s.", image.path, home.name)
+        elif home is not None and home.is_fixated and not home.image_path:
             await self._bind(home, image)
         if self.registry.by_name(image.user) or await accounts.name_taken(image.user):
             return
@@ -187,9 +218,12 @@ class Manager:
     async def admit_image(self, image: discovery.Image) -> None:
         """List an image as unfixated; raises UserNameExists, TooManyHomes."""
         await accounts.require_free((image.user,))
-        with self.registry.reserving_name(image.user):
+        with self.registry.reserving_names((image.user,)):
             uid = await self.registry.reserve_uid(image.user, None, image.owner, accounts.id_taken)
             try:
+                # Removed meanwhile, perhaps by us: nobody must see it come back.
+                if not await asyncio.to_thread(image_is_there, image.path):
+                    raise errors.HomeAbsent(f"{image.path} has just disappeared.")
                 record = discovery.synthetic_record(
                     image, uid, self.services.machine.id, self.services.config.home_root
                 )
@@ -216,13 +250,13 @@ class Manager:
 
         Raises UserNameExists, UIDInUse, UIDNotAllowed, TooManyHomes.
         """
-        with self.registry.reserving_name(record.name):
+        effective = record.on(self.services.machine)
+        with self.registry.reserving_names(effective.lookup_names):
             if await asyncio.to_thread(self.services.store.has_record, record.name):
                 raise errors.UserNameExists(
                     f"A record of {record.name} exists that this service could not accept; "
                     "see the log, and move it away if it is not needed."
                 )
-            effective = record.on(self.services.machine)
             await accounts.require_free((record.name, *effective.aliases))
             wanted = effective.uid
             uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)

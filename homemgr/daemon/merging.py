@@ -138,7 +138,11 @@ class Extensions:
         """Keep what a worker told; None forgets it."""
         if report is None and home.name not in self._noted:
             return
-        await asyncio.to_thread(self._store_report, home, report)
+        try:
+            await asyncio.to_thread(self._store_report, home, report)
+        except OSError as error:
+            # Of use to who asks; the home is what it is without it.
+            log.warning("What is merged into home area %s is not noted: %s", home.name, error)
         for listener in self.changed:
             listener(home)
 

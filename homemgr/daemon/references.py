@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
+from homemgr import errors
 from homemgr.files import Fd
 
 if TYPE_CHECKING:
@@ -53,15 +54,29 @@ class References:
         return bool(self._read_ends)
 
     def add(self, *, please_suspend: bool) -> Fd:
-        """A new reference: the caller sends it away and closes its own copy."""
-        path = self._path(please_suspend=please_suspend)
+        """A new reference: the caller sends it away and closes its own copy.
+
+        Raises NoDiskSpace and SystemFailure.
+        """
+        try:
+            return self._add(self._path(please_suspend=please_suspend), please_suspend)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Making a reference to {self._user}") from error
+
+    def _add(self, path: str, please_suspend: bool) -> Fd:  # noqa: FBT001 -- the key of the table
+        if please_suspend in self._read_ends:
+            return Fd(os.open(path, _WRITE))
         os.makedirs(self._directory, 0o755, exist_ok=True)
-        if please_suspend not in self._read_ends:
-            # It may be left by the last session, or by the daemon before us.
-            with suppress(FileExistsError):
-                os.mkfifo(path, 0o600)
-            self._watch(please_suspend, Fd(os.open(path, _READ)))
-        return Fd(os.open(path, _WRITE))
+        # It may be left by the last session, or by the daemon before us.
+        with suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        with ExitStack() as on_failure:
+            end = on_failure.enter_context(Fd(os.open(path, _READ)))
+            reference = Fd(os.open(path, _WRITE))
+            # Only a FIFO that somebody had open for writing tells of its last writer's end.
+            on_failure.pop_all()
+        self._watch(please_suspend, end)
+        return reference
 
     def recover(self) -> bool:
         """Take up what a daemon before us left; True if clients held the home then but none now."""

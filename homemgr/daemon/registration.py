@@ -80,8 +80,7 @@ def _image_of(manager: Manager, record: UserRecord) -> Image | None:
 async def unregister(manager: Manager, home: Home) -> None:
     """Forget the user and keep his files: found where homes are looked for, they show unfixated."""
     async with home.exclusively(Operation.UNREGISTER):
-        await asyncio.to_thread(home.services.store.delete, home.name)
-        home.forget()
+        await home.drop_record()
     log.info("User %s is unregistered; the files stay.", home.name)
     await manager.discover()
 

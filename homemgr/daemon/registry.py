@@ -7,7 +7,8 @@ once. Tells listeners what appeared, changed and vanished. No I/O here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from homemgr.record import uids
 
 if TYPE_CHECKING:
     from homemgr.record.uids import UidRange
+
+log = logging.getLogger(__name__)
 
 Listener = Callable[[Home], None]
 
@@ -32,6 +35,8 @@ class Registry:
         #: Aliases and the forms with realm; the primary name is in _by_name.
         self._by_other_name: dict[str, Home] = {}
         self._keys: dict[str, tuple[int, tuple[str, ...]]] = {}
+        #: By home, the names it claims that are another's.
+        self._disputed: dict[str, set[str]] = {}
         self._reserved_names: set[str] = set()
         self._reserved_uids: set[int] = set()
         self.appeared: list[Listener] = []
@@ -91,18 +96,26 @@ class Registry:
         if self._by_name.get(home.name) is home:
             del self._by_name[home.name]
             self._unindex(home)
+            self._disputed.pop(home.name, None)
+            # What it had of others' names is theirs again.
+            for name in list(self._disputed):
+                self._unindex(self._by_name[name])
+                self._index(self._by_name[name])
             self._tell(self.vanished, home)
 
     @contextmanager
-    def reserving_name(self, name: str) -> Iterator[None]:
-        """Keep ``name`` from other creations; raises UserNameExists."""
-        if self.by_name(name) is not None or name in self._reserved_names:
-            raise errors.UserNameExists(f"User name {name} is already taken by a home area.")
-        self._reserved_names.add(name)
+    def reserving_names(self, names: Iterable[str], owner: Home | None = None) -> Iterator[None]:
+        """Keep ``names`` from everybody but ``owner``; raises UserNameExists."""
+        mine = set(names)
+        for name in sorted(mine):
+            home = self.by_name(name)
+            if (home is not None and home is not owner) or name in self._reserved_names:
+                raise errors.UserNameExists(f"The name {name} is already taken by a home area.")
+        self._reserved_names |= mine
         try:
             yield
         finally:
-            self._reserved_names.discard(name)
+            self._reserved_names -= mine
 
     def release_uid(self, uid: int) -> None:
         """End a reservation: the home is listed, or will never be."""
@@ -148,16 +161,29 @@ class Registry:
     # -- indexes -----------------------------------------------------------------------
 
     def _index(self, home: Home) -> None:
-        effective = home.effective
-        names = [*effective.aliases]
-        if home.record.realm:
-            names += [f"{name}@{home.record.realm}" for name in (home.name, *effective.aliases)]
+        _, *names = home.effective.lookup_names
         # A name is looked up as what it was first: nobody takes over another's by alias.
         # Once each: an alias may be the very form with the realm.
         each = dict.fromkeys(names)
         mine = tuple(n for n in each if self._by_other_name.setdefault(n, home) is home)
         self._by_uid.setdefault(home.uid, home)
         self._keys[home.name] = (home.uid, mine)
+        self._tell_of_disputes(home, each)
+
+    def _tell_of_disputes(self, home: Home, names: Iterable[str]) -> None:
+        """Log, once, which names of ``home`` are another's: what lies on a disk may claim any."""
+        lost = {name for name in names if self.by_name(name) is not home}
+        for name in sorted(lost - self._disputed.get(home.name, set())):
+            log.warning(
+                "The alias %s of user %s is a name of user %s and stays with that one.",
+                name,
+                home.name,
+                self.require(name).name,
+            )
+        if lost:
+            self._disputed[home.name] = lost
+        else:
+            self._disputed.pop(home.name, None)
 
     def _unindex(self, home: Home) -> None:
         uid, names = self._keys.pop(home.name)

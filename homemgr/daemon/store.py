@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".identity"
+#: Of records whose home is being deleted.
+REMOVED = SUFFIX + ".removed"
 
 #: All blobs of one home together (systemd-homed's limit).
 MAX_BLOB_BYTES = 64 << 20
@@ -84,14 +86,48 @@ class Store:
             log.warning("Kept the record %s that was not accepted as %s.unaccepted.", path, path)
 
     def delete(self, user: str) -> None:
-        """Forget ``user``: record first, so that a kill in between leaves only pictures."""
+        """Forget ``user``: record first, so that a kill in between leaves only pictures.
+
+        Raises SystemFailure; then the record may still be there.
+        """
         try:
-            os.unlink(self._record_path(user))
-        except FileNotFoundError:
-            log.debug("There was no user record of %s to delete.", user)
-        with files.opened(self._records) as directory:
-            os.fsync(directory)
+            with suppress(FileNotFoundError):
+                os.unlink(self._record_path(user))
+            with files.opened(self._records) as directory:
+                os.fsync(directory)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Deleting the user record of {user}") from error
         shutil.rmtree(self.blob_directory(user), ignore_errors=True)
+
+    def set_aside(self, user: str) -> str | None:
+        """Keep the record of ``user``, who is being removed, under a name that ``load`` skips.
+
+        It tells where files are that still have to be deleted. Gives the new name, None
+        if there was no record; raises SystemFailure.
+        """
+        name = f"{user}.{os.urandom(4).hex()}{REMOVED}"
+        try:
+            os.rename(self._record_path(user), os.path.join(self._records, name))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise errors.from_os_error(error, f"Deleting the user record of {user}") from error
+        return name
+
+    def removed(self) -> Iterator[tuple[str, UserRecord]]:
+        """Records set aside of users whose removal was not finished, by file name."""
+        for name in sorted(os.listdir(self._records)):
+            if name.endswith(REMOVED):
+                try:
+                    text = files.read_bounded(self._records, name, jsontext.MAX_RECORD_BYTES)
+                    yield name, UserRecord.parse(text)
+                except (OSError, errors.HomeError) as error:
+                    log.error("Cannot read %s/%s: %s", self._records, name, error)
+
+    def finish_removal(self, name: str) -> None:
+        """Drop a record that ``set_aside`` kept: nothing of the home is left."""
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._records, name))
 
     def blob_directory(self, user: str) -> str:
         """Where the public files of ``user`` are."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
-from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr import errors
+from homemgr.storage import paths
 from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
     from homemgr.work.task import Task
+
+log = logging.getLogger(__name__)
 
 
 def run(task: Task) -> dict[str, object]:
@@ -17,8 +21,12 @@ def run(task: Task) -> dict[str, object]:
     removed: list[str] = []
     for path in task.texts("directories"):
         try:
-            parent = Fd(os.open(path, DIRECTORY_FLAGS))
-        except FileNotFoundError:
+            # Where others can rename, what looks like ours may be anybody's.
+            parent = paths.open_safe_parent(os.path.join(path, "any"))
+        except errors.FileNotFound:
+            continue
+        except errors.HomeError as error:
+            log.warning("Leftovers in %s stay: %s", path, error)
             continue
         with parent:
             gone = storage_named("directory").sweep(parent).gone

@@ -295,3 +295,28 @@ def test_worker_of_a_killed_service_and_one_of_the_next_are_not_at_work_at_once(
         os.kill(worker, signal.SIGCONT)
     later.result()
     service.deactivate("hans")
+
+
+def test_removal_of_a_home_in_a_place_of_its_own_is_finished_by_the_next_service(
+    own_service: Service,
+) -> None:
+    service = own_service
+    place = service.site.home_root / "elsewhere"
+    place.mkdir(0o700)
+    service.create("ida", imagePath=str(place / "ida.homedir"))
+    for number in range(4000):
+        path = place / "ida.homedir" / str(number)
+        path.touch()
+        os.chown(path, 65534, 65534)
+    pending = service.begin("RemoveHome", "s", "ida")
+    wait_until(lambda: not is_listed(service, "ida"), "the home to be out of sight")
+    workers = service.workers()
+    service.kill()
+    for pid in workers:
+        kill(pid)
+    pending.failure(within_s=10)
+    assert len(os.listdir(place)) == 1
+    service.start()
+    assert os.listdir(place) == []
+    assert not is_listed(service, "ida")
+    assert [n for n in os.listdir(service.site.records) if n.startswith("ida")] == []

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from homemgr import errors
+from homemgr.daemon import references
 from homemgr.daemon.references import References
 from homemgr.files import Fd
 
@@ -142,5 +147,26 @@ def test_fifos_are_for_root_and_forgotten_at_the_end(tmp_path: Path) -> None:
             await one.settle(lambda: one.ended == 1)
             one.references.forget()
             assert not fifo.exists()
+
+    asyncio.run(run())
+
+
+def test_one_that_could_not_be_made_keeps_nothing_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(path: str, flags: int) -> int:
+        if flags & os.O_WRONLY:
+            raise OSError(errno.ENFILE, "no room")
+        return os_open(path, flags)
+
+    os_open = os.open
+
+    async def run() -> None:
+        async with watched(tmp_path) as one:
+            with monkeypatch.context() as patch:
+                patch.setattr(references.os, "open", no_room)
+                with pytest.raises(errors.SystemFailure):
+                    one.references.add(please_suspend=False)
+            assert not one.references.held
 
     asyncio.run(run())
