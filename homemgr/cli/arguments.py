@@ -25,7 +25,10 @@ class UnknownOption(UsageError):
 
 
 class Option:
-    """One option: long name, letter, name of its value (empty: takes none), help line."""
+    """One option: long name, letter, name of its value (empty: takes none), help line.
+
+    A value named like ``[=NAME]`` may be left out; it is given with an equals sign only.
+    """
 
     __slots__ = ("help", "name", "short", "value")
 
@@ -35,6 +38,11 @@ class Option:
         self.short = short
         self.value = value
         self.help = text
+
+    @property
+    def may_lack_value(self) -> bool:
+        """Whether the value may be left out; it is empty then."""
+        return self.value.startswith("[=")
 
     @property
     def shown(self) -> str:
@@ -97,7 +105,11 @@ def _long(text: str, rest: list[str], rows: list[Option], found: Arguments) -> N
             raise UsageError(f"Option --{option.name} takes no value.")
         found.given.append((option, ""))
         return
-    if not equals:
+    if option.may_lack_value:
+        # Left out is one thing; an empty variable behind the equals sign another.
+        if equals and not value:
+            raise UsageError(f"Option {option.shown}= needs a value, or no equals sign.")
+    elif not equals:
         value = _next(option, rest)
     found.given.append((option, value))
 

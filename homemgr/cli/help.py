@@ -38,6 +38,8 @@ def option_row(option: Option) -> str:
     """One option with its help."""
     letter = f"-{option.short}" if option.short else "  "
     long = f" --{option.name}" if option.name else ""
+    if option.may_lack_value:
+        return _row(f"  {letter}{long}{option.value}", option.help)
     value = (f"={option.value}" if option.name else f" {option.value}") if option.value else ""
     return _row(f"  {letter}{long}{value}", option.help)
 

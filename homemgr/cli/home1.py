@@ -26,9 +26,11 @@ _INTERFACE = "org.freedesktop.home1.Manager"
 _QUICK_S = 25.0
 #: Members whose answer comes when a worker is done, which may take minutes.
 _SLOW_S = 120.0
+#: Jobs say how far they are; people know how long that may take.
+_FOREVER_S = 1e9
 _QUICK = frozenset(
     {"ListHomes", "GetHomeByName", "GetHomeByUID", "GetUserRecordByName", "GetUserRecordByUID"}
-    | {"GetExtensionStatus", "ListSigningKeys", "GetSigningKey"}
+    | {"GetExtensionStatus", "ListSigningKeys", "GetSigningKey", "ListTransfers", "ListOrigins"}
 )
 
 __all__ = ["BusError", "Home1", "Homemgr1", "Reply"]
@@ -79,6 +81,31 @@ class Homemgr1(Home1):
         self._client.on_signal = on_signal
         rule = f"type='signal',sender='{self._name}',path='{self.path}',member='{member}'"
         self._client.call(BUS_NAME, BUS_PATH, BUS_NAME, "AddMatch", "s", (rule,))
+
+
+class Job1(Homemgr1):
+    """A job that the service does for us: as long as we stay on the bus, and wait for it."""
+
+    interface = "org.homemgr1.Job"
+
+    def __init__(self, service: Homemgr1, path: str) -> None:
+        """The job that a call of ``service`` gave; it belongs to that very connection."""
+        self._name, self._client = service._name, service._client
+        self.may_ask = False
+        self.path = path
+
+    def wait(self, idle: Callable[[], None]) -> Reply:
+        """What comes of it; ``idle`` is called again and again meanwhile. Raises BusError."""
+        self._client.on_idle = idle
+        try:
+            target = (self._name, self.path, self.interface, "Wait")
+            return self._client.call(*target, timeout_s=_FOREVER_S)
+        finally:
+            self._client.on_idle = None
+
+    def cancel(self) -> None:
+        """Call it off; `wait` says when it has ended."""
+        self._client.tell(self._name, self.path, self.interface, "Cancel")
 
 
 def own_name() -> str:

@@ -31,6 +31,13 @@ COMMON = (
 )
 
 
+#: Modules of verbs that homectl does not have.
+_OUR_OWN = frozenset(
+    {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
+    | {"transfers", "origins", "transfer"}
+)
+
+
 class Verb:
     """One row of the table of verbs: its module, its words, what it does."""
 
@@ -43,7 +50,7 @@ class Verb:
         self.usage = usage
         self.help = text
         # homectl answers a wrong command line with 1; verbs of our own follow the custom.
-        self.exit_code = 2 if module in ("setup", "unsetup", "demo", "extension") else 1
+        self.exit_code = 2 if module in _OUR_OWN else 1
 
 
 _MANY = 1 << 20
@@ -60,6 +67,20 @@ VERBS = {
     "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
     "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
     "remove": Verb("remove", (1, _MANY), "USER...", "Remove a home area and its files"),
+    "migrate": Verb(
+        "migrate", (1, 2), "USER [[LOGIN@]HOST]", "Move a home area to another machine, or from one"
+    ),
+    "export": Verb("export", (2, 2), "USER FILE|-", "Write a home area to a file"),
+    "import": Verb("import_home", (1, 1), "FILE|-", "Make a home area of an exported file"),
+    "transfers": Verb(
+        "transfers", (0, 2), "[list|forget USER]", "Home areas on their way, or gone"
+    ),
+    "origins": Verb(
+        "origins", (0, 2), "[list|trust|forget FINGERPRINT]", "Machines that may send home areas"
+    ),
+    "transfer": Verb(
+        "transfer", (2, 2), "receive|send USER", "The other end of migrate, run through ssh"
+    ),
     "register": Verb("register", (0, _MANY), "[FILE...]", "Register users by their records alone"),
     "unregister": Verb(
         "unregister", (1, _MANY), "USER...", "Forget users, leave their files alone"

@@ -17,12 +17,13 @@ _CLEAR = "\r\x1b[K"
 class ProgressLine:
     """The line, on standard error; says nothing where that is no terminal."""
 
-    def __init__(self) -> None:
-        """Nothing is shown yet."""
+    def __init__(self, *, is_wanted: bool = True) -> None:
+        """Nothing is shown yet, and nothing ever if it is not wanted."""
         terminal = sys.stderr
         is_terminal = terminal is not None and terminal.isatty()
-        self._terminal = terminal if is_terminal and os.environ.get("TERM") != "dumb" else None
-        self._is_shown = False
+        is_able = is_wanted and is_terminal and os.environ.get("TERM") != "dumb"
+        self._terminal = terminal if is_able else None
+        self._shown = ""
 
     @property
     def is_seen(self) -> bool:
@@ -33,18 +34,28 @@ class ProgressLine:
         """Put ``text`` in the place of what is there, shortened to one line."""
         if self._terminal is None:
             return
-        # One less: some terminals begin a new line with the last character.
-        room = self._width() - 1
-        clean = "".join(c if c.isprintable() else " " for c in text)[:room]
-        self._terminal.write(f"{_CLEAR}{clean}")
-        self._terminal.flush()
-        self._is_shown = True
+        clean = "".join(c if c.isprintable() else " " for c in text)[: self.room]
+        if clean != self._shown:
+            self._terminal.write(f"{_CLEAR}{clean}")
+            self._terminal.flush()
+            self._shown = clean
 
-    def _width(self) -> int:
+    def clear(self) -> None:
+        """Make room for something else; the next `show` is below it."""
+        if self._terminal is not None and self._shown:
+            self._terminal.write(_CLEAR)
+            self._terminal.flush()
+            self._shown = ""
+
+    @property
+    def room(self) -> int:
+        """How many characters the line has; another number when the terminal was resized."""
         try:
-            return os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_WIDTH
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_WIDTH
         except OSError:
-            return _DEFAULT_WIDTH
+            columns = _DEFAULT_WIDTH
+        # One less: some terminals begin a new line with the last character.
+        return columns - 1
 
     def __enter__(self) -> ProgressLine:
         """Show it until the end of the block."""
@@ -57,6 +68,4 @@ class ProgressLine:
         trace: TracebackType | None,
     ) -> None:
         """Take it away, whatever happened."""
-        if self._terminal is not None and self._is_shown:
-            self._terminal.write(_CLEAR)
-            self._terminal.flush()
+        self.clear()

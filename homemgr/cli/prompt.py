@@ -1,4 +1,4 @@
-"""Asking on the terminal without echo.
+"""Asking on the terminal: for passwords without echo, for a decision with it.
 
 Always the controlling terminal, never standard input: what is piped in is data.
 The terminal is as before afterwards, also when a signal ends the question or
@@ -44,6 +44,24 @@ def ask(question: str) -> str:
     except UnicodeDecodeError as error:
         complain("What was entered is not UTF-8, which user records require.")
         raise Reported from error
+
+
+def confirm(question: str) -> bool | None:
+    """Whether "yes" was typed in full; None if there is no terminal to ask on."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(terminal, "r+b", buffering=0) as file:
+        text = f"{question} (yes/no) "
+        while True:
+            # What was typed before the question is not the answer.
+            termios.tcflush(terminal, termios.TCIFLUSH)
+            file.write(text.encode(errors="replace"))
+            answer = file.readline().strip().lower()
+            if answer in (b"yes", b"no", b""):
+                return answer == b"yes"
+            text = "Please type yes or no: "
 
 
 def _answer(question: str) -> bytes:

@@ -22,6 +22,7 @@ from _socket import (
     socket,
 )
 from array import array
+from contextlib import suppress
 from struct import pack
 from time import monotonic
 
@@ -43,6 +44,10 @@ _CONNECT_TIMEOUT = pack("ll", 25, 0)
 _HELLO_SERIAL = 1
 #: Below what malloc(3) maps anew each time.
 _CHUNK_BYTES = 1 << 16
+#: How often somebody who waits for an answer may do something else (s).
+_IDLE_S = 0.1
+#: How long a full socket may keep a message that nobody answers (s).
+_TELL_S = 5.0
 _ANCILLARY = CMSG_SPACE(253 * array("i").itemsize)
 #: Longest line a server may send while authenticating.
 _MAX_LINE_BYTES = 16 << 10
@@ -82,6 +87,8 @@ class Client:
         self._serial = 0
         #: Given every signal that comes while a call waits; nothing is asked for by itself.
         self.on_signal: Callable[[Message], None] | None = None
+        #: Called again and again while a call waits and nothing comes; it may `tell`, not `call`.
+        self.on_idle: Callable[[], None] | None = None
 
     def __enter__(self) -> Client:
         """Close at the end of the block."""
@@ -125,16 +132,16 @@ class Client:
         target = (destination, path, interface, member)
         flags = messages.INTERACTIVE if interactive else 0
         # Hello takes the first number, and whether it is sent is decided later.
-        self._serial = max(self._serial, _HELLO_SERIAL) + 1
+        self._serial = serial = max(self._serial, _HELLO_SERIAL) + 1
         try:
             encoded = encode(signature, body, fds)
-            frame = messages.call(self._serial, target, signature, encoded, flags)
+            frame = messages.call(serial, target, signature, encoded, flags)
         except CodecError as wrong:
             raise BusError(messages.INVALID_ARGS, f"Call of {member}: {wrong}.") from wrong
         try:
             deadline = monotonic() + timeout_s
             self._send(frame, encoded.fds, deadline)
-            return self._wait(self._serial, member, deadline)
+            return self._wait(serial, member, deadline)
         except TimeoutError as late:
             # Leaving tells the service that nobody waits any more.
             self.close()
@@ -144,6 +151,17 @@ class Client:
             self.close()
             text = f"The bus broke the connection while {member} was waiting: {gone}."
             raise BusError(messages.DISCONNECTED, text) from gone
+
+    def tell(self, destination: str, path: str, interface: str, member: str) -> None:
+        """Call a method without arguments and without wanting to know what comes of it.
+
+        Also good while a call waits. A connection that is gone is noticed by that call.
+        """
+        self._serial = max(self._serial, _HELLO_SERIAL) + 1
+        target = (destination, path, interface, member)
+        frame = messages.call(self._serial, target, flags=messages.NO_REPLY)
+        with suppress(OSError):
+            self._send(frame, [], monotonic() + _TELL_S)
 
     # --- sending --------------------------------------------------------------------
 
@@ -228,9 +246,7 @@ class Client:
             self._receive(deadline)
 
     def _receive(self, deadline: float) -> None:
-        assert self._socket is not None
-        self._socket.settimeout(_remaining(deadline))
-        data, ancillary, flags, _ = self._socket.recvmsg(_CHUNK_BYTES, _ANCILLARY, MSG_CMSG_CLOEXEC)
+        data, ancillary, flags = self._take(deadline)
         for level, kind, payload in ancillary:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
                 numbers = array("i", payload[: len(payload) & -4])
@@ -240,6 +256,19 @@ class Client:
         if not data:
             raise EOFError("end of stream")
         self._received += data
+
+    def _take(self, deadline: float) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        """What has come, as recvmsg(2) gives it, with `on_idle` in between."""
+        assert self._socket is not None
+        while True:
+            left = _remaining(deadline)
+            self._socket.settimeout(left if self.on_idle is None else min(left, _IDLE_S))
+            try:
+                return self._socket.recvmsg(_CHUNK_BYTES, _ANCILLARY, MSG_CMSG_CLOEXEC)[:3]
+            except TimeoutError:
+                if self.on_idle is None:
+                    raise
+                self.on_idle()
 
 
 def _remaining(deadline: float) -> float:

@@ -242,3 +242,37 @@ def test_malformed_answer_is_an_error_not_a_crash(tmp_path: Path) -> None:
 
     with server(tmp_path / "s", spoil) as address:
         assert call(address) in ("InconsistentMessage", "Disconnected")
+
+
+def test_who_waits_can_do_something_else_meanwhile(private_bus: PrivateBus) -> None:
+    idle: list[str] = []
+    with Client(private_bus.address) as client:
+        # A call to ourselves that nobody answers: what comes next is silence.
+        name = str(client.call(*DRIVER, "RequestName", "su", ("a.b", 0)).body)
+        client.on_idle = lambda: idle.append(name)
+        with pytest.raises(BusError) as caught:
+            client.call("a.b", "/", "a.b", "Never", timeout_s=0.5)
+        assert caught.value.name == ERROR + "NoReply"
+        assert 2 <= len(idle) <= 5
+
+
+def test_a_call_can_be_made_while_another_waits(private_bus: PrivateBus) -> None:
+    """What is told arrives, and takes nobody's answer away."""
+    heard: list[str] = []
+    with Client(private_bus.address) as client, Client(private_bus.address) as other:
+        other.call(*DRIVER, "RequestName", "su", ("a.b", 0))
+        rule = "type='signal',member='NameOwnerChanged',arg0='c.d'"
+        client.call(*DRIVER, "AddMatch", "s", (rule,))
+        client.on_signal = lambda message: heard.append(message.member)
+
+        def idle() -> None:
+            client.tell(*DRIVER, "ListNames")
+            other.call(*DRIVER, "RequestName", "su", ("c.d", 0))
+
+        client.on_idle = idle
+        with pytest.raises(BusError) as caught:
+            client.call("a.b", "/", "a.b", "Never", timeout_s=0.5)
+        assert caught.value.name == ERROR + "NoReply"
+        client.on_idle = None
+        assert client.call(*DRIVER, "NameHasOwner", "s", ("a.b",)).body == [True]
+    assert heard[0] == "NameOwnerChanged"

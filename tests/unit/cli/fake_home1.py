@@ -19,6 +19,9 @@ from homemgr.files import Fd
 from homemgr.wire.connection import Connection
 from homemgr.wire.dispatch import Call, Dispatcher, Interface, Method, Node
 
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_jobs
+
 PATH = "/org/freedesktop/home1"
 OUR_PATH = "/org/homemgr1"
 SIGNATURES = {
@@ -58,6 +61,15 @@ OUR_SIGNATURES = {
     "GetExtensionDifferences": ("s", "s"),
     "DiscardExtensionChanges": ("sast", "s"),
     "ActivateHomeInMode": ("sss", ""),
+    "SendHome": ("sshh", "o"),
+    "ReceiveHome": ("shh", "o"),
+    "ExportHome": ("ssh", "o"),
+    "ImportHome": ("sh", "o"),
+    "ListTransfers": ("", "s"),
+    "ForgetTransfer": ("ss", ""),
+    "ListOrigins": ("", "s"),
+    "TrustOrigin": ("ss", ""),
+    "ForgetOrigin": ("s", ""),
 }
 
 
@@ -68,6 +80,8 @@ class Service:
         self.script: dict[str, list[object]] = json.loads(script.read_text())
         self.log = log
         self.references: list[Fd] = []
+        self.nodes: dict[str, Node] = {}
+        self.connection: Connection | None = None
         self.emit: Callable[[str, str, list[object]], None] = lambda *_: None
 
     def run(self, member: str, call: Call, arguments: tuple[object, ...]) -> object:
@@ -84,8 +98,7 @@ class Service:
             assert isinstance(signal, list)
             name, kinds, *values = signal
             self.emit(str(name), str(kinds), values)
-        answers = self.script.get(member, [[]])
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        answer = self.next(member, [])
         if isinstance(answer, dict):
             raise failure(str(answer["error"]), str(answer.get("message", "")))
         if member == "AcquireHome":
@@ -93,12 +106,25 @@ class Service:
             os.set_blocking(read, False)
             self.references.append(Fd(read))
             return (Fd(write),)
+        if member in fake_jobs.MEMBERS:
+            return (fake_jobs.begin(self, member, arguments),)
         return tuple(
             tuple(map(tuple, value)) if isinstance(value, list) else value for value in answer
         )
 
+    def next(self, name: str, default: object) -> object:
+        answers = self.script.get(name, [default])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def note(self, member: str, *arguments: object) -> None:
+        """Write down what is no call of ours."""
+        with self.log.open("a") as file:
+            file.write(json.dumps({"member": member, "arguments": arguments}) + "\n")
+
     @staticmethod
     def readable(argument: object, call: Call) -> object:
+        if isinstance(argument, Fd):
+            return "descriptor"
         if not isinstance(argument, dict):
             return argument
         return {
@@ -165,7 +191,9 @@ async def main(address: str, script: str, log: str) -> None:
         PATH: node(service, "org.freedesktop.home1.Manager", SIGNATURES),
         OUR_PATH: node(service, "org.homemgr1.Manager", OUR_SIGNATURES),
     }
+    service.nodes = nodes
     connection = await Connection.open(address)
+    service.connection = connection
     service.emit = lambda name, kinds, values: connection.emit(
         OUR_PATH, "org.homemgr1.Manager", name, kinds, values
     )

@@ -1,0 +1,40 @@
+"""Options that several verbs of transfers share, and the JSON object they make for the service."""
+
+from __future__ import annotations
+
+from homemgr.cli.arguments import Option, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from homemgr.cli.arguments import Arguments
+
+SENDING = (
+    Option("keep", "", "", "Only refresh a copy on the other machine; the home stays here"),
+    Option("remove", "", "", "Delete the files here once the other machine has the home"),
+    Option("undo", "", "", "Have the home back, unless somebody has used it there"),
+    Option("wait", "", "SECONDS", "Wait for the user's logout at most that long"),
+)
+QUIET = Option("quiet", "q", "", "Show no progress and no report, failures only")
+
+
+def sending(arguments: Arguments) -> dict[str, object]:
+    """The options of SendHome, except the host; UsageError if they contradict each other."""
+    given = [name for name in ("keep", "remove", "undo") if arguments.has(name)]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other.")
+    found: dict[str, object] = dict.fromkeys(given, True)
+    if arguments.has("wait"):
+        found["wait_s"] = _seconds(arguments.value("wait"))
+    return found
+
+
+def sending_words(arguments: Arguments) -> list[str]:
+    """The same for the command line of the other machine."""
+    words = [f"--{name}" for name in ("keep", "remove", "undo") if arguments.has(name)]
+    return words + ([f"--wait={arguments.value('wait')}"] if arguments.has("wait") else [])
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(f"--wait={text}: expected a number of seconds.")
+    return int(text)

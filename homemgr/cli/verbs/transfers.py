@@ -1,0 +1,38 @@
+"""`homemgr transfers [list|forget USER]`: homes on their way, and those that left or came."""
+
+from __future__ import annotations
+
+from homemgr.cli import transfer_text
+from homemgr.cli.arguments import UsageError
+from homemgr.cli.home1 import Homemgr1, with_agent
+from homemgr.cli.output import json_format, print_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from homemgr.cli.arguments import Arguments
+
+OPTIONS = ()
+_NO_OPTIONS = "{}"
+
+
+def run(arguments: Arguments) -> int:
+    """List them, or forget one: what was copied and is no home yet is deleted."""
+    command, *words = arguments.words or ["list"]
+    service = Homemgr1(arguments)
+    if command == "list" and not words:
+        return _list(service, arguments)
+    if command != "forget" or len(words) != 1:
+        raise UsageError("Expected `homemgr transfers [list|forget USER]`.")
+    with_agent(service)
+    service.call("ForgetTransfer", "ss", words[0], _NO_OPTIONS)
+    return 0
+
+
+def _list(service: Homemgr1, arguments: Arguments) -> int:
+    found = transfer_text.items(service, "ListTransfers")
+    form = json_format(arguments)
+    if form:
+        print_json(found, form)
+    else:
+        transfer_text.transfers(found, legend=not arguments.has("no-legend"))
+    return 0
