@@ -46,6 +46,10 @@ MAX_FDS = 128
 
 HEADER = struct.Struct(">I")
 
+#: What the daemon asks its job server for, one byte: to give a job, whose socket is beside it,
+#: to a worker; and to forget the mounts it keeps, as no home uses an extension any more.
+JOB, FORGET_MOUNTS = b"j", b"f"
+
 Message = dict[str, object]
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import socket
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, job
@@ -82,6 +82,12 @@ class JobRunner:
         """Return when no job runs."""
         await self._idle.wait()
 
+    def forget_mounts(self) -> None:
+        """Have the job server let go of the images it keeps mounted for others to share."""
+        # If it is gone, so are they.
+        with suppress(OSError):
+            self._control.send(job.FORGET_MOUNTS)
+
     def close(self) -> None:
         """Let the job server end; running workers finish on their own."""
         self._control.close()
@@ -112,7 +118,7 @@ class JobRunner:
             on_failure.enter_context(ours)
             ours.setblocking(False)  # noqa: FBT003 -- its only form
             # A datagram of one byte; the job server always drains its queue.
-            socket.send_fds(self._control, [b"j"], [theirs.fileno()])
+            socket.send_fds(self._control, [job.JOB], [theirs.fileno()])
             on_failure.pop_all()
         return ours
 

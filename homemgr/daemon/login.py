@@ -238,6 +238,7 @@ async def _activate(
     except errors.HomeError:
         # Mounted by a worker that died of it: nobody was given this home.
         abandoned(home)
+        extensions.settle()
         raise
     log.info("Home area %s is active.", home.name)
 

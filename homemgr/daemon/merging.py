@@ -55,6 +55,8 @@ class Extensions:
         self._directory = os.path.join(runtime_directory, "homemgr")
         #: Names of the homes that have a note: for most there is nothing to read or forget.
         self._noted = _notes_in(self._directory)
+        #: Whether workers may have left mounts of images for others.
+        self._are_mounts_kept = False
         #: Told of a home whose merged extensions changed.
         self.changed: list[Callable[[Home], None]] = []
         #: Told how far a refresh is, before each of its steps.
@@ -76,6 +78,7 @@ class Extensions:
         wanted = extensions.wanted(self.rules, home.effective, chosen)
         if not wanted:
             return None
+        self._are_mounts_kept = True
         return {
             "names": [one.name for one in wanted],
             "required": [one.name for one in wanted if one.is_required],
@@ -136,15 +139,21 @@ class Extensions:
 
     async def note(self, home: Home, report: object) -> None:
         """Keep what a worker told; None forgets it."""
-        if report is None and home.name not in self._noted:
-            return
-        try:
-            await asyncio.to_thread(self._store_report, home, report)
-        except OSError as error:
-            # Of use to who asks; the home is what it is without it.
-            log.warning("What is merged into home area %s is not noted: %s", home.name, error)
-        for listener in self.changed:
-            listener(home)
+        if report is not None or home.name in self._noted:
+            try:
+                await asyncio.to_thread(self._store_report, home, report)
+            except OSError as error:
+                # Of use to who asks; the home is what it is without it.
+                log.warning("What is merged into home area %s is not noted: %s", home.name, error)
+            for listener in self.changed:
+                listener(home)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let go of what is kept mounted for the next user, once there is none left."""
+        if self._are_mounts_kept and not self._noted:
+            self._are_mounts_kept = False
+            self._runner.forget_mounts()
 
     def _store_report(self, home: Home, report: object) -> None:
         if isinstance(report, dict):

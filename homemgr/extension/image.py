@@ -22,6 +22,7 @@ from homemgr.errors import (
 )
 from homemgr.extension import hierarchies, release
 from homemgr.extension.digest import PLACES
+from homemgr.extension.shelf import Shelf
 from homemgr.extension.volume import Trust, open_volume
 from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, read_limited
 from homemgr.kernel.mounts import MOUNT_ATTR_IDMAP, mount_setattr
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
     #: A new user namespace that shows this uid and gid as the local user's, and no other ids.
     Namespaces = Callable[[int, int], Fd]
+
+NO_SHELF = Shelf()
 
 #: Inside an extension: what merges into the home area.
 HOME = "home"
@@ -133,6 +136,7 @@ def open_newest(
     policy: Policy,
     userns: Namespaces,
     places: Places = PLACES,
+    shelf: Shelf = NO_SHELF,
 ) -> Extension:
     """Open the newest version that was made for this machine.
 
@@ -150,6 +154,7 @@ def open_newest(
                 policy=policy,
                 userns=userns,
                 places=places,
+                shelf=shelf,
             )
         except ExtensionDoesNotFit as error:
             refusal = refusal or error
@@ -165,9 +170,10 @@ def open_extension(
     policy: Policy,
     userns: Namespaces,
     places: Places = PLACES,
+    shelf: Shelf = NO_SHELF,
 ) -> Extension:
     """Open one version of an extension and show its files as the local user's."""
-    trust = Trust(host.architecture, policy.refuse_unverifiable_signature, places)
+    trust = Trust(host.architecture, policy.refuse_unverifiable_signature, places, shelf)
     try:
         with open_volume(candidate, trust) as volume:
             return _open(candidate, volume, host, (local_uid, local_gid), policy, userns)

@@ -10,11 +10,13 @@ import errno
 import os
 import stat
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import ExtensionDamaged, ExtensionNotUsable
 from homemgr.extension import digest, gpt, partition_types, superblock
 from homemgr.extension.find import Kind
+from homemgr.extension.shelf import Shelf
 from homemgr.extension.trusted import is_private, open_trusted
 from homemgr.files import Fd
 from homemgr.kernel import loop
@@ -65,6 +67,8 @@ class Trust(NamedTuple):
     architecture: str
     refuse_unverifiable_signature: bool
     places: digest.Places
+    #: Where mounts of images are shared.
+    shelf: Shelf = Shelf()
 
 
 class Volume:
@@ -159,7 +163,7 @@ def _open_image(path: str, image: Fd, trust: Trust) -> Volume:
     size = os.fstat(image.fileno()).st_size
     found = _identify(path, _reader(image, 0, size), size)
     if found.kind != "gpt":
-        return _mounted(image, found.kind)
+        return _mounted(image, found.kind, trust.shelf)
     partition = _partition(path, image, size, trust)
     read = _reader(image, partition.start, partition.size)
     inner = _identify(f"The partition in {path}", read, partition.size)
@@ -223,13 +227,13 @@ def _composed(metadata: Fd, objects: Fd) -> Fd:
         return _created(fs)
 
 
-def _mounted(image: Fd, kind: str) -> Volume:
+def _mounted(image: Fd, kind: str, shelf: Shelf) -> Volume:
     """Without a loop device where file system, kernel and stack depth allow that."""
     depth = _depth(image)
     if kind == "erofs" and depth == 0:
         try:
             source = f"/proc/self/fd/{image.fileno()}"
-            return Volume(_new(kind, source), depth + 1)
+            return Volume(shelf.mount(image, partial(_new, kind, source)), depth + 1)
         except OSError as error:
             if error.errno not in _NO_FILE_MOUNT:
                 raise

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from homemgr.extension.image import Extension
+    from homemgr.extension.shelf import Shelf
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import Json, JsonObject
     from homemgr.work.task import Task
@@ -43,6 +44,7 @@ class Order(NamedTuple):
     mode: attach.Mode
     directories: tuple[str, ...]
     policy: image.Policy
+    shelf: Shelf
 
 
 @dataclass
@@ -109,6 +111,7 @@ def order_of(task: Task, argument: str = "extensions") -> Order | None:
         _MODES[str(told.get("mutability", "yes"))],
         directories_of(told),
         policy_of(told),
+        task.shelf,
     )
 
 
@@ -160,6 +163,7 @@ def open_all(
                 local_gid=ids[1],
                 policy=order.policy,
                 userns=partial(userns, ids),
+                shelf=order.shelf,
             )
         except errors.HomeError as error:
             if name in order.required:

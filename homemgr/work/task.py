@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from homemgr import crypt, errors, job
+from homemgr.extension.image import NO_SHELF
 from homemgr.kernel import memory
 from homemgr.record import password
 from homemgr.record.machine import Machine
@@ -21,6 +22,7 @@ from homemgr.storage.kinds import Storage, storage_named
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from homemgr.extension.shelf import Shelf
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
@@ -32,8 +34,15 @@ _CHECK_S = 3.0
 class Task:
     """One request. What a verb does not need is never looked at."""
 
-    def __init__(self, request: job.Request, fds: list[Fd], channel: job.Channel) -> None:
+    def __init__(
+        self,
+        request: job.Request,
+        fds: list[Fd],
+        channel: job.Channel,
+        shelf: Shelf = NO_SHELF,
+    ) -> None:
         """Borrow the descriptors; the worker closes them."""
+        self.shelf = shelf
         self.verb = request.verb
         self.fds = fds
         self.channel = channel

@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from homemgr import errors, job
+from homemgr.extension.image import NO_SHELF
 from homemgr.kernel import process
 from homemgr.work import (
     activate,
@@ -31,6 +32,8 @@ from homemgr.work.task import Task
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from homemgr.extension.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +61,8 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
 }
 
 
-def run(sock: socket.socket) -> None:
-    """Carry out the one job that comes over ``sock``."""
+def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:
+    """Carry out the one job that comes over ``sock``; ``shelf`` has what others mounted."""
     # Passwords pass through this memory: no core dumps, no ptrace by the user.
     process.set_dumpable(dumpable=False)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
@@ -71,7 +74,7 @@ def run(sock: socket.socket) -> None:
         # Nobody wants it any more, and nothing was done of it.
         return
     try:
-        answer = _answer(Task(request, fds, channel))
+        answer = _answer(Task(request, fds, channel, shelf))
     finally:
         for fd in fds:
             fd.close()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import mmap
 import os
 import shutil
 import stat
 import struct
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +21,14 @@ from homemgr.errors import (
 )
 from homemgr.extension import digest, find, hierarchies, release
 from homemgr.extension.find import Candidate, Found, Kind
-from homemgr.extension.image import Extension, Policy, open_extension, open_newest
+from homemgr.extension.image import NO_SHELF, Extension, Policy, open_extension, open_newest
+from homemgr.extension.shelf import Shelf
 from homemgr.files import Fd
 from homemgr.kernel import mounts
 from homemgr.kernel.userns import create_userns
 from tests.disk_images import ROOT_SIGNATURE_X86_64, ROOT_X86_64, Part, gpt_image
 from tests.kernel.extension_trees import BIG, TOOL, fingerprint, make, own, pair, run, seal, tree
+from tests.pages import is_resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +67,9 @@ def backed_by(path: Path) -> list[str]:
 def opened(area: Path) -> Callable[..., Extension]:
     """Open an extension with the test's own ledger and cache."""
 
-    def open_one(candidate: Candidate, local_id: int = LOCAL, **policy: bool) -> Extension:
+    def open_one(
+        candidate: Candidate, local_id: int = LOCAL, shelf: Shelf = NO_SHELF, **policy: bool
+    ) -> Extension:
         return open_extension(
             candidate,
             host=HOST,
@@ -76,6 +78,7 @@ def opened(area: Path) -> Callable[..., Extension]:
             policy=Policy(**policy),
             userns=lambda uid, gid: userns(uid, gid, local_id),
             places=digest.Places(str(area / "ledger.json"), str(area / "cache")),
+            shelf=shelf,
         )
 
     return open_one
@@ -202,14 +205,19 @@ def overlay(store: Path) -> Iterator[Path]:
         run("umount", str(store / "merged"))
 
 
-@pytest.mark.parametrize("form", ["directory", "squashfs", "ext4", "gpt-erofs", "composefs"])
+@pytest.mark.parametrize("form", FORMS)
 def test_two_users_share_what_was_read(
     store: Path, opened: Callable[..., Extension], form: str
 ) -> None:
     candidate = stored(store, form)
     run("sync")
     Path("/proc/sys/vm/drop_caches").write_text("1")
-    with opened(candidate) as one, opened(candidate, local_id=LOCAL + 1) as other:
+    left: dict[str, Fd] = {}
+    with (
+        ExitStack() as closing,
+        opened(candidate, shelf=Shelf(left, lambda n, m: keep(left, n, m, closing))) as one,
+        opened(candidate, local_id=LOCAL + 1, shelf=Shelf(left)) as other,
+    ):
         with layer_of(one, ".config/corp") as layer:
             read(layer, "big")
         with (
@@ -217,19 +225,33 @@ def test_two_users_share_what_was_read(
             Fd.open("big", os.O_RDONLY, dir_fd=layer.fileno()) as file,
         ):
             assert os.fstat(file.fileno()).st_uid == LOCAL + 1
-            assert is_resident(file, len(BIG))
+            assert is_resident(file.fileno(), len(BIG))
 
 
-def is_resident(file: Fd, size: int) -> bool:
-    """Whether every page of the file is in memory, see mincore(2)."""
-    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as area:
-        pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-        start = ctypes.c_char.from_buffer(area)
-        address = ctypes.c_void_p(ctypes.addressof(start))
-        assert ctypes.CDLL(None).mincore(address, ctypes.c_size_t(size), pages) == 0
-        # The area cannot be unmapped while something points into it.
-        del start
-    return all(page & 1 for page in pages)
+def keep(left: dict[str, Fd], name: str, mount: Fd, closing: ExitStack) -> None:
+    """Put a mount on a shelf that is this process's own."""
+    left[name] = closing.enter_context(mount.duplicate())
+
+
+def test_a_changed_image_is_not_taken_from_the_shelf(
+    store: Path, opened: Callable[..., Extension]
+) -> None:
+    candidate = stored(store, "erofs")
+    left: dict[str, Fd] = {}
+    with ExitStack() as closing:
+        shelf = Shelf(left, lambda n, m: keep(left, n, m, closing))
+        opened(candidate, shelf=shelf).close()
+        opened(candidate, shelf=shelf).close()
+        assert len(left) == 1
+        (store / "source/home/.local/bin/tool").write_text("another")
+        Path(candidate.path).unlink()
+        seal(make("erofs", store / "source", Path(candidate.path)))
+        with (
+            opened(candidate, shelf=shelf) as extension,
+            layer_of(extension, ".local/bin") as layer,
+        ):
+            assert read(layer, "tool")[0] == b"another"
+        assert len(left) == 2
 
 
 def test_a_disk_with_large_sectors_is_read_too(

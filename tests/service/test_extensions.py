@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError, Message
+from tests.pages import is_resident
 from tests.service import people
 from tests.service.site import Service, Site, wait_until
 
@@ -146,6 +149,38 @@ def test_a_directory_deleted_and_made_anew_is_the_users_from_then_on(
     merging.deactivate("dora")
     told = json.loads(memory.read_text())["hierarchies"]
     assert told == {".config/corp": {"deleted": [], "opaque": ["b", "part"]}}
+
+
+def test_two_users_share_one_copy_on_disk_and_in_memory(merging: Service, store: Path) -> None:
+    content = os.urandom(1 << 20)
+    tree = make(store, "big", {".local/share/big/data": ""})
+    (tree / "home/.local/share/big/data").write_bytes(content)
+    subprocess.run(["mkfs.erofs", "--quiet", f"{tree}.raw", str(tree)], check=True)
+    shutil.rmtree(tree)
+    image = store / "big.raw"
+    image.chmod(0o644)
+    (store / "big.raw.sha256").write_text(hashlib.sha256(image.read_bytes()).hexdigest())
+    (store / "big.raw.sha256").chmod(0o644)
+    for name in ("anna", "bert"):
+        merging.create(name, **{"org.homemgr.extensions": ["big"]})
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("1", encoding="ascii")
+    merging.activate("anna")
+    free = os.statvfs(store).f_bfree
+    merging.activate("bert")
+    first, second = (merging.path_of(n) / ".local/share/big/data" for n in ("anna", "bert"))
+    assert first.read_bytes() == content
+    assert first.stat().st_uid != second.stat().st_uid
+    with second.open("rb") as file:
+        assert is_resident(file.fileno(), len(content))
+    # Some blocks of directories and of the journal, whatever the extension's size.
+    assert free - os.statvfs(store).f_bfree < 64
+    merging.deactivate("anna")
+    merging.deactivate("bert")
+    # Nobody holds it any more: its space is free again.
+    free = os.statvfs(store).f_bfree
+    image.unlink()
+    wait_until(lambda: os.statvfs(store).f_bfree - free > 200, "the image to be let go of")
 
 
 def test_a_missing_one_is_skipped_with_a_reason(merging: Service) -> None:

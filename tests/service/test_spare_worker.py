@@ -57,8 +57,8 @@ def test_a_waiting_worker_holds_nothing_of_the_job_before(service: Service) -> N
     service.create("carla")
     wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
     (spare,) = spares(service)
-    # The one it waits at, once its rehearsal is over.
-    wait_until(lambda: len(own_sockets(spare)) == 1, "it to have one socket only")
+    # The one it waits at and the one it leaves mounts at, once its rehearsal is over.
+    wait_until(lambda: len(own_sockets(spare)) == 2, "it to have two sockets only")
 
 
 def own_sockets(pid: int) -> set[str]:
