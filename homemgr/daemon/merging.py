@@ -160,14 +160,22 @@ class Extensions:
             for entry in report.get("extensions", []):
                 for reason in entry.get("reasons", []):
                     log.warning("Home area %s: %s", home.name, reason)
-            os.makedirs(self._directory, 0o700, exist_ok=True)
-            text = json.dumps(report).encode()
-            files.write_atomically(self._directory, f"{home.name}.json", text, 0o600)
-            self._noted.add(home.name)
+            self._keep_report(home.name, json.dumps(report).encode())
         else:
             self._noted.discard(home.name)
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._directory, f"{home.name}.json"))
+
+    def _keep_report(self, user: str, text: bytes) -> None:
+        # For `status` alone: the home is in use already, and a full disk must not take it away.
+        try:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            files.write_atomically(self._directory, f"{user}.json", text, 0o600)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            log.warning("What is merged into home area %s cannot be noted: %s", user, reason)
+        else:
+            self._noted.add(user)
 
     def status(self, home: Home) -> dict[str, object]:
         """What is merged now, what is wanted, and what the user may choose."""

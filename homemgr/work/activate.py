@@ -39,7 +39,7 @@ def run(task: Task) -> dict[str, object]:
                 noexec=effective.mount_noexec,
             ) as mount,
         ):
-            opened.write_through()
+            opened.write_through_if_possible()
             with ExitStack() as closing:
                 merged = _merge(task, mount, effective, mode, closing)
                 mountpoint.publish(merged.home, target)

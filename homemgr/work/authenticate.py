@@ -14,5 +14,5 @@ def run(task: Task) -> dict[str, object]:
     """Check; gives what activate gives."""
     opened = inside.open_home(task)
     with opened.top:
-        opened.write_through()
+        opened.write_through_if_possible()
         return activate.result(task, opened)

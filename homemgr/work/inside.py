@@ -7,6 +7,9 @@ copies never locks anybody out.
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from homemgr.record.model import UserRecord
     from homemgr.storage.top import Top
     from homemgr.work.task import Task
+
+log = logging.getLogger(__name__)
+
+#: What a disk answers that takes no more, or nothing at all.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,19 @@ class Opened:
         """Write the record into the home if the copy there is not the one that counts."""
         if self.settled.rewrite_embedded:
             embedded.write_identity(self.top, self.settled.record.embedded().pretty())
+
+    def write_through_if_possible(self) -> None:
+        """The same for a login, which a full or read-only disk must not stop.
+
+        The host copy stays the newer one then, so that the next login tries again.
+        """
+        try:
+            self.write_through()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            reason = os.strerror(error.errno)
+            log.warning("Home area %s keeps its older record: %s", self.record.name, reason)
 
 
 def open_top(task: Task) -> Top:

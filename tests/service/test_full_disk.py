@@ -101,6 +101,25 @@ def test_home_on_a_full_disk_can_still_be_used(small_disk: Service) -> None:
     small_disk.call("AuthenticateHome", "ss", "cleo", secret(PASSWORD))
 
 
+def test_full_disk_that_cannot_take_a_newer_record_lets_the_user_in(small_disk: Service) -> None:
+    """The record inside was lost, or is older than the one of this machine."""
+    small_disk.create("ida")
+    small_disk.activate("ida")
+    small_disk.deactivate("ida")
+    identity = small_disk.site.base / "ida.homedir" / ".identity"
+    identity.unlink()
+    ballast = fill(small_disk.site.home_root)
+    small_disk.call("AuthenticateHome", "ss", "ida", secret(PASSWORD))
+    with small_disk.acquire("ida"):
+        assert small_disk.state("ida") == "active"
+    small_disk.wait_for("ida", "inactive")
+    assert not identity.exists()
+    ballast.unlink()
+    small_disk.activate("ida")
+    small_disk.deactivate("ida")
+    assert identity.exists()
+
+
 def test_full_record_directory_leaves_no_home_without_a_record(small_state: Service) -> None:
     small_state.create("dirk")
     ballast = fill(small_state.site.records)
