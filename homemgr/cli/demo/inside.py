@@ -10,12 +10,14 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pwd import getpwnam
 from typing import TYPE_CHECKING, NoReturn
 
 from homemgr.cli.complain import Reported, complain
 from homemgr.cli.demo.outside import SOURCE, program
+from homemgr.files import Fd
 from homemgr.wire.client import Client
 from homemgr.wire.messages import BusError
 
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
 _PASSWORD = "correct horse battery"  # noqa: S105 (shown on the screen, gone with the home)
 _IMAGE_BYTES = 64 << 20
 _START_S = 20.0
+#: Where directories are that may be covered for a while; only root can change what leads there.
+_PLACES = ("/mnt", "/media", "/srv", "/tmp")  # noqa: S108 -- covered, not used
+_DIRECTORY_MODE = 0o755
 _NAMES = ("alice", "alice-demo", "alice-homemgr-demo")
 _BUS_CONFIG = """<busconfig>
  <listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
  <policy context="default">
-  <allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/>
+  <deny user="*"/><allow user="root"/>
+  <allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/>
  </policy>
 </busconfig>
 """
@@ -90,13 +96,14 @@ class Stage:
         )
 
 
-def run(directory: str) -> int:
+def run() -> int:
     """Show everything; the namespaces around us do the cleaning up."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         # The first process of a pid namespace is sent no signal it does not handle.
         signal.signal(number, _end)
-    stage = Stage(directory)
+    stage = Stage(_ground())
     print("homemgr shows itself: private bus, private mounts, nothing of this machine is changed.")
+    print(f"Nobody else sees what is in {stage.directory}.", flush=True)
     _file_system(stage)
     service = _service(stage)
     user = _free_name()
@@ -107,12 +114,33 @@ def run(directory: str) -> int:
     return 0
 
 
+def _ground() -> str:
+    """A new directory in memory: seen in our mount namespace alone, and gone with it.
+
+    What is there already is covered, so that nothing has to be made on the machine.
+    """
+    needed = {os.path.realpath(path) for path in (SOURCE, sys.prefix, sys.base_prefix, *sys.path)}
+    for place in _PLACES:
+        is_needed = any(f"{path}/".startswith(f"{place}/") for path in needed)
+        if is_needed or os.path.islink(place) or not os.path.isdir(place):
+            continue
+        command = ["mount", "-t", "tmpfs", "-o", "mode=755,nosuid,nodev", "homemgr-demo", place]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        directory = f"{place}/homemgr-demo"
+        os.mkdir(directory)
+        # Whatever the umask: the user of the demonstration has to reach the home inside.
+        os.chmod(directory, _DIRECTORY_MODE)
+        return directory
+    complain(f"None of {', '.join(_PLACES)} is a directory that can be covered.")
+    raise Reported
+
+
 def _file_system(stage: Stage) -> None:
     stage.say("A file system in an image, for this demonstration alone.")
     image = f"{stage.directory}/image"
     os.mkdir(stage.home_root)
-    with open(image, "wb") as file:
-        file.truncate(_IMAGE_BYTES)
+    with Fd.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+        os.ftruncate(file.fileno(), _IMAGE_BYTES)
     stage.show("mkfs.ext4", "-q", image)
     stage.show("mount", "-o", "loop", image, stage.home_root)
 

@@ -1,7 +1,7 @@
-"""The outer half of `homemgr demo`: a directory, namespaces around the rest, and the end of both.
+"""The outer half of `homemgr demo`: namespaces around the rest, and their end.
 
-Everything the inner half starts or mounts lives in namespaces of its own, so that
-it is gone with its first process, however that one ends.
+Everything the inner half starts, mounts or writes lives in namespaces of its own, so
+that it is gone with its first process, however that one ends; and it ends with us.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from typing import TYPE_CHECKING, NoReturn
 
 from homemgr.errors import AccessDenied, NotSupported
@@ -20,10 +19,8 @@ from homemgr.errors import AccessDenied, NotSupported
 if TYPE_CHECKING:
     from types import FrameType
 
-#: Names the directory to the inner half.
-STAGE = "HOMEMGR_DEMO_STAGE"
-#: Only root may change any of its parents, as homes require; /tmp would be refused.
-_PARENT = "/run"
+#: Tells the inner half that it is one.
+INSIDE = "HOMEMGR_DEMO_INSIDE"
 _TOOLS = {
     "dbus-daemon": "dbus-daemon",
     "findmnt": "mount",
@@ -34,7 +31,6 @@ _TOOLS = {
 }
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE_S = 10
-_STAGE_MODE = 0o755
 #: Where this package is: a checkout that is not installed has to find itself.
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -43,17 +39,10 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 def run() -> int:
     """Show it in namespaces of its own and leave nothing behind."""
     _check()
-    stage = tempfile.mkdtemp(prefix="homemgr-demo.", dir=_PARENT)
     handlers = {number: signal.signal(number, _end) for number in _ENDING}
     try:
-        # Open for all: the user of the demonstration has to reach the home inside.
-        os.chmod(stage, _STAGE_MODE)
-        return _inside(stage)
+        return _inside()
     finally:
-        # A second ^C must not keep the directory from going.
-        for number in (signal.SIGINT, *_ENDING):
-            handlers.setdefault(number, signal.signal(number, signal.SIG_IGN))
-        shutil.rmtree(stage)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -69,13 +58,15 @@ def _check() -> None:
         )
 
 
-def _inside(stage: str) -> int:
-    # A pid namespace too: with its first process every other one in it ends.
-    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork"]
+def _inside() -> int:
+    # Killed, we take the inner half along; a pid namespace too, as with its first process
+    # every other one in it ends.
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare"]
+    command += ["--mount", "--propagation", "private", "--pid", "--fork"]
     command += ["--kill-child", "--mount-proc", "--", *program("homemgr"), "demo"]
     # The variables of the caller may point a service at the real homes.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SYSTEMD_HOME_")}
-    environment |= {STAGE: stage, "PATH": _PATH, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1"}
+    environment |= {INSIDE: "1", "PATH": _PATH, "PYTHONPATH": SOURCE, "PYTHONUNBUFFERED": "1"}
     # A group of its own: ^C comes to us alone, and we tell the inner half.
     child = subprocess.Popen(command, env=environment, process_group=0)
     try:

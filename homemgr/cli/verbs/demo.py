@@ -15,5 +15,6 @@ OPTIONS = ()
 
 def run(arguments: Arguments) -> int:
     """Show it; called again inside its own namespaces it does the showing."""
-    stage = os.environ.get(outside.STAGE)
-    return inside.run(stage) if stage else outside.run()
+    # The variable alone could come from anywhere; the first process is nobody by accident.
+    is_inside = outside.INSIDE in os.environ and os.getpid() == 1
+    return inside.run() if is_inside else outside.run()

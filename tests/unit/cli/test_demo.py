@@ -34,7 +34,7 @@ def traces() -> dict[str, list[str]]:
         if b"homemgr-demo" in command:
             processes.append(command.decode(errors="replace"))
     return {
-        "directories": [str(p) for p in Path("/run").glob("homemgr-demo.*")],
+        "directories": [str(p) for p in Path("/").glob("*/*homemgr-demo*")],
         "loop devices": [line for line in loops.splitlines() if "homemgr-demo" in line],
         "mounts": [m for m in Path("/proc/mounts").read_text().splitlines() if "homemgr-demo" in m],
         "processes": processes,
@@ -103,6 +103,27 @@ def test_a_killed_inner_half_leaves_nothing() -> None:
         os.kill(int(children[0]), signal.SIGKILL)
         process.communicate(timeout=30)
     assert process.returncode != 0
+
+
+def test_killed_itself_it_leaves_nothing() -> None:
+    with subprocess.Popen(
+        [*RUN, "demo"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        for text in process.stdout:
+            if "homemgr create" in text:
+                break
+        process.kill()
+        process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_variable_of_the_inner_half_alone_makes_nobody_one() -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    done = homemgr("demo", HOMEMGR_DEMO_INSIDE="1")
+    assert done.returncode == 0
+    assert done.stdout.rstrip().endswith("are gone now.")
+    assert Path("/proc/self/mountinfo").read_text() == before
 
 
 def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
