@@ -17,7 +17,6 @@ from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
 from homemgr.daemon import changes
-from homemgr.daemon.blobs import own_copies
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Call, Interface, Method, Property
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from homemgr.bus.listing import Listing
     from homemgr.daemon.access import Authority
     from homemgr.daemon.answers import Answers
+    from homemgr.daemon.blobs import Uploads
     from homemgr.daemon.home import Home
     from homemgr.daemon.manager import Manager
     from homemgr.files import Fd
@@ -61,6 +61,7 @@ class Faces:
     answers: Answers
     listing: Listing
     auto_logins: AutoLogins
+    uploads: Uploads
 
     async def find(self, call: Call, user_name: str) -> Home:
         """The home a caller means; the empty name is the caller's own."""
@@ -175,7 +176,7 @@ async def _create_home_ex(
 ) -> None:
     _check_flags(flags, 0)
     await faces.authority.require(call, "create-home")
-    async with own_copies(blobs) as copies:
+    async with faces.uploads.own_copies((await call.caller()).uid, blobs) as copies:
         await faces.manager.create(user_record, copies)
 
 
@@ -196,7 +197,7 @@ async def _update(
     offline = bool(flags & _OFFLINE)
     by_owner = await faces.authority.require_update(call, home, record, offline=offline)
     secret = Secret.of_record(record)
-    async with own_copies(blobs or {}) as copies:
+    async with faces.uploads.own_copies((await call.caller()).uid, blobs or {}) as copies:
         given = None if blobs is None else copies
         await answered_in_time(
             changes.update(home, record, secret, given, offline=offline, by_owner=by_owner)

@@ -25,6 +25,7 @@ from homemgr.bus.objects import Announcer, Tree
 from homemgr.daemon import keys
 from homemgr.daemon.access import Authority
 from homemgr.daemon.answers import Answers
+from homemgr.daemon.blobs import Uploads
 from homemgr.daemon.extensions import Choices
 from homemgr.daemon.extensions import load as load_rules
 from homemgr.daemon.home import Services
@@ -149,7 +150,9 @@ async def _open_faces(
     answers = Answers(manager.registry)
     listing = Listing(manager.registry)
     auto_logins = AutoLogins(manager.registry)
-    faces = Faces(manager, Authority(Polkit(connection)), answers, listing, auto_logins)
+    uploads = Uploads(manager.services.runner)
+    authority = Authority(Polkit(connection))
+    faces = Faces(manager, authority, answers, listing, auto_logins, uploads)
     extensions = manager.services.extensions
     dispatcher = Dispatcher(Tree(faces, homemgr1.ExtensionFace(faces, extensions)))
     homemgr1.announce(connection, extensions)

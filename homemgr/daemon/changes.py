@@ -268,5 +268,9 @@ async def _store_blobs(home: Home, blobs: Blobs) -> None:
     """Make ``blobs`` the public files of the user on this machine, if any were given."""
     if blobs is None:
         return
-    numbers = {name: blob.fileno() for name, blob in blobs.items()}
-    await asyncio.to_thread(home.services.store.write_blobs, home.name, numbers)
+    services = home.services
+    await asyncio.to_thread(services.store.make_blob_directory, home.name)
+    if not blobs and not await asyncio.to_thread(services.store.has_blobs, home.name):
+        return
+    arguments = {"user": home.name, "blob_root": services.config.blob_root, "names": sorted(blobs)}
+    await services.runner.run("publish", arguments, _numbers(blobs), about=home.name)

@@ -64,22 +64,27 @@ class JobRunner:
         """
         caller = _Caller(on_progress, on_question, cancelled)
         request = job.pack(job.Request(verb, arguments).message())
+        with ExitStack() as place:
+            self._enter(place)
+            await self._jobs.acquire()
+            place.callback(self._jobs.release)
+            what = f"Job {verb} of {about}" if about else f"Job {verb}"
+            with closing(Patience(what, place.close)) as patience:
+                return await self._run(verb, request, fds, caller, patience)
+
+    def _enter(self, place: ExitStack) -> None:
+        """Count a job until ``place`` is closed."""
         self._running += 1
         self._idle.clear()
-        try:
-            await self._jobs.acquire()
-            with ExitStack() as slot:
-                slot.callback(self._jobs.release)
-                what = f"Job {verb} of {about}" if about else f"Job {verb}"
-                with closing(Patience(what, slot.close)) as patience:
-                    return await self._run(verb, request, fds, caller, patience)
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+        place.callback(self._leave)
+
+    def _leave(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
 
     async def wait_idle(self) -> None:
-        """Return when no job runs."""
+        """Return when no job runs but those that hang."""
         await self._idle.wait()
 
     def forget_mounts(self) -> None:

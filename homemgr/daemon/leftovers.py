@@ -45,7 +45,7 @@ class Leftovers:
     async def sweep(self) -> None:
         """Remove leftovers of operations that a kill interrupted."""
         usual = self._services.config.usual_directories
-        await self._sweep(usual)
+        await self._sweep(usual, blob_root=self._services.config.blob_root)
         removals = await asyncio.to_thread(lambda: list(self._services.store.removed()))
         by_directory: dict[str, list[str]] = {}
         for home in self._registry:
@@ -65,10 +65,11 @@ class Leftovers:
                 log.info("Finished the removal that %s tells of.", name)
                 await asyncio.to_thread(self._services.store.finish_removal, name)
 
-    async def _sweep(self, directories: Iterable[str]) -> bool:
+    async def _sweep(self, directories: Iterable[str], **more: str) -> bool:
         """Sweep some directories; False if that failed."""
+        request = {"directories": list(directories), **more}
         try:
-            result = await self._services.runner.run("sweep", {"directories": list(directories)})
+            result = await self._services.runner.run("sweep", request)
         except errors.HomeError as error:
             log.warning("Leftovers of earlier operations stay: %s", error)
             return False

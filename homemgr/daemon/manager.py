@@ -152,8 +152,13 @@ class Manager:
         self.registry.add(home)
 
     def _make_blob_directories(self) -> None:
-        for home in list(self.registry):
-            self.services.store.make_blob_directory(home.name)
+        try:
+            for home in list(self.registry):
+                self.services.store.make_blob_directory(home.name)
+            self.services.store.forget_blobs_of_nobody()
+        except (errors.HomeError, OSError) as error:
+            # A full disk must not keep users out.
+            log.warning("Public files are not in order: %s", error)
 
     # -- homes that lie on disk ---------------------------------------------------------
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors, files
-from homemgr.record import jsontext
+from homemgr.record import jsontext, names
 from homemgr.record.model import UserRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -137,16 +138,50 @@ class Store:
         return os.path.join(self._records, user + SUFFIX)
 
     def make_blob_directory(self, user: str) -> None:
-        """An empty directory for every known home: ``homectl update`` insists on one."""
-        os.makedirs(self.blob_directory(user), 0o755, exist_ok=True)
+        """An empty directory for every known home: ``homectl update`` insists on one.
 
-    def write_blobs(self, user: str, blobs: Mapping[str, int]) -> None:
-        """Make ``blobs`` (name to open file, checked before) all public files of ``user``."""
-        self.make_blob_directory(user)
-        directory = self.blob_directory(user)
-        for name in set(os.listdir(directory)) - set(blobs):
-            os.unlink(os.path.join(directory, name))
-        for name, fd in blobs.items():
-            os.lseek(fd, 0, os.SEEK_SET)
-            content = files.read_limited(fd, MAX_BLOB_BYTES, name)
-            files.write_atomically(directory, name, content, 0o644)
+        Raises NoDiskSpace and SystemFailure.
+        """
+        try:
+            os.makedirs(self.blob_directory(user), 0o755, exist_ok=True)
+        except OSError as error:
+            doing = f"Making the directory for public files of {user}"
+            raise errors.from_os_error(error, doing) from error
+
+    def has_blobs(self, user: str) -> bool:
+        """Whether there are public files of ``user``."""
+        try:
+            return bool(os.listdir(self.blob_directory(user)))
+        except FileNotFoundError:
+            return False
+
+    def forget_blobs_of_nobody(self) -> None:
+        """Delete public files of users whose record was deleted, where a kill left them.
+
+        What could be anything else is left where it is, and told of.
+        """
+        known = {name.partition(SUFFIX)[0] for name in os.listdir(self._records) if SUFFIX in name}
+        for user in sorted(set(os.listdir(self._blobs)) - known):
+            if user.startswith("."):
+                continue
+            path = self.blob_directory(user)
+            if names.is_acceptable(user) and _is_ours(path):
+                log.info("Deleting public files of %s, who has no record here.", user)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                log.warning("Leaving %s alone: not from us, and of no user known here.", path)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether this is a directory as we make them, and nothing else in it."""
+    if not _belongs_to_root(path, stat.S_ISDIR):
+        return False
+    return all(
+        names.is_blob_name(entry) and _belongs_to_root(os.path.join(path, entry), stat.S_ISREG)
+        for entry in os.listdir(path)
+    )
+
+
+def _belongs_to_root(path: str, is_kind: Callable[[int], bool]) -> bool:
+    status = os.lstat(path)
+    return status.st_uid == 0 and is_kind(status.st_mode)

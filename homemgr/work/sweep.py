@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.storage import paths
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.storage import paths, public_blobs
 from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
@@ -31,4 +32,7 @@ def run(task: Task) -> dict[str, object]:
         with parent:
             gone = storage_named("directory").sweep(parent).gone
             removed += (os.path.join(path, file_name) for file_name in gone)
+    if task.argument("blob_root") is not None:
+        with Fd.open(task.text("blob_root"), DIRECTORY_FLAGS) as root:
+            public_blobs.recover(root)
     return {"removed": removed}

@@ -17,6 +17,7 @@ from homemgr.kernel import process
 from homemgr.work import (
     activate,
     authenticate,
+    blobs,
     create,
     deactivate,
     inventory,
@@ -45,6 +46,7 @@ _MEMORY_BYTES = 512 << 20
 VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "activate": activate.run,
     "authenticate": authenticate.run,
+    "copy": blobs.copy,
     "create": create.run,
     "deactivate": deactivate.run,
     "fixate": authenticate.run,
@@ -55,6 +57,7 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "inventory": inventory.run,
     "trust": inventory.trust,
     "distrust": inventory.distrust,
+    "publish": blobs.publish,
     "remove": remove.run,
     "sweep": sweep.run,
     "update": update.run,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from homemgr.files import Fd
 from homemgr.wire.messages import BusError
 from tests.service import people
-from tests.service.site import Service
+from tests.service.site import MANAGER, MANAGER_PATH, NAME, Service, wait_until
 
 MIB = 1 << 20
 INVALID = "org.freedesktop.DBus.Error.InvalidArgs"
@@ -135,3 +137,25 @@ def test_update_without_blobs_leaves_them(service: Service, picture: Fd) -> None
     service.call("UpdateHome", "s", people.text(update))
     assert (service.site.blobs / "mia" / "avatar").exists()
     service.call("RemoveHome", "s", "mia")
+
+
+def test_readers_that_hang_keep_nobody_from_handing_over_files(
+    service: Service, picture: Fd
+) -> None:
+    record = people.text(people.record("nora"))
+    # A regular file to fstat(2), and one that has no end to read(2).
+    with Fd.open("/proc/kmsg", os.O_RDONLY) as endless, ExitStack() as stack:
+        target = (NAME, MANAGER_PATH, MANAGER, "CreateHomeEx", "sa{sh}t")
+        arguments = (record, {"avatar": endless}, 0)
+        pool = stack.enter_context(ThreadPoolExecutor(12))
+        clients = [stack.enter_context(service.new_client()) for _ in range(12)]
+        hung = [pool.submit(c.call, *target, arguments, timeout_s=60) for c in clients]
+        wait_until(lambda: len(service.workers()) == 12, "workers to read")
+        begin = time.monotonic()
+        service.call("CreateHomeEx", "sa{sh}t", record, {"avatar": 0}, 0, fds=[picture])
+        assert time.monotonic() - begin < 3
+        for call in hung:
+            with pytest.raises(BusError, match="avatar could not be read"):
+                call.result()
+    wait_until(lambda: service.workers() == [], "the readers to end")
+    service.call("RemoveHome", "s", "nora")

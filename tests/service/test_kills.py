@@ -320,3 +320,19 @@ def test_removal_of_a_home_in_a_place_of_its_own_is_finished_by_the_next_service
     assert os.listdir(place) == []
     assert not is_listed(service, "ida")
     assert [n for n in os.listdir(service.site.records) if n.startswith("ida")] == []
+
+
+def test_public_files_left_by_a_kill_are_deleted_and_other_things_left(
+    own_service: Service,
+) -> None:
+    service = own_service
+    service.create("olga")
+    service.stop()
+    blobs = service.site.blobs
+    for path in ("gone/avatar", "strange/sub/file", ".#homemgr-blobs-x.1/avatar"):
+        (blobs / path).parent.mkdir(parents=True)
+        (blobs / path).write_bytes(b"x")
+    (blobs / "stray").write_bytes(b"x")
+    service.start()
+    assert sorted(os.listdir(blobs)) == ["olga", "strange", "stray"]
+    assert f"Leaving {blobs}/strange alone" in service.site.log.read_text()
