@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import resource
 import traceback
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from homemgr import errors, job
@@ -22,8 +23,10 @@ from homemgr.work import (
     deactivate,
     inventory,
     passwd,
+    receive,
     refresh,
     remove,
+    send,
     sweep,
     update,
 )
@@ -51,6 +54,7 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "deactivate": deactivate.run,
     "fixate": authenticate.run,
     "passwd": passwd.run,
+    "receive": receive.run,
     "refresh": refresh.run,
     "difference": refresh.differences,
     "discard": refresh.discard,
@@ -59,9 +63,13 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "distrust": inventory.distrust,
     "publish": blobs.publish,
     "remove": remove.run,
+    "send": send.run,
     "sweep": sweep.run,
     "update": update.run,
 }
+
+#: Verbs that work while the home may be in use; they see to it themselves that they are alone.
+BESIDE_OTHERS = {"receive", "send"}
 
 
 def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:
@@ -90,7 +98,7 @@ def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:
 def _answer(task: Task) -> job.Message:
     """The result or the failure, as a message."""
     try:
-        with alone_with_home(task):
+        with nullcontext() if task.verb in BESIDE_OTHERS else alone_with_home(task):
             return {"result": VERBS[task.verb](task)}
     except errors.HomeError as error:
         return job.failure(error)

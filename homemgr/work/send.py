@@ -1,0 +1,311 @@
+"""Verb send: bring a home area to another machine, over a stream that somebody else opened.
+
+While the home is in use pass after pass travels; the last one, with nobody in the home, is
+short. Then exactly one side at a time may let the home be used: the other side is ready
+for good, this side gives it up for good, the other side takes it. The daemon keeps the phase
+on disk, so that the same command goes on wherever a power cut left it:
+
+    here       sending .................... leaving ............... left
+    there      receiving ....... prepared .............. committed
+
+Between "leaving" and "committed" the home can be used nowhere; before it is used here,
+after it there. See `receive` for the other side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from homemgr import errors
+from homemgr.kernel.synchronization import syncfs
+from homemgr.storage import paths, reader, staging
+from homemgr.storage.embedded import IDENTITY
+from homemgr.storage.ledger import Ledger
+from homemgr.transfer.frames import Pairs
+from homemgr.transfer.policy import Policy
+from homemgr.transfer.report import Report
+from homemgr.work.conversation import Conversation
+from homemgr.work.exclusion import alone_with_home
+from homemgr.work.passes import Pass, Totals, now_ns
+from homemgr.work.telling import Telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from homemgr.files import Fd
+    from homemgr.storage.top import Top
+    from homemgr.work.task import Task
+
+#: Not part of the tree: the record is made anew on arrival.
+LEFT_OUT = frozenset({IDENTITY.encode(), f"{IDENTITY}.homemgr-new".encode()})
+
+#: Passes over a home in use go on until one has sent no more than this, or so many were made.
+_FEW_CHANGES = 200
+_MAX_LIVE_PASSES = 5
+
+#: While the home is in use we wait this long (s) for its logout before the next pass.
+_WAIT_S = 20.0
+
+
+class Options(NamedTuple):
+    """What the caller wants."""
+
+    is_kept: bool
+    is_removed: bool
+    is_undone: bool
+    wait_s: float
+
+    @classmethod
+    def of(cls, task: Task) -> Options:
+        """From the request; the daemon has checked them."""
+        told = task.object("options")
+        wait = told.get("wait_s")
+        return cls(
+            is_kept=bool(told.get("keep")),
+            is_removed=bool(told.get("remove")),
+            is_undone=bool(told.get("undo")),
+            wait_s=float(wait) if isinstance(wait, int | float) else 0.0,
+        )
+
+
+def run(task: Task) -> dict[str, object]:
+    """Carry out the sender's side; gives what was sent and the report of both sides."""
+    incoming, outgoing = task.fds
+    with Conversation(incoming, outgoing, task.channel.require_wanted) as talk:
+        return _Sender(task, talk).run()
+
+
+class _Sender:
+    """One run of the command, from the first word to the last."""
+
+    def __init__(self, task: Task, talk: Conversation) -> None:
+        self._task = task
+        self._talk = talk
+        self._options = Options.of(task)
+        self._telling = Telling(task.channel)
+        self._report = Report()
+        self._totals = Totals(0, 0, 0)
+        self._size = Totals(0, 0, 0)
+        self._offline_s = 0.0
+        self._left_name = ""
+
+    def run(self) -> dict[str, object]:
+        """Introduce ourselves, find out where we stand, and go on from there."""
+        nonce = self._talk.hear("challenge")
+        introduction = self._ask("introduce", nonce=nonce)
+        self._measure()
+        size = {"files": self._size.files, "bytes": self._size.size}
+        self._talk.tell(introduction=introduction, size=size)
+        hello = self._talk.hear_object("hello")
+        here = self._ask("peer", hello=hello)
+        self._left_name = str(here["left_name"])
+        step = next_step(str(here["phase"]), str(hello.get("phase")), self._options)
+        self._talk.tell(go=step)
+        if step == "undo":
+            return self._undo()
+        if step == "passes":
+            if here["phase"] != "sending":
+                self._come_back()
+            if not self._bring_over(str(here["ledger"]), str(hello.get("digest"))):
+                return self._result({})
+        if here["phase"] != "left":
+            self._leave()
+        self._talk.tell(commit=True)
+        arrival = self._talk.hear_object("committed")
+        self._left()
+        return self._result(arrival)
+
+    def _ask(self, question: str, **arguments: object) -> dict[str, object]:
+        return self._task.channel.ask(question, arguments)
+
+    def _result(self, arrival: dict[str, object]) -> dict[str, object]:
+        report = self._report
+        if (there := arrival.get("report")) is not None:
+            report.merge(Report.from_json(there))
+        return {
+            "files": self._totals.files,
+            "bytes": self._totals.size,
+            "sent_bytes": self._talk.outgoing.sent_bytes,
+            "offline_s": self._offline_s,
+            "uid": arrival.get("uid"),
+            "report": report.to_json(),
+        }
+
+    # -- the tree ------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        """What the home takes, for the other side's judgement and for the progress."""
+        try:
+            with self._task.storage.open_home(self._task.image_path) as top:
+                self._size = measure(top.fd)
+        except errors.HomeAbsent:
+            # It has left already; only the last words are missing.
+            return
+        self._telling.expect(self._size.files, self._size.size)
+
+    def _bring_over(self, ledger_path: str, digest: str) -> bool:
+        """Send the tree. True if the other side has all of it, and nobody can change it here."""
+        with ExitStack() as closing:
+            top = closing.enter_context(self._task.storage.open_home(self._task.image_path))
+            ledger = closing.enter_context(Ledger(ledger_path))
+            self._agree(ledger, digest)
+            walk = _Walk(top, ledger, self._rules(top))
+            if self._options.is_kept:
+                self._pass(walk, "copying")
+                self._talk.tell(keep=True)
+                self._talk.hear("kept")
+                return False
+            self._freeze(walk)
+            closing.enter_context(alone_with_home(self._task))
+            frozen_at = time.monotonic()
+            self._pass(walk, "last pass")
+            self._talk.tell(prepare=self._ask("record")["record"])
+            self._talk.hear("prepared")
+            self._offline_s = time.monotonic() - frozen_at
+        return True
+
+    def _rules(self, top: Top) -> Policy:
+        is_wide = self._task.effective.idmap_policy != "strict"
+        return Policy(top.disk_uid, top.disk_gid, is_wide=is_wide)
+
+    def _agree(self, ledger: Ledger, digest: str) -> None:
+        """Forget what the other side has not, or has otherwise: a run may have been killed."""
+        if digest == ledger.digest().hex():
+            return
+        self._talk.tell(pairs=True)
+        ledger.keep_only(self._pairs())
+        ledger.commit()
+
+    def _pairs(self) -> Iterator[tuple[bytes, bytes]]:
+        while True:
+            frame = self._talk.receive()
+            if not isinstance(frame, Pairs):
+                raise errors.StreamError("The other machine should have said what it has.")
+            if not frame.pairs:
+                return
+            yield from frame.pairs
+
+    def _freeze(self, walk: _Walk) -> None:
+        """Send what can be sent while the home is in use; then have it to ourselves."""
+        deadline = time.monotonic() + self._options.wait_s
+        for number in itertools.count():
+            if self._is_frozen(0.0):
+                # One pass before this would not make the last one shorter.
+                return
+            changes = self._pass(walk, "copying").changes
+            if number < _MAX_LIVE_PASSES and changes > _FEW_CHANGES:
+                continue
+            left = deadline - time.monotonic()
+            if self._is_frozen(min(left, _WAIT_S)):
+                return
+            if left <= 0:
+                name = self._task.record.name
+                raise errors.HomeBusy(
+                    f"{name} is still logged in; everything up to now has been copied. Run the"
+                    " same command again after the logout, or with --wait=SECONDS."
+                )
+
+    def _is_frozen(self, wait_s: float) -> bool:
+        """Whether the home is ours alone from here on, perhaps after a logout within this time."""
+        if wait_s > 0:
+            self._telling.phase("waiting for logout")
+        return bool(self._ask("freeze", wait_s=max(0.0, wait_s))["is_frozen"])
+
+    def _pass(self, walk: _Walk, phase: str) -> Totals:
+        """One pass, and the word of the other side that it has the same."""
+        self._telling.phase(phase)
+        settled_ns = now_ns()
+        syncfs(walk.top.fd.fileno())
+        one = Pass(
+            walk.top.fd, walk.ledger, walk.rules, self._talk.send, settled_ns, self._telling.count
+        )
+        totals = one.run(LEFT_OUT)
+        walk.ledger.commit()
+        self._report, self._totals = one.report, totals
+        digest = walk.ledger.digest().hex()
+        self._talk.tell(compare=digest)
+        if self._talk.hear("has") != digest:
+            raise errors.StreamError(
+                "What arrived differs from what was sent; nothing was changed here."
+                " Run the same command again: it sends again what is different."
+            )
+        return totals
+
+    # -- from one owner to the other --------------------------------------------------------
+
+    def _leave(self) -> None:
+        """Give the home up. From here on only the other side may let it be used, or `undo`."""
+        self._ask("leave")
+        with self._parent() as parent:
+            staging.leave(parent, self._file_name, self._left_name)
+
+    def _come_back(self) -> None:
+        """Have the home here again: the other side did not take it."""
+        with self._parent() as parent:
+            staging.come_back(parent, self._left_name, self._file_name)
+        self._ask("come-back")
+
+    def _left(self) -> None:
+        """Keep what is here for the undo, or delete it: the other side has confirmed."""
+        self._ask("left", remove=self._options.is_removed)
+        if self._options.is_removed:
+            with self._parent() as parent:
+                staging.abandon(parent, self._left_name)
+            self._ask("forgotten")
+
+    def _undo(self) -> dict[str, object]:
+        self._talk.hear("undone")
+        self._come_back()
+        self._talk.tell(back=True)
+        self._talk.hear("forgotten")
+        return self._result({})
+
+    def _parent(self) -> Fd:
+        return paths.open_safe_parent(self._task.image_path)
+
+    @property
+    def _file_name(self) -> str:
+        return os.path.basename(self._task.image_path)
+
+
+class _Walk(NamedTuple):
+    """What every pass needs."""
+
+    top: Top
+    ledger: Ledger
+    rules: Policy
+
+
+def measure(top: Fd) -> Totals:
+    """How many entries there are below ``top``, and the bytes they take on disk."""
+    files = size = 0
+    for step in reader.walk(top, leave_out=LEFT_OUT):
+        if step.what != reader.LEAVE:
+            files += 1
+            size += step.stat.st_blocks * 512
+    return Totals(files, size, 0)
+
+
+def next_step(here: str, there: str, options: Options) -> str:
+    """What is to be done, from the phases that both sides have on disk: undo, commit or passes.
+
+    Raises HomeMoved and HomeExists where nothing of what was asked can be done.
+    """
+    if options.is_undone:
+        if here == "sending":
+            raise errors.HomeExists("The home area has not been moved: it is here.")
+        return "undo"
+    if there == "committed":
+        if here == "sending":
+            raise errors.HomeExists("The other machine has a home area of this user already.")
+        return "commit"
+    if here == "left":
+        raise errors.HomeMoved(
+            "The home area was moved to that machine, which does not have it any more."
+            " `homemgr migrate --undo` brings back what was kept here."
+        )
+    return "commit" if (here, there) == ("leaving", "prepared") else "passes"

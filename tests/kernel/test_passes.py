@@ -1,0 +1,194 @@
+"""Passes of a home from one tree to another, without a network: exact, and only what changed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from homemgr.files import Fd
+from homemgr.kernel.synchronization import syncfs
+from homemgr.storage.ledger import Ledger
+from homemgr.storage.verify import verify
+from homemgr.storage.writer import TreeWriter
+from homemgr.transfer import frames
+from homemgr.transfer.decoder import Decoder
+from homemgr.transfer.frames import Frame
+from homemgr.transfer.policy import Policy
+from homemgr.work.arrival import Arrival
+from homemgr.work.passes import Pass, now_ns
+
+from .. import homes
+
+NOBODY = 65534
+STRICT = Policy(NOBODY, NOBODY, is_wide=False)
+LEFT_OUT = frozenset({b".identity"})
+
+
+class Journey:
+    """Two trees and their ledgers."""
+
+    def __init__(self, directory: Path) -> None:
+        self.here, self.there = directory / "here", directory / "there"
+        for top in (self.here, self.there):
+            top.mkdir(mode=0o700)
+            os.chown(top, NOBODY, NOBODY)
+        self._directory = directory
+        self.sent: list[Frame] = []
+
+    def ledger(self, side: str) -> Ledger:
+        return Ledger(str(self._directory / f"{side}.sqlite"))
+
+    def go(self, stop_after: int | None = None) -> list[Frame]:
+        """One pass; the receiver dies after so many frames, if told to."""
+        settle()
+        self.sent = []
+        with Fd.open(str(self.here), os.O_RDONLY) as top, self.ledger("here") as ledger:
+            settled = now_ns()
+            syncfs(top.fileno())
+            one = Pass(top, ledger, STRICT, self.sent.append, settled, lambda *_: None)
+            one.run(LEFT_OUT)
+            self.report = one.report
+            ledger.commit()
+        self.arrive(self.sent[:stop_after])
+        return self.sent
+
+    def arrive(self, coming: list[Frame]) -> None:
+        packed = b"".join(frames.pack(frame) for frame in coming)
+        stream: Iterator[Frame] = Decoder().feed(packed)
+        with (
+            Fd.open(str(self.there), os.O_RDONLY) as top,
+            self.ledger("there") as ledger,
+            TreeWriter(top) as writer,
+        ):
+            arrival = Arrival(writer, ledger, STRICT, lambda: next(stream), lambda *_: None)
+            for frame in stream:
+                arrival.take(frame)
+            ledger.commit()
+
+    def agree(self) -> None:
+        """What both sides do after a kill."""
+        with Fd.open(str(self.there), os.O_RDONLY) as top, self.ledger("there") as there:
+            verify(top, there, LEFT_OUT)
+            there.commit()
+            with self.ledger("here") as here:
+                here.keep_only(there.pairs())
+                here.commit()
+
+    def digests(self) -> tuple[bytes, bytes]:
+        with self.ledger("here") as here, self.ledger("there") as there:
+            return here.digest(), there.digest()
+
+    def differences(self) -> list[str]:
+        return homes.compare(self.here, self.there)
+
+
+def settle() -> None:
+    """Let the clock go on, so that a change of now has another time than one of then."""
+    time.sleep(0.05)
+
+
+@pytest.fixture
+def journey(tmp_path: Path) -> Journey:
+    return Journey(tmp_path)
+
+
+def assert_same(journey: Journey) -> None:
+    here, there = journey.digests()
+    assert here == there
+    assert journey.differences() == []
+
+
+def changes(sent: list[Frame]) -> list[Frame]:
+    """Without the ways there and back."""
+    return [
+        frame
+        for frame in sent
+        if not isinstance(frame, frames.Leave)
+        and not (isinstance(frame, frames.Enter) and frame.entry is None)
+    ]
+
+
+def test_an_odd_home_arrives_exactly(journey: Journey) -> None:
+    homes.make_odd_home(journey.here)
+    journey.go()
+    assert_same(journey)
+    assert journey.go() == []
+
+
+def test_every_kind_of_change_arrives(journey: Journey) -> None:
+    homes.make_odd_home(journey.here)
+    journey.go()
+    here = journey.here
+    (here / "_contents/4096").write_bytes(b"shorter")
+    (here / "_contents/511").chmod(0o600)
+    (here / "_kinds/mode-0644").unlink()
+    (here / "_kinds/mode-0644").mkdir()
+    (here / "_kinds/directory-0755x").mkdir()
+    (here / "_kinds/directory-0600").rmdir()
+    (here / "_kinds/directory-0600").symlink_to("elsewhere")
+    (here / "_large").rename(here / "moved")
+    (here / "_links/a/again").unlink()
+    os.link(here / "_links/m-first", here / "_links/b-first")
+    subprocess.run(["rm", "-r", here / "_deep"], check=True)
+    for new in ("mode-0644", "directory-0755x", "directory-0600"):
+        os.chown(here / "_kinds" / new, NOBODY, NOBODY, follow_symlinks=False)
+    sent = journey.go()
+    assert_same(journey)
+    assert not [f for f in sent if isinstance(f, frames.File) and f.name == b"0042"]
+    assert journey.go() == []
+
+
+def test_of_a_large_file_only_the_changed_blocks_travel(journey: Journey) -> None:
+    content = random.Random(1).randbytes(20 << 20)
+    (journey.here / "large").write_bytes(content)
+    homes.give_away(journey.here)
+    journey.go()
+    with (journey.here / "large").open("r+b") as file:
+        file.seek(5 << 20)
+        file.write(b"changed")
+        file.seek(30 << 20)
+        file.write(b"longer, with a hole")
+    sent = journey.go()
+    assert_same(journey)
+    assert sum(len(f.data) for f in sent if isinstance(f, frames.Data)) <= 4 * (128 << 10)
+
+
+def test_a_renamed_large_file_does_not_travel_again(journey: Journey) -> None:
+    (journey.here / "large").write_bytes(random.Random(1).randbytes(5 << 20))
+    homes.give_away(journey.here)
+    journey.go()
+    (journey.here / "large").rename(journey.here / "renamed")
+    sent = changes(journey.go())
+    assert_same(journey)
+    assert [type(f) for f in sent] == [frames.Enter, frames.Copy, frames.Delete]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 50, 333, 500, 2000, 3500])
+def test_a_killed_receiver_is_repaired(journey: Journey, stop_after: int) -> None:
+    homes.make_odd_home(journey.here)
+    journey.go(stop_after)
+    (journey.there / "leftover").mkdir()
+    (journey.there / "leftover/file").write_bytes(b"of a kill")
+    journey.agree()
+    journey.go()
+    assert_same(journey)
+
+
+def test_a_tree_changed_by_a_power_cut_is_repaired(journey: Journey) -> None:
+    homes.make_odd_home(journey.here)
+    journey.go()
+    there = journey.there
+    (there / "_contents/4096").write_bytes(b"torn")
+    (there / "_contents/511").unlink()
+    (there / "_contents/1").chmod(0o600)
+    os.truncate(there / "_holes/huge", 1 << 20)
+    journey.agree()
+    sent = changes(journey.go())
+    assert_same(journey)
+    assert len(sent) < 20

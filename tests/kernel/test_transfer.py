@@ -1,0 +1,434 @@
+"""Two real workers send and receive a home; the tests play both daemons, and kill either side."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from homemgr import errors, job
+from homemgr.errors import StreamError
+
+from .. import homes
+from .jobs import ROOT, Worker
+from .jobs import _frame as frame
+
+NOBODY = 65534
+
+
+class Gone(Exception):
+    """The daemon that was asked does not exist any more."""
+
+
+@dataclass
+class Daemon:
+    """What a daemon keeps on disk of one transfer, and its answers."""
+
+    area: Path
+    phase: str
+    questions: list[str] = field(default_factory=list)
+    progress: list[job.Message] = field(default_factory=list)
+    #: Do something before a question is answered; may raise a HomeError or Gone.
+    before: Callable[[str], None] = lambda question: None
+    answers: dict[str, Callable[[job.Message], job.Message]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in the answers."""
+
+    def answer(self, question: str, about: job.Message) -> job.Message:
+        self.before(question)
+        self.questions.append(question)
+        return self.answers[question](about)
+
+
+class Origin(Daemon):
+    """The sender's."""
+
+    left_name = ".#homemgr-left-alice.0123abcd"
+
+    def __post_init__(self) -> None:
+        self.answers = {
+            "introduce": self.introduce,
+            "peer": self.peer,
+            "freeze": self.freeze,
+            "record": self.record,
+            "leave": self.leave,
+            "come-back": self.come_back,
+            "left": self.left,
+            "forgotten": self.forgotten,
+        }
+
+    def introduce(self, about: job.Message) -> job.Message:
+        return {"record": {"userName": "alice"}, "nonce": about["nonce"]}
+
+    def peer(self, about: job.Message) -> job.Message:
+        path = str(self.area / "out.sqlite")
+        return {"phase": self.phase, "ledger": path, "left_name": self.left_name}
+
+    def freeze(self, about: job.Message) -> job.Message:
+        return {"is_frozen": True}
+
+    def record(self, about: job.Message) -> job.Message:
+        return {"record": {"userName": "alice", "at": "the end"}}
+
+    def leave(self, about: job.Message) -> job.Message:
+        self.phase = "leaving"
+        return {"left_name": self.left_name}
+
+    def come_back(self, about: job.Message) -> job.Message:
+        self.phase = "sending"
+        return {}
+
+    def left(self, about: job.Message) -> job.Message:
+        self.phase = "left"
+        return {"left_name": self.left_name}
+
+    def forgotten(self, about: job.Message) -> job.Message:
+        return {}
+
+
+class Target(Daemon):
+    """The receiver's."""
+
+    def __post_init__(self) -> None:
+        self.answers = {
+            "hello": self.hello,
+            "restart": self.restart,
+            "prepare": self.prepare,
+            "prepared": self.prepared,
+            "commit": self.commit,
+            "undo": self.undo,
+            "forget": self.forget,
+        }
+
+    def hello(self, about: job.Message) -> job.Message:
+        base = self.area / ".homemgr"
+        return {
+            "phase": self.phase,
+            "image_path": str(base / "alice.homedir"),
+            "stage_name": ".#homemgr-in-alice.0123abcd",
+            "ledger": str(self.area / "in.sqlite"),
+            "is_wide": False,
+            "machine_id": "2" * 32,
+            "hostname": "there",
+            "fingerprint": "f" * 64,
+        }
+
+    def restart(self, about: job.Message) -> job.Message:
+        self.phase = "receiving"
+        return {}
+
+    def prepare(self, about: job.Message) -> job.Message:
+        return {"identity": json.dumps(about["record"])}
+
+    def prepared(self, about: job.Message) -> job.Message:
+        self.phase = "prepared"
+        return {}
+
+    def commit(self, about: job.Message) -> job.Message:
+        self.phase = "committed"
+        return {"uid": 60001, "report": {"counts": {"uid-changed": 1}, "notes": []}}
+
+    def undo(self, about: job.Message) -> job.Message:
+        self.phase = "gone"
+        return {}
+
+    def forget(self, about: job.Message) -> job.Message:
+        return {}
+
+
+class Side(threading.Thread):
+    """One worker and the daemon it talks to."""
+
+    def __init__(self, daemon: Daemon, verb: str, stream: socket.socket, **more: object) -> None:
+        super().__init__()
+        self.daemon_ = daemon
+        self.result: dict[str, object] = {}
+        self.failure: BaseException | None = None
+        self._ours, theirs = socket.socketpair()
+        fd = theirs.fileno()
+        argv = [sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
+        self.worker = subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd])
+        theirs.close()
+        request = Worker(daemon.area).request(verb, **more)
+        fds = [stream.fileno(), stream.fileno()]
+        sent = socket.send_fds(self._ours, [request[:1]], fds)
+        self._ours.sendall(request[sent:])
+        stream.close()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._talk()
+        except BaseException as error:  # noqa: BLE001 -- looked at by the test
+            self.failure = error
+        finally:
+            self._ours.close()
+            self.worker.wait()
+
+    def _talk(self) -> None:
+        channel = job.Channel(self._ours)
+        while True:
+            message = job.unpack(frame(self._ours))
+            if "ask" in message:
+                about = message["about"]
+                assert isinstance(about, dict)
+                try:
+                    channel.send({"answer": self.daemon_.answer(str(message["ask"]), about)})
+                except errors.HomeError as error:
+                    channel.send(job.failure(error))
+            elif "progress" in message:
+                told = message["progress"]
+                assert isinstance(told, dict)
+                self.daemon_.progress.append(told)
+            elif "error" in message:
+                raise job.revive(message["error"])
+            elif "result" in message:
+                result = message["result"]
+                assert isinstance(result, dict)
+                self.result = result
+                return
+
+
+@dataclass
+class Pair:
+    """Two machines."""
+
+    origin: Origin
+    target: Target
+    sender: Side | None = None
+    receiver: Side | None = None
+
+    def start(self, **options: object) -> None:
+        one, other = socket.socketpair()
+        self.receiver = Side(self.target, "receive", other, options={})
+        self.sender = Side(self.origin, "send", one, options=options, image_path="")
+
+    def go(self, **options: object) -> dict[str, object]:
+        """Send the home; raises what the sender's caller gets."""
+        self.start(**options)
+        self.wait()
+        assert self.sender is not None
+        if self.sender.failure is not None:
+            raise self.sender.failure
+        return self.sender.result
+
+    def wait(self) -> None:
+        assert self.sender is not None
+        assert self.receiver is not None
+        for side in (self.sender, self.receiver):
+            side.join(60)
+            assert not side.is_alive()
+
+    @property
+    def here(self) -> Path:
+        return self.origin.area / ".homemgr/alice.homedir"
+
+    @property
+    def there(self) -> Path:
+        return self.target.area / ".homemgr/alice.homedir"
+
+    @property
+    def left(self) -> Path:
+        return self.origin.area / ".homemgr" / Origin.left_name
+
+    def names(self) -> tuple[list[str], list[str]]:
+        here, there = (d.area / ".homemgr" for d in (self.origin, self.target))
+        return sorted(os.listdir(here)), sorted(os.listdir(there))
+
+
+@pytest.fixture
+def pair(one_volume: Path) -> Iterator[Pair]:
+    top = one_volume / "transfer"
+    areas = top / "one", top / "other"
+    for area in areas:
+        (area / ".homemgr").mkdir(parents=True, mode=0o700)
+        (area / ".homemgr").chmod(0o700)
+        area.chmod(0o755)
+    made = Pair(Origin(areas[0], "sending"), Target(areas[1], "new"))
+    made.here.mkdir(mode=0o700)
+    (made.here / ".identity").write_text("{}")
+    (made.here / "file").write_text("content")
+    (made.here / "large").write_bytes(random.Random(1).randbytes(3_000_000))
+    homes.give_away(made.here)
+    yield made
+    subprocess.run(["rm", "-rf", top], check=True)
+
+
+def assert_moved(pair: Pair, kept: Path | None = None) -> None:
+    assert pair.names() == ([Origin.left_name], ["alice.homedir"])
+    assert homes.compare(kept or pair.left, pair.there, leave_out=(b".identity",)) == []
+    assert json.loads((pair.there / ".identity").read_text())["at"] == "the end"
+    assert (pair.there / ".identity").stat().st_uid == NOBODY
+    assert (pair.origin.phase, pair.target.phase) == ("left", "committed")
+
+
+def test_a_home_moves(pair: Pair) -> None:
+    homes.make_odd_home(pair.here)
+    result = pair.go()
+    assert_moved(pair)
+    assert result["uid"] == 60001
+    assert result["report"] == {"counts": {"uid-changed": 1}, "notes": []}
+    assert pair.origin.questions[-2:] == ["leave", "left"]
+    assert pair.target.questions == ["hello", "prepare", "prepared", "commit"]
+    assert {"copying", "last pass"} & {str(p["phase"]) for p in pair.origin.progress}
+
+
+def test_the_same_command_again_has_nothing_to_do(pair: Pair) -> None:
+    pair.go()
+    pair.go()
+    assert_moved(pair)
+
+
+def test_a_standby_copy_is_refreshed_and_sends_only_what_changed(pair: Pair) -> None:
+    first = pair.go(keep=True)
+    assert pair.names()[0] == ["alice.homedir"]
+    second = pair.go(keep=True)
+    assert int(str(second["sent_bytes"])) < 2000 < 3_000_000 < int(str(first["sent_bytes"]))
+    (pair.here / "new").write_text("new")
+    homes.give_away(pair.here)
+    pair.target.phase = "receiving"
+    pair.go()
+    assert_moved(pair)
+
+
+def test_remove_deletes_only_after_the_other_side_has_it(pair: Pair) -> None:
+    there_at_leaving = []
+
+    def before(question: str) -> None:
+        if question == "left":
+            there_at_leaving.append(pair.there.exists())
+
+    pair.origin.before = before
+    pair.go(remove=True)
+    assert there_at_leaving == [True]
+    assert pair.names() == ([], ["alice.homedir"])
+
+
+def test_undo_brings_the_home_back(pair: Pair) -> None:
+    pair.go()
+    pair.go(undo=True)
+    assert pair.names() == (["alice.homedir"], [])
+    assert (pair.origin.phase, pair.target.phase) == ("sending", "gone")
+    pair.target.phase = "new"
+    pair.go()
+    assert_moved(pair)
+
+
+QUESTIONS = [
+    ("origin", question) for question in ("introduce", "peer", "freeze", "record", "leave", "left")
+] + [("target", question) for question in ("hello", "prepare", "prepared", "commit")]
+
+
+@pytest.mark.parametrize("moment", ["asked", "answered"])
+@pytest.mark.parametrize(("side", "question"), QUESTIONS)
+def test_killed_at_any_question_the_same_command_goes_on(
+    pair: Pair, side: str, question: str, moment: str
+) -> None:
+    daemon = pair.origin if side == "origin" else pair.target
+    answered = daemon.answers[question]
+
+    def killed(about: job.Message) -> job.Message:
+        answer = answered(about) if moment == "answered" else {}
+        victim = pair.sender if side == "origin" else pair.receiver
+        assert victim is not None
+        victim.worker.kill()
+        victim.worker.wait()
+        raise Gone(answer)
+
+    daemon.answers[question] = killed
+    pair.start()
+    pair.wait()
+    usable = [pair.here.exists(), pair.there.exists()]
+    assert usable != [True, True]
+    daemon.answers[question] = answered
+    pair.go()
+    assert_moved(pair)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.3])
+def test_a_worker_killed_at_any_time_is_made_good(pair: Pair, after_s: float) -> None:
+    homes.make_odd_home(pair.here)
+    for who in ("sender", "receiver"):
+        pair.start()
+        time.sleep(after_s)
+        getattr(pair, who).worker.kill()
+        pair.wait()
+        assert [pair.here.exists(), pair.there.exists()] != [True, True]
+    pair.go()
+    assert_moved(pair)
+
+
+def test_a_refusal_there_is_read_here(pair: Pair) -> None:
+    def before(question: str) -> None:
+        if question == "hello":
+            raise errors.UserNameExists("User name alice is taken.")
+
+    pair.target.before = before
+    with pytest.raises(errors.UserNameExists, match=r"^On the other machine: User name alice is"):
+        pair.go()
+    assert pair.names() == (["alice.homedir"], [])
+
+
+def test_noise_instead_of_a_stream_is_refused(pair: Pair) -> None:
+    one, other = socket.socketpair()
+    receiver = Side(pair.target, "receive", other, options={})
+    one.sendall(b"Welcome to this machine!\n")
+    receiver.join(20)
+    assert isinstance(receiver.failure, StreamError)
+    assert "Welcome" in str(receiver.failure)
+    one.close()
+    assert pair.names()[1] == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_stream_changes_nothing(pair: Pair, seed: int) -> None:
+    """A byte somewhere in the stream is another than was sent, or the stream ends there."""
+    here, to_here = socket.socketpair()
+    there, to_there = socket.socketpair()
+    pair.receiver = Side(pair.target, "receive", there, options={})
+    pair.sender = Side(pair.origin, "send", here, options={}, image_path="")
+    chance = random.Random(seed)
+    at = chance.choice([200, 2_000, 200_000, 1_000_000])
+
+    def forward(source: socket.socket, target: socket.socket, harm_at: int) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := bytearray(source.recv(65536)):
+                if passed <= harm_at < passed + len(data):
+                    if not seed % 2:
+                        break
+                    data[harm_at - passed] ^= 1 << chance.randrange(8)
+                passed += len(data)
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    threads = [
+        threading.Thread(target=forward, args=(to_here, to_there, at)),
+        threading.Thread(target=forward, args=(to_there, to_here, -1)),
+    ]
+    for thread in threads:
+        thread.start()
+    pair.wait()
+    for thread in threads:
+        thread.join(10)
+    to_here.close()
+    to_there.close()
+    assert pair.receiver.failure is not None
+    assert pair.here.exists()
+    assert not pair.there.exists()
+    pair.go()
+    assert_moved(pair)
