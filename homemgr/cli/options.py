@@ -8,11 +8,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
 
+WAIT = Option(
+    "wait", "", "SECONDS", "Wait for the user's logout that long, in the place of not at all"
+)
 SENDING = (
     Option("keep", "", "", "Only refresh a copy on the other machine; the home stays here"),
     Option("remove", "", "", "Delete the files here once the other machine has the home"),
     Option("undo", "", "", "Have the home back, unless somebody has used it there"),
-    Option("wait", "", "SECONDS", "Wait for the user's logout at most that long"),
+    WAIT,
 )
 QUIET = Option("quiet", "q", "", "Show no progress and no report, failures only")
 
@@ -22,10 +25,12 @@ def sending(arguments: Arguments) -> dict[str, object]:
     given = [name for name in ("keep", "remove", "undo") if arguments.has(name)]
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} exclude each other.")
-    found: dict[str, object] = dict.fromkeys(given, True)
-    if arguments.has("wait"):
-        found["wait_s"] = _seconds(arguments.value("wait"))
-    return found
+    return {**dict.fromkeys(given, True), **waiting(arguments)}
+
+
+def waiting(arguments: Arguments) -> dict[str, object]:
+    """How long the service waits for a logout; UsageError if that is no number."""
+    return {"wait_s": _seconds(arguments.value("wait", "0"))}
 
 
 def sending_words(arguments: Arguments) -> list[str]:

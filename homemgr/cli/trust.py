@@ -23,7 +23,9 @@ OPTION = Option(
 )
 
 _FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
+#: What two fingerprints are; one may be either.
 _WHOSE = ("its key", "the key that signed the record")
+_EITHER = ("its key, or that of who signed the record",)
 _LIST = "homemgr list-signing-keys"
 
 
@@ -52,13 +54,14 @@ class Trust:
         if self._accepts_any:
             self.accepted += unknown
             return
-        shown = list(zip(found, _WHOSE, strict=False))
+        whose = _WHOSE if len(found) > 1 else _EITHER
+        shown = list(zip(found, whose, strict=False))
         if self._is_strict or not self._may_ask:
             is_accepted = None
         else:
             is_accepted = self._ask(shown, receiver, sender)
         if is_accepted is None:
-            told = "; ".join(f"{whose}: {fingerprint}" for fingerprint, whose in shown)
+            told = "; ".join(f"{what}: {fingerprint}" for fingerprint, what in shown)
             complain(f"{receiver} does not trust {sender} yet; {told}.", _advice(unknown))
         if not is_accepted:
             raise Reported
@@ -69,7 +72,7 @@ class Trust:
 
         lines = [f"{receiver} does not trust {sender} yet."]
         lines += [f"The administrator of {sender} should see with `{_LIST}`:"]
-        lines += [f"    {fingerprint}  ({whose})" for fingerprint, whose in shown]
+        lines += [f"    {fingerprint}  ({what})" for fingerprint, what in shown]
         return confirm("\n".join([*lines, "Trust it from here on?"]))
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
     from homemgr.cli.jobs import Answer
 
-OPTIONS = (options.QUIET,)
+OPTIONS = (options.WAIT, options.QUIET)
 
 _STDOUT = "-"
 #: Whoever reads the file has the whole home.
@@ -43,10 +43,12 @@ def run(arguments: Arguments) -> int:
         raise UsageError("--json= and a home cannot both go to standard output.")
     if is_aside and os.isatty(1):
         raise UsageError("A home is not for a terminal: name a file, or lead the output elsewhere.")
+    wanted = options.waiting(arguments)
     service = Homemgr1(arguments)
     with_agent(service)
     with _stdout() if is_aside else _replaced(path) as target:
-        answer = _export(service, user, target, is_wanted=not arguments.has("quiet"))
+        begun = move.begin(service, "ExportHome", "s", (user,), wanted, (target,))
+        answer = _wait(service, begun, user, is_wanted=not arguments.has("quiet"))
     if form:
         print_json(answer, form)
     elif not (arguments.has("quiet") or is_aside):
@@ -55,8 +57,7 @@ def run(arguments: Arguments) -> int:
     return 0
 
 
-def _export(service: Homemgr1, user: str, target: Fd, *, is_wanted: bool) -> Answer:
-    path = move.begin(service, "ExportHome", "s", (user,), {}, (target,))
+def _wait(service: Homemgr1, path: str, user: str, *, is_wanted: bool) -> Answer:
     with ProgressLine(is_wanted=is_wanted) as line:
         try:
             return Job(service, path, line).wait()

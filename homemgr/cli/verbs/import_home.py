@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     TRUST,
-    Option("name", "", "USER", "Call the user so, in the place of his name at the origin"),
+    Option("name", "", "USER", "Take in the home of this user, and nobody else's"),
     options.QUIET,
 )
 

@@ -107,7 +107,7 @@ class _Migration:
         words += options.sending_words(self._arguments)
         wanted = {
             "host": self._host.name,
-            "user": self._user,
+            "name": self._user,
             "trust": self._trust.accepted,
         }
         return move.pull(self._service, self._host, wanted, words, line)

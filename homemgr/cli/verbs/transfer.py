@@ -57,7 +57,7 @@ def _options(arguments: Arguments, direction: str, user: str) -> dict[str, objec
     if direction == "send":
         return found | options.sending(arguments)
     # The name is told so that a sender can send no other home than the one that was asked for.
-    return found | {"user": user, "trust": Trust(arguments).accepted}
+    return found | {"name": user, "trust": Trust(arguments).accepted}
 
 
 def _transfer(service: Homemgr1, direction: str, user: str, wanted: dict[str, object]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from homemgr.cli import transfer_text
-from homemgr.cli.arguments import UsageError
+from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.home1 import Homemgr1, with_agent
 from homemgr.cli.output import json_format, print_json
 
@@ -11,12 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
 
-OPTIONS = ()
-_NO_OPTIONS = "{}"
+OPTIONS = (
+    Option("remove", "", "", "forget: delete what it left here, too"),
+    Option("force", "", "", "forget: also if the home may be here; then it is not"),
+)
 
 
 def run(arguments: Arguments) -> int:
-    """List them, or forget one: what was copied and is no home yet is deleted."""
+    """List them, or forget one."""
     command, *words = arguments.words or ["list"]
     service = Homemgr1(arguments)
     if command == "list" and not words:
@@ -24,7 +28,8 @@ def run(arguments: Arguments) -> int:
     if command != "forget" or len(words) != 1:
         raise UsageError("Expected `homemgr transfers [list|forget USER]`.")
     with_agent(service)
-    service.call("ForgetTransfer", "ss", words[0], _NO_OPTIONS)
+    wanted = {name: True for name in ("remove", "force") if arguments.has(name)}
+    service.call("ForgetTransfer", "ss", words[0], json.dumps(wanted))
     return 0
 
 

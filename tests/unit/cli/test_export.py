@@ -42,7 +42,7 @@ def test_an_export_appears_whole_and_private(service: Service, tmp_path: Path) -
     assert (done.returncode, done.stderr) == (0, "")
     assert target.read_text() == "the home"
     assert target.stat().st_mode & 0o777 == 0o600
-    assert service.calls_of("ExportHome") == [["alice", "{}", "descriptor"]]
+    assert service.calls_of("ExportHome") == [["alice", '{"wait_s": 0}', "descriptor"]]
     lines = done.stdout.splitlines()
     assert lines[0] == f"alice is in {target}: 59,000 files, 1.0 GiB."
     assert lines[1:] == [
@@ -254,7 +254,7 @@ def test_on_a_terminal_trust_is_asked_for_once(
     (tmp_path / "x").write_text("")
     terminal = on_terminal(service, "import", str(tmp_path / "x"))
     terminal.expect_exact("The administrator of the machine it was exported on should see")
-    terminal.expect_exact(f"    {FINGERPRINT}  (its key)")
+    terminal.expect_exact(f"    {FINGERPRINT}  (its key, or that of")
     terminal.expect_exact("(yes/no) ")
     terminal.sendline("perhaps")
     terminal.expect_exact("Please type yes or no: ")

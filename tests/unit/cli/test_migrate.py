@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_push_connects_the_two_services(service: Service, ssh: Ssh) -> None:
     assert json.loads(str(options)) == {"host": "root@there", "remove": True, "wait_s": 5}
     ((options, *_),) = service.calls_of("ReceiveHome")
     here = os.uname().nodename
-    assert json.loads(str(options)) == {"host": here, "user": "alice", "trust": []}
+    assert json.loads(str(options)) == {"host": here, "name": "alice", "trust": []}
     ((flags, host, words),) = ssh.calls
     assert flags[0] == "-T"
     assert host == "root@there"
@@ -125,7 +126,7 @@ def test_pull_connects_them_the_other_way_round(service: Service, ssh: Ssh) -> N
         {"host": os.uname().nodename, "keep": True, "wait_s": 5},
     )
     ((options, *_),) = service.calls_of("ReceiveHome")
-    assert json.loads(str(options)) == {"host": "there", "user": "alice", "trust": []}
+    assert json.loads(str(options)) == {"host": "there", "name": "alice", "trust": []}
 
 
 def test_undo_finds_the_machine_that_has_the_home(service: Service, ssh: Ssh) -> None:
@@ -134,7 +135,7 @@ def test_undo_finds_the_machine_that_has_the_home(service: Service, ssh: Ssh) ->
     done = migrate(service, ssh, "alice", "--undo")
     assert (done.returncode, done.stdout) == (0, "alice is here again.\n")
     ((_, options, *_),) = service.calls_of("SendHome")
-    assert json.loads(str(options)) == {"host": "a@b", "undo": True}
+    assert json.loads(str(options)) == {"host": "a@b", "undo": True, "wait_s": 0}
     done = migrate(service, ssh, "carol", "--undo")
     assert done.returncode == 1
     assert "No transfer of carol is known here" in done.stderr
@@ -146,7 +147,7 @@ def test_any_name_gets_there_as_it_is(service: Service, ssh: Ssh) -> None:
     assert migrate(service, ssh, user, "there").returncode == 0
     assert ssh.calls[0][2][2] == user
     ((options, *_),) = service.calls_of("ReceiveHome")
-    assert json.loads(str(options))["user"] == user
+    assert json.loads(str(options))["name"] == user
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "", "a@-x", "-x@a", "@a", "a b", "a\nb"])
@@ -188,6 +189,34 @@ def test_wrong_command_lines_begin_nothing(words: list[str]) -> None:
     assert homemgr("migrate", *words).returncode == 2
 
 
+CONFIG = """
+RemoteCommand tmux
+RequestTTY force
+LocalForward 8080 localhost:80
+ForwardAgent yes
+User somebody
+"""
+
+
+def test_settings_of_ssh_that_would_disturb_the_stream_do_not_count(tmp_path: Path) -> None:
+    """As the real ssh understands them; settings that say how to get there do count."""
+    config = tmp_path / "config"
+    config.write_text(CONFIG)
+    command = Host("there", f"ssh -F {config}").command(["transfer"])
+    split = command.index("--")
+    done = subprocess.run(
+        [*command[:split], "-G", *command[split : split + 2]], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    settings = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+    assert "remotecommand" not in settings
+    assert settings["requesttty"] == "false"
+    assert settings["clearallforwardings"] == "yes"
+    assert settings["forwardagent"] == "no"
+    assert settings["escapechar"] == "none"
+    assert settings["user"] == "somebody"
+
+
 # --- what goes wrong ----------------------------------------------------------------------
 
 
@@ -211,6 +240,19 @@ def test_an_ssh_that_gets_nowhere_is_passed_on_and_named(service: Service, ssh: 
         "ssh:  [31mrefused",
         "homemgr: ssh did not get through to there.",
     ]
+
+
+def test_the_real_ssh_says_itself_why_it_is_refused(service: Service) -> None:
+    service.start(**CUT_OFF)
+    # Bound and not listening: nobody else can have this port meanwhile.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        program = f"ssh -F /dev/null -p {taken.getsockname()[1]}"
+        done = homemgr("migrate", "alice", "127.0.0.1", f"--ssh={program}", service=service)
+    assert done.returncode == 255
+    first, second, *_ = done.stderr.splitlines()
+    assert first.endswith("Connection refused")
+    assert second == "homemgr: ssh did not get through to 127.0.0.1."
 
 
 def test_a_machine_without_homemgr_is_named(service: Service, ssh: Ssh) -> None:
@@ -355,8 +397,13 @@ def test_transfers_are_listed_and_forgotten(service: Service) -> None:
     ]
     shown = homemgr("transfers", "list", "-j", service=service).stdout
     assert json.loads(shown) == [item]
-    assert homemgr("transfers", "forget", "alice", service=service).returncode == 0
-    assert service.calls_of("ForgetTransfer") == [["alice", "{}"]]
+    forget = ("transfers", "forget", "alice")
+    assert homemgr(*forget, service=service).returncode == 0
+    assert homemgr(*forget, "--remove", "--force", service=service).returncode == 0
+    assert service.calls_of("ForgetTransfer") == [
+        ["alice", "{}"],
+        ["alice", '{"remove": true, "force": true}'],
+    ]
     assert homemgr("transfers", "forget").returncode == 2
 
 
