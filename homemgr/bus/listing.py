@@ -25,6 +25,10 @@ HOME_SIGNATURE = "usussso"
 _WARM_PER_TURN = 10
 _WARM_PAUSE_S = 0.001
 
+#: A user may choose his real name, up to the megabyte of his record. Shown in lists and
+#: signals is the beginning: all homes have to fit into one message of the bus.
+_LONGEST_REAL_NAME = 256
+
 #: Length of the array and the padding before its first row.
 _HEAD_BYTES = 8
 
@@ -86,8 +90,15 @@ def join(rows: list[bytes]) -> bytes:
 def unix(home: Home) -> tuple[int, str, str, str]:
     """Gid, real name, home directory and shell: the real ones, whatever the state."""
     effective = home.effective
-    real_name = effective.real_name or home.name
+    real_name = shortened(effective.real_name or home.name)
     return effective.gid or home.uid, real_name, effective.home_directory, effective.shell
+
+
+def shortened(text: str) -> str:
+    """``text``, if need be without what is too long for a list."""
+    if len(text) <= _LONGEST_REAL_NAME:
+        return text
+    return text[: _LONGEST_REAL_NAME - 1] + "…"
 
 
 def _row(home: Home) -> tuple[object, ...]:

@@ -7,13 +7,14 @@ as nss-systemd, userdbctl and sshd's key look-up use it.
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from homemgr.record import status
 from homemgr.wire.varlink import Peer, VarlinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from homemgr.daemon.answers import Answers
     from homemgr.daemon.home import Home
@@ -62,6 +63,10 @@ class UserDatabase:
         """Answer about the homes of ``registry``."""
         self._registry = registry
         self._answers = answers
+        #: Kept for all clients together while no home comes or goes.
+        self._listed: tuple[Home, ...] | None = None
+        registry.appeared.append(self._forget)
+        registry.vanished.append(self._forget)
         self._methods: dict[str, Callable[[Peer, Mapping[str, object]], Iterator[bytes]]] = {
             "GetUserRecord": self._user_records,
             "GetGroupRecord": self._group_records,
@@ -73,18 +78,28 @@ class UserDatabase:
         peer: Peer,
         method: str,
         parameters: Mapping[str, object],
-        more: bool,  # noqa: FBT001 -- wire order
-    ) -> Sequence[bytes]:
-        """Encoded reply parameters; raises VarlinkError."""
+        _more: bool,  # noqa: FBT001 -- wire order
+    ) -> Iterator[bytes]:
+        """Encoded reply parameters, made as they are taken; raises VarlinkError."""
         name = method.removeprefix(INTERFACE + ".")
         run = self._methods.get(name)
         if run is None:
             raise VarlinkError("org.varlink.service.MethodNotFound", {"method": method})
         _check(name, parameters)
-        replies = list(run(peer, parameters))
-        if not replies:
+        replies = run(peer, parameters)
+        first = next(replies, None)
+        if first is None:
             raise _failure("NoRecordFound")
-        return replies if more else replies[:1]
+        return chain((first,), replies)
+
+    def _all(self) -> Iterator[Home]:
+        """Every home; some may come and go before a slow client has taken them all."""
+        if self._listed is None:
+            self._listed = tuple(self._registry)
+        return (home for home in self._listed if home.is_known)
+
+    def _forget(self, _home: Home) -> None:
+        self._listed = None
 
     def _user_records(self, peer: Peer, parameters: Mapping[str, object]) -> Iterator[bytes]:
         for home in self._select(parameters.get("uid"), parameters.get("userName")):
@@ -99,12 +114,8 @@ class UserDatabase:
 
     def _memberships(self, _peer: Peer, parameters: Mapping[str, object]) -> Iterator[bytes]:
         user, group = parameters.get("userName"), parameters.get("groupName")
-        if user is None:
-            homes = list(self._registry)
-        else:
-            home = self._registry.by_name(str(user))
-            homes = [home] if home else []
-        for home in homes:
+        named = None if user is None else self._registry.by_name(str(user))
+        for home in self._all() if user is None else (named,) if named else ():
             for name, member_of in status.memberships(home.record, home.services.machine):
                 if group in (None, member_of):
                     yield json.dumps({"userName": name, "groupName": member_of}).encode()
@@ -112,7 +123,7 @@ class UserDatabase:
     def _select(self, number: object, name: object) -> Iterator[Home]:
         """The homes a query means: by id first, then by name; all if it names neither."""
         if number is None and name is None:
-            yield from self._registry
+            yield from self._all()
             return
         found = self._registry.by_uid(number) if isinstance(number, int) else None
         if name is not None:

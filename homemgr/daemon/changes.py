@@ -30,6 +30,7 @@ from homemgr.record.validate import Purpose, validate
 
 if TYPE_CHECKING:
     from homemgr.daemon.home import Services
+    from homemgr.record.jsontext import JsonObject
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +79,10 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
     operation = Operation.REALIZE if realize else Operation.CREATE
     async with home.exclusively(operation):
         try:
-            result = await home.work(
-                Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
-            )
+            binding = await _make_files(home, secret, blobs, storage)
         except errors.HomeError:
             await _sweep_up(home)
             raise
-        binding = result.get("binding")
-        assert isinstance(binding, dict)
         home.is_present = True
         try:
             await _store_blobs(home, blobs)
@@ -98,6 +95,30 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
             raise
         services.changed(home)
     log.info("Home area %s is created with storage %s.", home.name, storage)
+
+
+async def _make_files(home: Home, secret: Secret, blobs: Blobs, storage: str) -> JsonObject:
+    """Have a worker make the files; gives what belongs into the binding.
+
+    A worker that died may have been done with it: then the home is on the disk, opens
+    with its password and holds this very record, and nobody may hear of a failure.
+    """
+    try:
+        result = await home.work(
+            Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
+        )
+    except errors.WorkerDied as death:
+        try:
+            result = await home.work(Job.AUTHENTICATE, secret)
+        except errors.HomeError as reason:
+            log.info("There is no home area %s after that: %s", home.name, reason)
+            raise death from None
+        if result.get("record") is not None:
+            # Other files that were there before; they stay as they are.
+            raise
+    binding = result.get("binding")
+    assert isinstance(binding, dict)
+    return {**binding, "storage": storage}
 
 
 async def update(

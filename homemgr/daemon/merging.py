@@ -51,6 +51,8 @@ class Extensions:
         self._runner = runner
         #: Everybody may ask for the list, and it opens every extension: one at a time.
         self._listing = asyncio.Lock()
+        self._listed: dict[str, object] | None = None
+        self._listed_at = 0.0
         self._choices = choices
         self._directory = os.path.join(runtime_directory, "homemgr")
         #: Names of the homes that have a note: for most there is nothing to read or forget.
@@ -125,10 +127,21 @@ class Extensions:
 
     # -- what there is -----------------------------------------------------------------
 
-    async def inventory(self) -> dict[str, object]:
-        """All extensions of this machine, and why some cannot be used."""
+    async def inventory(self, *, max_age_s: float = 0.0) -> dict[str, object]:
+        """All extensions of this machine, and why some cannot be used.
+
+        As they were when asked or later, or up to ``max_age_s`` before.
+        """
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         async with self._listing:
-            return await self._runner.run("inventory", {"extensions": self._where()})
+            # Whoever waited meanwhile has the same answer: a flood costs one look at a time.
+            if self._listed is None or self._listed_at < asked - max_age_s:
+                self._listed_at = clock()
+                self._listed = None
+                told = {"extensions": self._where()}
+                self._listed = await self._runner.run("inventory", told)
+            return self._listed
 
     async def trust(self, name: str, *, is_trusted: bool) -> dict[str, object]:
         """Store the digests of an extension's images as they are now, or forget them."""

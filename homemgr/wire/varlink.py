@@ -11,7 +11,9 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from socket import AF_UNIX, SOCK_STREAM, socket
 
 from homemgr.wire.peer import Peer, of_socket
@@ -22,8 +24,9 @@ __all__ = ["Limits", "Peer", "VarlinkError", "VarlinkServer"]
 
 log = logging.getLogger(__name__)
 
-#: ``handle(peer, method, parameters, more)``: encoded reply parameters, one per reply.
-Handle = Callable[[Peer, str, dict[str, object], bool], Sequence[bytes]]
+#: ``handle(peer, method, parameters, more)``: encoded reply parameters, one per reply. What
+#: takes memory is made as it is asked for: a client may take its time, and others as well.
+Handle = Callable[[Peer, str, dict[str, object], bool], Iterable[bytes]]
 
 #: A burst of logins connects faster than we accept.
 BACKLOG = 4096
@@ -52,7 +55,9 @@ class VarlinkServer:
         # By user, each user's in the order of their last request.
         self._sessions: dict[int, dict[Session, None]] = {}
         self._count = 0
-        self.buffered_bytes = 0
+        #: Of unfinished requests, by user.
+        self.buffered_bytes: Counter[int] = Counter()
+        self._buffered = 0
 
     # --- the socket ---------------------------------------------------------------------
 
@@ -159,16 +164,30 @@ class VarlinkServer:
             if not sessions:
                 del self._sessions[uid]
 
+    def buffer(self, peer: Peer, size: int) -> None:
+        """A session of ``peer`` keeps so many more bytes of requests, or fewer if negative."""
+        self._buffered += size
+        self.buffered_bytes[peer.uid] += size
+        if not self.buffered_bytes[peer.uid]:
+            del self.buffered_bytes[peer.uid]
+
+    def is_full(self, peer: Peer) -> bool:
+        """Whether clients keep too many bytes already, all or those of this user."""
+        limit = self.limits.buffered_bytes_per_uid if peer.uid else self.limits.buffered_bytes
+        return self.buffered_bytes[peer.uid] > limit or self._buffered > self.limits.buffered_bytes
+
     # --- what is asked ------------------------------------------------------------------
 
     def replies(
         self, peer: Peer, method: str, parameters: dict[str, object], *, more: bool
-    ) -> Sequence[bytes]:
+    ) -> Iterator[bytes]:
         """Encoded parameters of all replies to one request; raises `VarlinkError`."""
         if self._service.is_standard(method):
-            return [self._service.answer(peer, method, parameters)]
-        found = self._handle(peer, method, parameters, more)
-        if not found:
+            return iter((self._service.answer(peer, method, parameters),))
+        found = iter(self._handle(peer, method, parameters, more))
+        # Found here, so that what is wrong with the request shows before anything is sent.
+        first = next(found, None)
+        if first is None:
             # It would leave the client waiting; nothing found is an error of its own.
             raise LookupError(f"{method} gave no reply")
-        return found if more else found[:1]
+        return chain((first,), found if more else ())

@@ -19,7 +19,7 @@ from homemgr.wire.outline import outline
 from homemgr.wire.varlink_service import VarlinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from socket import socket
     from types import TracebackType
 
@@ -41,8 +41,9 @@ class Limits:
     #: Longest request. Parsing one takes time that everybody else waits.
     request_bytes: int = 1 << 20
     root_request_bytes: int = 16 << 20
-    #: Unfinished requests of all clients together.
+    #: Unfinished requests of all clients together, and of one user that is not root.
     buffered_bytes: int = 64 << 20
+    buffered_bytes_per_uid: int = 4 << 20
     #: Connections in all and of one user; then the one idle for longest has to go.
     sessions: int = 4096
     sessions_per_uid: int = 1024
@@ -54,12 +55,17 @@ class Server(Protocol):
     """What a session needs of its server."""
 
     limits: Limits
-    buffered_bytes: int
 
     def replies(
         self, peer: Peer, method: str, parameters: dict[str, object], *, more: bool
-    ) -> Sequence[bytes]:
-        """Encoded parameters of all replies."""
+    ) -> Iterator[bytes]:
+        """Encoded parameters of all replies, of which there is at least one."""
+
+    def buffer(self, peer: Peer, size: int) -> None:
+        """A session of ``peer`` keeps so many more bytes of requests, or fewer if negative."""
+
+    def is_full(self, peer: Peer) -> bool:
+        """Whether clients keep too many bytes already, all or those of this user."""
 
     def is_active(self, session: Session) -> None:
         """The session asked something."""
@@ -104,7 +110,7 @@ class Session:
         self._loop.remove_writer(self._socket)
         if self._stall is not None:
             self._stall.cancel()
-        self._server.buffered_bytes -= len(self._input)
+        self._server.buffer(self.peer, -len(self._input))
         self._input.clear()
         self._output, self._chunk = iter(()), memoryview(b"")
         self._server.has_left(self)
@@ -113,6 +119,9 @@ class Session:
     # --- in -------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        if self._is_scheduled:
+            # Requests are waiting already; those to come shall wait in the kernel.
+            return
         # One read per event: who sends without end waits for the others.
         try:
             data = self._socket.recv(_CHUNK_BYTES)
@@ -124,7 +133,7 @@ class Session:
             self.close()
             return
         self._input += data
-        self._server.buffered_bytes += len(data)
+        self._server.buffer(self.peer, len(data))
         self._turn()
 
     def _turn(self) -> None:
@@ -153,13 +162,12 @@ class Session:
         end = self._input.find(0, self._searched)
         if end < 0:
             self._searched = len(self._input)
-            is_full = self._server.buffered_bytes > self._server.limits.buffered_bytes
-            if self._searched > self._limit or is_full:
+            if self._searched > self._limit or self._server.is_full(self.peer):
                 raise _Garbage("a request without end")
             return None
         request = bytes(self._input[:end])
         del self._input[: end + 1]
-        self._server.buffered_bytes -= end + 1
+        self._server.buffer(self.peer, -(end + 1))
         self._searched = 0
         if end > self._limit:
             raise _Garbage("a request that is too long")
@@ -205,11 +213,16 @@ class Session:
     def _refill(self) -> bool:
         """Frame the next few replies; False if there are none."""
         frames, size = [], 0
-        for frame in islice(self._output, _REPLIES_PER_CHUNK):
-            frames.append(frame)
-            size += len(frame)
-            if size >= _CHUNK_BYTES:
-                break
+        try:
+            for frame in islice(self._output, _REPLIES_PER_CHUNK):
+                frames.append(frame)
+                size += len(frame)
+                if size >= _CHUNK_BYTES:
+                    break
+        except Exception as error:  # noqa: BLE001 -- a bug: the client must not wait for ever
+            log.error("An answer broke off: %s", outline(error))
+            self.close()
+            return False
         self._chunk = memoryview(b"".join(frames))
         return size > 0
 
@@ -237,7 +250,7 @@ class _Answer:
 
     def __init__(self, method: str) -> None:
         self.method = method
-        self.replies: Sequence[bytes] = ()
+        self.replies: Iterator[bytes] = iter(())
         self._error: VarlinkError | None = None
 
     def __enter__(self) -> _Answer:
@@ -262,9 +275,12 @@ class _Answer:
             text = {"error": self._error.name, "parameters": self._error.parameters}
             yield json.dumps(text, separators=(",", ":")).encode() + b"\0"
             return
-        for reply in self.replies[:-1]:
+        # One ahead: the last one has to be told from the others.
+        reply = next(self.replies)
+        for following in self.replies:
             yield b'{"parameters":' + reply + b',"continues":true}\0'
-        yield b'{"parameters":' + self.replies[-1] + b"}\0"
+            reply = following
+        yield b'{"parameters":' + reply + b"}\0"
 
 
 def _parsed(raw: bytes) -> dict[str, object]:

@@ -295,3 +295,12 @@ def test_stranger_learns_nothing_from_what_fails(service: Service) -> None:
             assert str(ROOT) not in message
             assert "Traceback" not in message
             assert ".py" not in message
+
+
+def test_real_names_without_end_do_not_fill_lists_and_signals(service: Service) -> None:
+    service.create("zoe", realName="Z" * 500_000)
+    (rows,) = service.call("ListHomes")
+    (row,) = (row for row in rows if row[0] == "zoe")  # type: ignore[attr-defined]
+    assert row[4] == "Z" * 255 + "…"
+    assert service.user_record("zoe")["realName"] == "Z" * 500_000
+    service.call("RemoveHome", "s", "zoe")

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -336,3 +337,24 @@ def test_public_files_left_by_a_kill_are_deleted_and_other_things_left(
     service.start()
     assert sorted(os.listdir(blobs)) == ["olga", "strange", "stray"]
     assert f"Leaving {blobs}/strange alone" in service.site.log.read_text()
+
+
+def test_creation_that_was_done_when_its_worker_died_is_no_failure(service: Service) -> None:
+    deaths = 0
+    for number in range(20):
+        name = f"last{number}"
+        image = service.site.base / f"{name}.homedir"
+        told = service.site.log.read_text().count("The worker for create died")
+        pending = begin_create(service, name)
+        while pending.is_alive() and not image.exists():
+            pass
+        for pid in service.workers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert pending.failure() == ""
+        deaths += service.site.log.read_text().count("The worker for create died") - told
+        assert_usable(service, name)
+        service.call("RemoveHome", "s", name)
+        if deaths == 3:
+            return
+    assert deaths, "no worker was caught between its last step and its answer"

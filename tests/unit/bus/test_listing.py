@@ -31,3 +31,11 @@ def test_joined_rows_decode_to_the_rows(rows: list[tuple[object, ...]]) -> None:
     assert struct.unpack_from("<I", listing.join(encoded))[0] <= sum(map(len, encoded)) + 7 * len(
         encoded
     )
+
+
+@given(st.text(max_size=400))
+def test_long_names_are_shortened_to_what_a_list_has_room_for(name: str) -> None:
+    shown = listing.shortened(name)
+    assert len(shown) <= 256
+    assert shown == name or (shown[-1] == "…" and name.startswith(shown[:-1]))
+    assert shown == name or len(name) > 256

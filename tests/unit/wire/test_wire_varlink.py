@@ -11,12 +11,13 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from homemgr.wire import varlink
 from homemgr.wire.varlink import Limits, Peer, VarlinkError, VarlinkServer
 
 DESCRIPTION = """interface org.example.Numbers
@@ -37,11 +38,13 @@ class Numbers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, object], bool]] = []
+        #: Replies of long answers that were made so far.
+        self.made = 0
         self.reply = json.dumps({"number": 1, "filler": "x" * 1000}).encode()
 
     def handle(
         self, peer: Peer, method: str, parameters: dict[str, object], more: bool
-    ) -> Sequence[bytes]:
+    ) -> Iterable[bytes]:
         self.asked.append((method, parameters, more))
         member = method.removeprefix("org.example.Numbers.")
         if member == "Whoami":
@@ -55,8 +58,13 @@ class Numbers:
         to = parameters.get("to")
         assert isinstance(to, int)
         if to > 1000:
-            return [self.reply] * to
+            return self._replies(to)
         return [json.dumps({"number": number}).encode() for number in range(to)]
+
+    def _replies(self, count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            self.made += 1
+            yield self.reply
 
 
 class Running:
@@ -331,7 +339,7 @@ def test_requests_up_to_the_limit_pass_and_beyond_do_not(running: Running) -> No
         except (BrokenPipeError, ConnectionResetError):
             return
         assert too_long.is_closed_by_server()
-    assert running.server.buffered_bytes == 0
+    assert running.server.buffered_bytes.total() == 0
 
 
 def test_client_that_stops_reading_costs_only_itself(running: Running) -> None:
@@ -347,7 +355,7 @@ def test_client_that_stops_reading_costs_only_itself(running: Running) -> None:
         stopped.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             stopped.socket.sendall(b'{"method":"io.systemd.service.Ping"}\0' * 200_000)
-        assert running.server.buffered_bytes < 200_000
+        assert running.server.buffered_bytes.total() < 200_000
     wait_until(lambda: running.server._count == 0)
 
 
@@ -404,12 +412,65 @@ def test_unfinished_requests_are_limited_in_sum(tmp_path: Path) -> None:
     running = Running(tmp_path / "socket", Limits(buffered_bytes=100_000))
     with Client(running.path) as first, Client(running.path) as second:
         first.socket.sendall(b" " * 60_000)
-        wait_until(lambda: running.server.buffered_bytes == 60_000)
+        wait_until(lambda: running.server.buffered_bytes.total() == 60_000)
         second.socket.sendall(b" " * 60_000)
         assert second.is_closed_by_server()
-        assert running.server.buffered_bytes == 60_000
+        assert running.server.buffered_bytes.total() == 60_000
         first.socket.sendall(b'{"method":"io.systemd.service.Ping"}\0')
         assert first.read() == {"parameters": {}}
+    running.stop()
+
+
+def test_unfinished_requests_of_one_user_leave_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(tmp_path / "socket", Limits(buffered_bytes_per_uid=100_000))
+    uids = iter((1000, 1000, 1001))
+    monkeypatch.setattr(varlink, "of_socket", lambda _connected: Peer(next(uids), 1))
+    with Client(running.path) as first, Client(running.path) as second:
+        first.socket.sendall(b" " * 60_000)
+        wait_until(lambda: running.server.buffered_bytes[1000] == 60_000)
+        second.socket.sendall(b" " * 60_000)
+        assert second.is_closed_by_server()
+        with Client(running.path) as other:
+            other.socket.sendall(b" " * 60_000)
+            wait_until(lambda: running.server.buffered_bytes[1001] == 60_000)
+            other.socket.sendall(b'{"method":"io.systemd.service.Ping"}\0')
+            assert other.read() == {"parameters": {}}
+    wait_until(lambda: not running.server.buffered_bytes)
+    running.stop()
+
+
+def test_short_requests_sent_faster_than_answered_wait_in_the_kernel(tmp_path: Path) -> None:
+    running = Running(tmp_path / "socket")
+    most = 0
+
+    def watched(peer: Peer, size: int) -> None:
+        nonlocal most
+        buffer(peer, size)
+        most = max(most, running.server.buffered_bytes.total())
+
+    buffer = running.server.buffer
+    running.server.buffer = watched  # type: ignore[method-assign]
+    with Client(running.path) as client:
+        request = b'{"method":"io.systemd.service.Ping","oneway":true}\0'
+        client.socket.sendall(request * 100_000)
+        assert client.call("io.systemd.service.Ping") == {"parameters": {}}
+    assert most < 200_000
+    running.stop()
+
+
+def test_long_answers_are_made_as_they_are_taken(tmp_path: Path) -> None:
+    running = Running(tmp_path / "socket")
+    with Client(running.path) as client:
+        request = {"method": "org.example.Numbers.Count", "more": True}
+        request["parameters"] = {"to": 100_000}
+        client.socket.sendall(json.dumps(request).encode() + b"\0")
+        time.sleep(0.3)
+        assert 0 < running.numbers.made < 5000
+        for _ in range(99_999):
+            assert client.read()["continues"]
+        assert "continues" not in client.read()
     running.stop()
 
 

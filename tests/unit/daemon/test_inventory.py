@@ -1,0 +1,58 @@
+"""The list of all extensions: a flood of questions costs one look at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from homemgr.daemon.extensions import Choices, load
+from homemgr.daemon.jobs import JobRunner
+from homemgr.daemon.merging import Extensions
+
+
+class Looking:
+    """A runner whose workers take a moment."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def run(self, verb: str, _arguments: Mapping[str, object]) -> dict[str, object]:
+        """Count."""
+        assert verb == "inventory"
+        self.looks += 1
+        number = self.looks
+        await asyncio.sleep(0.02)
+        return {"look": number}
+
+
+def extensions(directory: Path) -> tuple[Extensions, Looking]:
+    looking = Looking()
+    choices = Choices(str(directory / "choices"))
+    rules = load({"HOMEMGR_EXTENSIONS_CONFIG": str(directory / "none")})
+    return Extensions(rules, choices, cast("JobRunner", looking), str(directory)), looking
+
+
+def test_who_asks_meanwhile_shares_the_next_look(tmp_path: Path) -> None:
+    async def run() -> None:
+        known, looking = extensions(tmp_path)
+        first = asyncio.ensure_future(known.inventory())
+        await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*(known.inventory() for _ in range(50)))
+        # What was begun before they asked might be of before.
+        assert await first == {"look": 1}
+        assert answers == [{"look": 2}] * 50
+        assert looking.looks == 2
+
+    asyncio.run(run())
+
+
+def test_an_older_answer_is_given_only_to_who_is_content_with_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        known, _ = extensions(tmp_path)
+        assert await known.inventory() == {"look": 1}
+        assert await known.inventory(max_age_s=60) == {"look": 1}
+        assert await known.inventory() == {"look": 2}
+
+    asyncio.run(run())
