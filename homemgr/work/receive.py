@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from homemgr import errors
 from homemgr.errors import StreamError
+from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.synchronization import syncfs
-from homemgr.storage import paths, staging
-from homemgr.storage.embedded import write_identity
+from homemgr.record.model import UserRecord
+from homemgr.storage import directory, paths, public_blobs, staging
+from homemgr.storage.embedded import read_blobs, read_identity, write_identity
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.top import Top
@@ -32,7 +34,7 @@ from homemgr.work.send import LEFT_OUT
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
-    from homemgr.files import Fd
+    from homemgr.record.jsontext import JsonObject
     from homemgr.work.task import Task
 
 #: Room that must stay free on the file system (bytes), and what each entry takes besides its data.
@@ -41,9 +43,6 @@ _ENTRY_BYTES = 512
 
 #: Says in the ledger whether nothing was changed since files and ledger were made to agree.
 _CLEAN = "clean"
-
-#: What the sender is told of the place.
-_TOLD = ("phase", "machine_id", "hostname", "fingerprint")
 
 
 def run(task: Task) -> dict[str, object]:
@@ -71,19 +70,25 @@ class _Receiver:
             self._ask("hello", nonce=nonce, introduction=said["introduction"], size=size._asdict())
         )
         self._telling.expect(size.files, size.bytes)
+        is_wide = _is_wide(self._task, said["introduction"])
         with ExitStack() as closing:
             parent = closing.enter_context(_parent(place.image_path))
             stage = self._stage(closing, parent, place, size)
-            self._talk.tell(hello={**place.told, "digest": stage.digest() if stage else ""})
+            self._talk.tell(
+                hello={
+                    "phase": place.phase,
+                    "digest": stage.digest() if stage else "",
+                    "machine_id": self._task.machine.id,
+                    "hostname": self._task.machine.hostname or "",
+                }
+            )
             step = self._talk.hear("go")
             if step == "undo":
                 return self._undo(parent, place)
             if step == "passes":
                 if stage is None:
                     raise StreamError("The sender sends a home area that has arrived already.")
-                if place.phase == "prepared":
-                    self._ask("restart")
-                if not self._take_in(stage, Policy(NOBODY, NOBODY, is_wide=place.is_wide)):
+                if not self._take_in(stage, Policy(NOBODY, NOBODY, is_wide=is_wide)):
                     return {"files": stage.ledger.totals()[0]}
             self._talk.hear("commit")
             closing.pop_all().close()
@@ -155,14 +160,13 @@ class _Receiver:
         """Complete the tree with the record, signed here, and have all of it on disk for good."""
         if "prepare" not in message:
             raise StreamError("The sender said neither that there is more nor that this is all.")
-        answer = self._ask("prepare", record=message["prepare"])
+        answer = self._ask("prepare", identity=message["prepare"])
         with Top(stage.top.duplicate(), stage.place.stage_name) as top:
             before = os.fstat(stage.top.fileno())
             write_identity(top, str(answer["identity"]).encode())
             os.utime(stage.top.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
         syncfs(stage.top.fileno())
         _mark(stage.ledger, "yes")
-        self._ask("prepared")
         self._talk.tell(prepared=True)
 
     def _commit(self, place: _Place) -> dict[str, object]:
@@ -171,18 +175,20 @@ class _Receiver:
             if place.phase != "committed":
                 staging.commit(parent, place.stage_name, os.path.basename(place.image_path))
         answer = self._ask("commit")
-        self._talk.tell(committed=answer)
-        return answer
+        publish_blobs(place.image_path, str(answer["blob_directory"]))
+        arrived = {"uid": answer["uid"], "report": answer["report"]}
+        self._talk.tell(committed=arrived)
+        return arrived
 
     def _undo(self, parent: Fd, place: _Place) -> dict[str, object]:
         """Give the home back: nobody has used it here."""
         self._ask("undo")
         file_name = os.path.basename(place.image_path)
-        staging.withdraw(parent, file_name, place.stage_name)
+        if staging.is_there(parent, file_name):
+            staging.withdraw(parent, file_name, place.stage_name)
         self._talk.tell(undone=True)
         self._talk.hear("back")
         staging.abandon(parent, place.stage_name)
-        self._ask("forget")
         self._talk.tell(forgotten=True)
         return {}
 
@@ -201,20 +207,15 @@ class _Place(NamedTuple):
     image_path: str
     stage_name: str
     ledger: str
-    is_wide: bool
-    told: dict[str, object]
 
     @classmethod
     def of(cls, answer: dict[str, object]) -> _Place:
         """From the daemon's answer; what the sender may know of it is kept apart."""
-        told = {name: answer.get(name) for name in _TOLD}
         return cls(
             str(answer["phase"]),
-            str(answer["image_path"]),
+            os.path.join(str(answer["base_directory"]), str(answer["file_name"])),
             str(answer["stage_name"]),
             str(answer["ledger"]),
-            bool(answer.get("is_wide")),
-            told,
         )
 
 
@@ -233,6 +234,30 @@ class _Stage(NamedTuple):
         """Have on disk what the ledger says: files first."""
         syncfs(self.top.fileno())
         self.ledger.commit()
+
+
+def _is_wide(task: Task, introduction: object) -> bool:
+    """Whether the home needs more ids than its owner's, as its record says."""
+    data = introduction.get("record") if isinstance(introduction, dict) else None
+    if not isinstance(data, dict):
+        raise StreamError("The sender introduced no user record.")
+    return UserRecord(cast("JsonObject", data)).on(task.machine).idmap_policy != "strict"
+
+
+def publish_blobs(image_path: str, blob_directory: str) -> None:
+    """Show the public files that arrived inside the home, if they are those of its record."""
+    root, user = os.path.split(blob_directory)
+    with ExitStack() as closing:
+        top = closing.enter_context(directory.open_home(image_path))
+        embedded = UserRecord.parse(read_identity(top) or b"{}")
+        manifest = embedded.data.get("blobManifest")
+        if not isinstance(manifest, dict) or not manifest:
+            return
+        blobs = read_blobs(top, {name: str(digest) for name, digest in manifest.items()})
+        for fd in blobs.values():
+            closing.enter_context(fd)
+        parent = closing.enter_context(Fd.open(root, DIRECTORY_FLAGS))
+        public_blobs.publish(parent, user, {name: fd.fileno() for name, fd in blobs.items()})
 
 
 def _parent(image_path: str) -> Fd:

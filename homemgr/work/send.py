@@ -15,6 +15,7 @@ after it there. See `receive` for the other side.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from homemgr.storage.ledger import Ledger
 from homemgr.transfer.frames import Pairs
 from homemgr.transfer.policy import Policy
 from homemgr.transfer.report import Report
+from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
 from homemgr.work.passes import Pass, Totals, now_ns
@@ -55,20 +57,19 @@ class Options(NamedTuple):
     """What the caller wants."""
 
     is_kept: bool
-    is_removed: bool
     is_undone: bool
+    #: How long to wait for the end of all sessions (s).
     wait_s: float
 
     @classmethod
     def of(cls, task: Task) -> Options:
         """From the request; the daemon has checked them."""
         told = task.object("options")
-        wait = told.get("wait_s")
+        wait = told.get("wait_s", 0.0)
         return cls(
             is_kept=bool(told.get("keep")),
-            is_removed=bool(told.get("remove")),
             is_undone=bool(told.get("undo")),
-            wait_s=float(wait) if isinstance(wait, int | float) else 0.0,
+            wait_s=float(wait) if isinstance(wait, int | float) else math.inf,
         )
 
 
@@ -91,7 +92,9 @@ class _Sender:
         self._totals = Totals(0, 0, 0)
         self._size = Totals(0, 0, 0)
         self._offline_s = 0.0
-        self._left_name = ""
+        #: As the daemon has it on disk.
+        self._phase = task.text("phase")
+        self._left_name = task.text("left_name")
 
     def run(self) -> dict[str, object]:
         """Introduce ourselves, find out where we stand, and go on from there."""
@@ -101,18 +104,17 @@ class _Sender:
         size = {"files": self._size.files, "bytes": self._size.size}
         self._talk.tell(introduction=introduction, size=size)
         hello = self._talk.hear_object("hello")
-        here = self._ask("peer", hello=hello)
-        self._left_name = str(here["left_name"])
-        step = next_step(str(here["phase"]), str(hello.get("phase")), self._options)
+        ledger = str(self._ask("peer", **hello)["ledger"])
+        step = next_step(self._phase, str(hello.get("phase")), self._options)
         self._talk.tell(go=step)
         if step == "undo":
             return self._undo()
         if step == "passes":
-            if here["phase"] != "sending":
+            if self._phase != "sending":
                 self._come_back()
-            if not self._bring_over(str(here["ledger"]), str(hello.get("digest"))):
+            if not self._bring_over(ledger, str(hello.get("digest")), str(nonce)):
                 return self._result({})
-        if here["phase"] != "left":
+        if self._phase != "left":
             self._leave()
         self._talk.tell(commit=True)
         arrival = self._talk.hear_object("committed")
@@ -147,7 +149,7 @@ class _Sender:
             return
         self._telling.expect(self._size.files, self._size.size)
 
-    def _bring_over(self, ledger_path: str, digest: str) -> bool:
+    def _bring_over(self, ledger_path: str, digest: str, nonce: str) -> bool:
         """Send the tree. True if the other side has all of it, and nobody can change it here."""
         with ExitStack() as closing:
             top = closing.enter_context(self._task.storage.open_home(self._task.image_path))
@@ -161,9 +163,11 @@ class _Sender:
                 return False
             self._freeze(walk)
             closing.enter_context(alone_with_home(self._task))
+            clean_home(self._task, top.fd)
             frozen_at = time.monotonic()
             self._pass(walk, "last pass")
-            self._talk.tell(prepare=self._ask("record")["record"])
+            # Once more: a password may have been changed since the first word.
+            self._talk.tell(prepare=self._ask("introduce", nonce=nonce)["record"])
             self._talk.hear("prepared")
             self._offline_s = time.monotonic() - frozen_at
         return True
@@ -213,7 +217,11 @@ class _Sender:
         """Whether the home is ours alone from here on, perhaps after a logout within this time."""
         if wait_s > 0:
             self._telling.phase("waiting for logout")
-        return bool(self._ask("freeze", wait_s=max(0.0, wait_s))["is_frozen"])
+        try:
+            self._ask("freeze", wait_s=max(0.0, wait_s))
+        except errors.HomeBusy:
+            return False
+        return True
 
     def _pass(self, walk: _Walk, phase: str) -> Totals:
         """One pass, and the word of the other side that it has the same."""
@@ -239,7 +247,7 @@ class _Sender:
 
     def _leave(self) -> None:
         """Give the home up. From here on only the other side may let it be used, or `undo`."""
-        self._ask("leave")
+        self._left_name = str(self._ask("leave")["left_name"])
         with self._parent() as parent:
             staging.leave(parent, self._file_name, self._left_name)
 
@@ -250,12 +258,8 @@ class _Sender:
         self._ask("come-back")
 
     def _left(self) -> None:
-        """Keep what is here for the undo, or delete it: the other side has confirmed."""
-        self._ask("left", remove=self._options.is_removed)
-        if self._options.is_removed:
-            with self._parent() as parent:
-                staging.abandon(parent, self._left_name)
-            self._ask("forgotten")
+        """What is here is only kept for an undo now: the other side has confirmed."""
+        self._ask("left")
 
     def _undo(self) -> dict[str, object]:
         self._talk.hear("undone")

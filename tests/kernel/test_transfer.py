@@ -62,25 +62,27 @@ class Origin(Daemon):
             "introduce": self.introduce,
             "peer": self.peer,
             "freeze": self.freeze,
-            "record": self.record,
             "leave": self.leave,
             "come-back": self.come_back,
             "left": self.left,
-            "forgotten": self.forgotten,
         }
 
+    def arguments(self) -> dict[str, object]:
+        """What its worker is told of the state on disk."""
+        left_name = "" if self.phase == "sending" else self.left_name
+        return {"phase": self.phase, "left_name": left_name, "extensions": {}}
+
     def introduce(self, about: job.Message) -> job.Message:
-        return {"record": {"userName": "alice"}, "nonce": about["nonce"]}
+        at = "the end" if "freeze" in self.questions else "the beginning"
+        return {"record": {"userName": "alice", "at": at}, "nonce": about["nonce"]}
 
     def peer(self, about: job.Message) -> job.Message:
         path = str(self.area / "out.sqlite")
-        return {"phase": self.phase, "ledger": path, "left_name": self.left_name}
+        assert about["machine_id"]
+        return {"ledger": path}
 
     def freeze(self, about: job.Message) -> job.Message:
-        return {"is_frozen": True}
-
-    def record(self, about: job.Message) -> job.Message:
-        return {"record": {"userName": "alice", "at": "the end"}}
+        return {}
 
     def leave(self, about: job.Message) -> job.Message:
         self.phase = "leaving"
@@ -94,9 +96,6 @@ class Origin(Daemon):
         self.phase = "left"
         return {"left_name": self.left_name}
 
-    def forgotten(self, about: job.Message) -> job.Message:
-        return {}
-
 
 class Target(Daemon):
     """The receiver's."""
@@ -104,47 +103,35 @@ class Target(Daemon):
     def __post_init__(self) -> None:
         self.answers = {
             "hello": self.hello,
-            "restart": self.restart,
             "prepare": self.prepare,
-            "prepared": self.prepared,
             "commit": self.commit,
             "undo": self.undo,
-            "forget": self.forget,
         }
 
     def hello(self, about: job.Message) -> job.Message:
-        base = self.area / ".homemgr"
         return {
             "phase": self.phase,
-            "image_path": str(base / "alice.homedir"),
+            "base_directory": str(self.area / ".homemgr"),
+            "file_name": "alice.homedir",
             "stage_name": ".#homemgr-in-alice.0123abcd",
             "ledger": str(self.area / "in.sqlite"),
-            "is_wide": False,
-            "machine_id": "2" * 32,
-            "hostname": "there",
-            "fingerprint": "f" * 64,
         }
 
-    def restart(self, about: job.Message) -> job.Message:
-        self.phase = "receiving"
-        return {}
-
     def prepare(self, about: job.Message) -> job.Message:
-        return {"identity": json.dumps(about["record"])}
-
-    def prepared(self, about: job.Message) -> job.Message:
         self.phase = "prepared"
-        return {}
+        return {"identity": json.dumps(about["identity"])}
 
     def commit(self, about: job.Message) -> job.Message:
         self.phase = "committed"
-        return {"uid": 60001, "report": {"counts": {"uid-changed": 1}, "notes": []}}
+        directory = str(self.area / "blobs/alice")
+        return {
+            "blob_directory": directory,
+            "uid": 60001,
+            "report": {"counts": {"uid-changed": 1}, "notes": []},
+        }
 
     def undo(self, about: job.Message) -> job.Message:
         self.phase = "gone"
-        return {}
-
-    def forget(self, about: job.Message) -> job.Message:
         return {}
 
 
@@ -213,7 +200,7 @@ class Pair:
     def start(self, **options: object) -> None:
         one, other = socket.socketpair()
         self.receiver = Side(self.target, "receive", other, options={})
-        self.sender = Side(self.origin, "send", one, options=options, image_path="")
+        self.sender = Side(self.origin, "send", one, options=options, **self.origin.arguments())
 
     def go(self, **options: object) -> dict[str, object]:
         """Send the home; raises what the sender's caller gets."""
@@ -281,7 +268,7 @@ def test_a_home_moves(pair: Pair) -> None:
     assert result["uid"] == 60001
     assert result["report"] == {"counts": {"uid-changed": 1}, "notes": []}
     assert pair.origin.questions[-2:] == ["leave", "left"]
-    assert pair.target.questions == ["hello", "prepare", "prepared", "commit"]
+    assert pair.target.questions == ["hello", "prepare", "commit"]
     assert {"copying", "last pass"} & {str(p["phase"]) for p in pair.origin.progress}
 
 
@@ -303,19 +290,6 @@ def test_a_standby_copy_is_refreshed_and_sends_only_what_changed(pair: Pair) -> 
     assert_moved(pair)
 
 
-def test_remove_deletes_only_after_the_other_side_has_it(pair: Pair) -> None:
-    there_at_leaving = []
-
-    def before(question: str) -> None:
-        if question == "left":
-            there_at_leaving.append(pair.there.exists())
-
-    pair.origin.before = before
-    pair.go(remove=True)
-    assert there_at_leaving == [True]
-    assert pair.names() == ([], ["alice.homedir"])
-
-
 def test_undo_brings_the_home_back(pair: Pair) -> None:
     pair.go()
     pair.go(undo=True)
@@ -327,8 +301,8 @@ def test_undo_brings_the_home_back(pair: Pair) -> None:
 
 
 QUESTIONS = [
-    ("origin", question) for question in ("introduce", "peer", "freeze", "record", "leave", "left")
-] + [("target", question) for question in ("hello", "prepare", "prepared", "commit")]
+    ("origin", question) for question in ("introduce", "peer", "freeze", "leave", "left")
+] + [("target", question) for question in ("hello", "prepare", "commit")]
 
 
 @pytest.mark.parametrize("moment", ["asked", "answered"])
@@ -398,7 +372,7 @@ def test_a_damaged_stream_changes_nothing(pair: Pair, seed: int) -> None:
     here, to_here = socket.socketpair()
     there, to_there = socket.socketpair()
     pair.receiver = Side(pair.target, "receive", there, options={})
-    pair.sender = Side(pair.origin, "send", here, options={}, image_path="")
+    pair.sender = Side(pair.origin, "send", here, options={}, **pair.origin.arguments())
     chance = random.Random(seed)
     at = chance.choice([200, 2_000, 200_000, 1_000_000])
 
