@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.cli import convert
 from homemgr.cli.arguments import Option
-from homemgr.record.fields import EXTENSION_MUTABILITY, FIELDS, HOME_MODE, IDMAP_POLICY
+from homemgr.record.fields import (
+    EXTENSION_MUTABILITY,
+    FIELDS,
+    HOME_MODE,
+    IDMAP_POLICY,
+    MUTABILITIES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +94,7 @@ ROWS = (
     # Ours; systemd-homed keeps it and passes it on, as it does with every unknown field.
     _row("idmap-policy", "POLICY", IDMAP_POLICY),
     _row("home-mode", "normal|ephemeral|read-only", HOME_MODE),
-    _row("extension-mutability", "no|yes|ephemeral|import", EXTENSION_MUTABILITY),
+    _row("extension-mutability", "|".join(MUTABILITIES), EXTENSION_MUTABILITY),
     _row("drop-caches", "BOOL", "dropCaches", convert.boolean),
     # Storages that this service does not have yet: it refuses them itself, by name.
     _row("fs-type", "TYPE", "fileSystemType", section=THIS_MACHINE),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, files
 from homemgr.daemon.config import config_files
-from homemgr.record.fields import EXTENSION_MUTABILITY, EXTENSIONS
+from homemgr.record.fields import EXTENSION_MUTABILITY, EXTENSIONS, MUTABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,9 +26,6 @@ CONFIG = "homemgr/extensions.conf"
 DIRECTORIES = tuple(
     f"{root}/homemgr/extensions" for root in ("/etc", "/run", "/var/lib", "/usr/lib")
 )
-
-#: How a merged directory takes writes, as in systemd-sysext(8); ``yes``: into the home.
-MUTABILITIES = ("no", "yes", "ephemeral", "import")
 
 _SECTION = "Extension "
 _GENERAL = "Extensions"

@@ -35,15 +35,31 @@ _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Mode(enum.Enum):
-    """What happens to what is written into a merged directory."""
+    """What happens to what is written into a merged directory, as in systemd-sysext(8).
+
+    Where nothing of the user's is imported, an extension's file is seen instead of his of the
+    same name, and what he deleted earlier is there.
+    """
 
     READ_ONLY = "no"
     WRITABLE = "yes"
     EPHEMERAL = "ephemeral"
+    IMPORT = "import"
+    EPHEMERAL_IMPORT = "ephemeral-import"
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be written."""
+        return self in (Mode.READ_ONLY, Mode.IMPORT)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether what the user wrote and deleted counts more than the extensions."""
+        return self not in (Mode.READ_ONLY, Mode.EPHEMERAL)
 
 
 class Wanted(NamedTuple):
-    """One directory to merge into; of the layers the first one wins, and the home over all."""
+    """One directory to merge into; of the layers the first one wins."""
 
     hierarchy: str
     layers: Sequence[tuple[str, Fd]]
@@ -146,13 +162,15 @@ def build(
     with ExitStack() as closing:
         spot = generation.place(one.hierarchy, is_writable=is_writable)
         closing.callback(spot.directory.close)
-        hiding = closing.enter_context(Hiding(one.layers, remembered.hidden, owner))
+        hidden = remembered.hidden if one.mode.is_imported else frozenset()
+        hiding = closing.enter_context(Hiding(one.layers, hidden, owner))
         if spot.work is not None:
             closing.callback(spot.work.close)
             upper = Upper(spot.directory, spot.work)
             return stack.writable(hiding.layers(), upper, owner, options, source)
-        layers = [Layer(OWN, spot.directory), *hiding.layers()]
-        make = stack.read_only if one.mode is Mode.READ_ONLY else stack.ephemeral
+        own, theirs = Layer(OWN, spot.directory), hiding.layers()
+        layers = [own, *theirs] if one.mode.is_imported else [*theirs, own]
+        make = stack.read_only if one.mode.is_read_only else stack.ephemeral
         return make(layers, owner, options, source)
 
 

@@ -227,9 +227,9 @@ class _Change:
     def _require_free(self, hierarchy: str, old: Mounted) -> None:
         if not self._is_on_top(hierarchy, old):
             raise _Held("Something else is mounted on it.")
-        if old.mode is Mode.READ_ONLY or self._is_forced:
+        if old.mode.is_read_only or self._is_forced:
             return
-        if old.mode is Mode.EPHEMERAL:
+        if old.mode is not Mode.WRITABLE:
             raise _Held("What was written there since login would be lost.")
         for pause_s in (*_PAUSES_S, 0.0):
             if self._is_idle(hierarchy, old):
@@ -251,7 +251,7 @@ class _Change:
         raise OSError(errno.EBUSY, "somebody else takes overlays off", hierarchy)
 
     def _unmount(self, hierarchy: str, old: Mounted) -> None:
-        pauses_s = () if old.mode is Mode.READ_ONLY else _PAUSES_S
+        pauses_s = () if old.mode.is_read_only else _PAUSES_S
         for pause_s in (0.0, *pauses_s):
             time.sleep(pause_s)
             try:
@@ -259,7 +259,7 @@ class _Change:
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-        if old.mode is not Mode.READ_ONLY and not self._is_forced:
+        if not old.mode.is_read_only and not self._is_forced:
             raise self._held(hierarchy, old)
         # Who holds it goes on with it until they let go; who looks for files finds the new one.
         self._detached.add(old.generation)

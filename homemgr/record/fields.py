@@ -27,6 +27,7 @@ IDMAP_POLICY: Final = "org.homemgr.idmapPolicy"
 EXTENSIONS: Final = "org.homemgr.extensions"
 #: How merged directories take writes, as in systemd-sysext(8).
 EXTENSION_MUTABILITY: Final = "org.homemgr.extensionMutability"
+MUTABILITIES: Final = ("no", "yes", "ephemeral", "import", "ephemeral-import")
 #: Whether the home is shown as it is, or as a whole through an overlay.
 HOME_MODE: Final = "org.homemgr.homeMode"
 HOME_MODES: Final = ("normal", "ephemeral", "read-only")
@@ -156,7 +157,7 @@ _HOME = (
     Field(
         EXTENSION_MUTABILITY,
         "R",
-        choice("no", "yes", "ephemeral", "import"),
+        choice(*MUTABILITIES),
         None,
         "How directories with extensions take writes.",
     ),

@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from homemgr.record.jsontext import Json, JsonObject
     from homemgr.work.task import Task
 
-#: How a merged directory takes writes, by the word users know (systemd-sysext(8)).
-_MODES = {
-    "no": attach.Mode.READ_ONLY,
-    "yes": attach.Mode.WRITABLE,
-    "ephemeral": attach.Mode.EPHEMERAL,
-    "import": attach.Mode.EPHEMERAL,
-}
-
 
 class Order(NamedTuple):
     """What the daemon wants merged: names in order, which are required, and how."""
@@ -108,7 +100,7 @@ def order_of(task: Task, argument: str = "extensions") -> Order | None:
     return Order(
         tuple(str(name) for name in names),
         frozenset(str(name) for name in required),
-        _MODES[str(told.get("mutability", "yes"))],
+        attach.Mode(str(told.get("mutability", "yes"))),
         directories_of(told),
         policy_of(told),
         task.shelf,

@@ -98,7 +98,7 @@ def test_no_path_of_the_store_is_in_the_mount_table(area: Path) -> None:
         cleaned(home)
 
 
-def test_layers_have_an_order_and_the_home_is_over_all(area: Path) -> None:
+def test_layers_have_an_order_and_the_home_is_over_all_where_it_is_imported(area: Path) -> None:
     with (
         overlays.home(area, {f"{BIN}/a": "home"}) as home,
         overlays.extension(area, "x", {f"{BIN}/a": "x", f"{BIN}/b": "x"}) as x,
@@ -107,7 +107,7 @@ def test_layers_have_an_order_and_the_home_is_over_all(area: Path) -> None:
         for mode in Mode:
             with merged(home, [x, y], mode, [BIN]):
                 found = [(home.seen / BIN / name).read_text() for name in "abc"]
-            assert found == ["home", "x", "y"]
+            assert found == ["home" if mode.is_imported else "x", "x", "y"]
             cleaned(home)
 
 
@@ -157,6 +157,25 @@ def test_a_whole_home_can_be_merged(area: Path, mode: WholeMode, with_extension:
         assert overlays.picture(home.stored) == before
 
 
+@pytest.mark.parametrize("mode", [m for m in Mode if m is not Mode.WRITABLE])
+def test_what_was_deleted_and_changed_counts_where_it_is_imported(area: Path, mode: Mode) -> None:
+    with overlays.home(area) as home, overlays.extension(area, "tools", FILES) as tools:
+        with merged(home, [tools], hierarchies=[BIN]):
+            overlays.sh("rm .local/bin/other; echo mine > .local/bin/tool", home.seen)
+        cleaned(home)
+        before = overlays.picture(home.stored)
+        with merged(home, [tools], mode, [BIN]):
+            seen = overlays.sh("ls .local/bin; cat .local/bin/tool", home.seen).split()
+            assert seen[:1] + seen[-1:] == (
+                ["tool", "mine"] if mode.is_imported else ["other", "one"]
+            )
+            script = "echo x > .local/bin/new 2>/dev/null && rm .local/bin/tool || echo refused"
+            done = overlays.sh(script, home.seen)
+            assert done == ("refused\n" if mode.is_read_only else "")
+        cleaned(home)
+        assert overlays.picture(home.stored) == before
+
+
 def test_deletions_are_hidden_only_where_an_extension_has_such_a_file(area: Path) -> None:
     with (
         overlays.home(area) as home,
@@ -175,11 +194,11 @@ def test_deletions_are_hidden_only_where_an_extension_has_such_a_file(area: Path
         cleaned(home)
         # Of the extension's directory nothing is left but what is remembered.
         assert sorted(os.listdir(home.stored)) == [".homemgr", ".profile"]
-        with merged(home, [x], Mode.READ_ONLY, [SHARE]):
+        with merged(home, [x], Mode.IMPORT, [SHARE]):
             found = (home.seen / SHARE / "d").stat()
             assert (found.st_mode & 0o777, found.st_mtime, found.st_uid) == (0o751, 1000, USER)
         # What hides it must not make a directory of what is none in the first layer.
-        with merged(home, [y, x], Mode.READ_ONLY, [SHARE]):
+        with merged(home, [y, x], Mode.IMPORT, [SHARE]):
             assert (home.seen / SHARE / "d").read_text() == "a file"
         cleaned(home)
 
@@ -407,7 +426,7 @@ def test_subvolumes_as_homes_and_in_homes(every_area: Path) -> None:
             assert "another subvolume" in result.skipped[SHARE]
             overlays.sh("echo x >> .local/bin/tool; rm .local/bin/other", home.seen)
         cleaned(home)
-        with merged(home, [tools], Mode.READ_ONLY) as result:
+        with merged(home, [tools], Mode.IMPORT) as result:
             assert result.merged == [BIN, SHARE]
             assert os.listdir(home.seen / BIN) == ["tool"]
         cleaned(home)

@@ -224,7 +224,7 @@ def functions(where: Path) -> Callable[[], object]:
 WAYS = {
     "home": (Mode.WRITABLE, Options()),
     "memory": (Mode.EPHEMERAL, Options()),
-    "metacopy": (Mode.EPHEMERAL, Options(metacopy=True)),
+    "metacopy": (Mode.EPHEMERAL_IMPORT, Options(metacopy=True)),
 }
 
 
