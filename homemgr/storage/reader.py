@@ -1,9 +1,9 @@
 """Walk through a home that somebody else may be changing, and read what is there.
 
-Depth first, names in the order of their bytes, every step by descriptor: no link is followed,
-no mount entered, no fifo waited for. Depth costs no descriptors: far above the present
-directory they are closed, and on the way back opened again as `..`, if that still is the same
-directory. What vanishes on the way is left out.
+Depth first, names in the order of their bytes, every step by descriptor: no link is
+followed, no mount entered, no fifo waited for. Depth costs no descriptors: far above the
+present directory they are closed, and opened again through `..` on the way back, if that
+still is the same directory. What vanishes on the way is left out.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from homemgr.errors import HostileHome
+from homemgr.errors import HomeBusy, HostileHome
 from homemgr.files import Fd
 from homemgr.kernel.openat2 import openat2
 from homemgr.storage.guarded import RESOLVE_GUARDED
-from homemgr.transfer.entry import Entry, Kind, join
+from homemgr.storage.sparse import data_runs as data_runs
+from homemgr.transfer.entry import MAX_PATH, Entry, Kind, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,12 @@ _OPEN = 64
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME
 _CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOATIME
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ESTALE)
+
+#: Nothing has the name, or something of another kind: the last two are sockets and devices.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV)
+
+#: How xfs stores ACLs, and shows them a second time to who may see it (fs/xfs/xfs_acl.c).
+_SHOWN_TWICE = ("trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT")
 
 _KINDS = {
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -60,104 +65,128 @@ class Step(NamedTuple):
     parent: int
     #: The directory itself, for ENTER and LEAVE; -1 otherwise.
     fd: int
+    #: As of the moment it was met: the same for ENTER and LEAVE.
     stat: os.stat_result
 
 
 class _Level:
     """A directory on the way down."""
 
-    __slots__ = ("fd", "identity", "name", "names", "path", "stat")
+    __slots__ = ("fd", "name", "names", "stat")
 
-    def __init__(self, fd: Fd, name: bytes, path: bytes, found: os.stat_result) -> None:
+    def __init__(self, fd: Fd, name: bytes, found: os.stat_result) -> None:
         #: Closed while the walk is far below.
         self.fd = fd
         self.name = name
-        self.path = path
         self.stat = found
-        self.identity = (found.st_dev, found.st_ino)
         #: Still to be visited, the next one last.
-        self.names = sorted(map(os.fsencode, os.listdir(fd.fileno())), reverse=True)
+        self.names: list[bytes] = []
 
 
 def walk(top: Fd, *, leave_out: frozenset[bytes] = frozenset()) -> Iterator[Step]:
-    """Every name below ``top``, and ``top`` itself first and last; not what is in ``leave_out``."""
-    levels: list[_Level] = []
+    """Every name below ``top``, and ``top`` itself first and last; not what is in ``leave_out``.
+
+    `HostileHome` if a directory is moved away under our feet, or a path is longer than
+    `MAX_PATH`; `HomeBusy` if something is mounted inside.
+    """
+    begin = Fd.open(".", _DIRECTORY, dir_fd=top.fileno())
+    levels = [_Level(begin, b"", os.fstat(begin.fileno()))]
     try:
-        begin = Fd.open(".", _DIRECTORY, dir_fd=top.fileno())
-        levels.append(_Level(begin, b"", b"", os.fstat(begin.fileno())))
+        levels[0].names = _names(begin.fileno())
         yield Step(ENTER, b"", b"", -1, begin.fileno(), levels[0].stat)
+        # Only the present one: those of all directories on the way would be quadratic.
+        path = b""
         while levels:
             level = levels[-1]
             if not level.names:
-                yield from _leave(levels)
+                yield from _leave(levels, path)
+                path = path[: -1 - len(level.name)]
                 continue
             name = level.names.pop()
-            path = join(level.path, name)
-            if path in leave_out:
+            if (here := join(path, name)) in leave_out:
                 continue
             parent = level.fd.fileno()
             try:
                 found = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 if not stat.S_ISDIR(found.st_mode):
-                    yield Step(ENTRY, name, path, parent, -1, found)
+                    yield Step(ENTRY, name, here, parent, -1, found)
                     continue
-                below = _Level(_down(parent, name, found), name, path, found)
+                _enter(levels, name, here, found)
             except (FileNotFoundError, FileVanished):
                 continue
-            levels.append(below)
+            path = here
             if len(levels) > _OPEN:
                 levels[-1 - _OPEN].fd.close()
-            yield Step(ENTER, name, path, parent, below.fd.fileno(), found)
+            yield Step(ENTER, name, path, parent, levels[-1].fd.fileno(), found)
     finally:
         for level in levels:
             level.fd.close()
 
 
-def _leave(levels: list[_Level]) -> Iterator[Step]:
+def _names(directory: int) -> list[bytes]:
+    """All names in a directory, the last one first."""
+    with os.scandir(directory) as entries:
+        # One by one: a second list of a million names would be another hundred megabytes.
+        names = [os.fsencode(entry.name) for entry in entries]
+    names.sort(reverse=True)
+    return names
+
+
+def _enter(levels: list[_Level], name: bytes, path: bytes, expected: os.stat_result) -> None:
+    """Step into the directory ``name``, if it still is the expected one."""
+    if len(path) > MAX_PATH:
+        raise HostileHome(f"There is a path of more than {MAX_PATH} bytes: {path[:64]!r}...")
+    parent = levels[-1].fd.fileno()
+    level = _Level(_open(parent, name, path, _DIRECTORY), name, expected)
+    try:
+        if not os.path.samestat(os.fstat(level.fd.fileno()), expected):
+            raise FileVanished
+        level.names = _names(level.fd.fileno())
+    except BaseException:
+        level.fd.close()
+        raise
+    levels.append(level)
+
+
+def _leave(levels: list[_Level], path: bytes) -> Iterator[Step]:
     """Step out of the deepest directory, and have the one above open again."""
     level = levels[-1]
     above = levels[-2] if len(levels) > 1 else None
     if above is not None and not above.fd.is_open:
-        above.fd = _up(level.fd, above)
+        above.fd = _up(level.fd, above.stat, path)
     parent = above.fd.fileno() if above is not None else -1
-    yield Step(LEAVE, level.name, level.path, parent, level.fd.fileno(), level.stat)
+    yield Step(LEAVE, level.name, path, parent, level.fd.fileno(), level.stat)
     levels.pop()
     level.fd.close()
 
 
-def _down(parent: int, name: bytes, expected: os.stat_result) -> Fd:
-    fd = _open(parent, name, _DIRECTORY)
-    if not os.path.samestat(os.fstat(fd.fileno()), expected):
-        fd.close()
-        raise FileVanished
-    return fd
-
-
-def _up(fd: Fd, above: _Level) -> Fd:
+def _up(fd: Fd, expected: os.stat_result, path: bytes) -> Fd:
     """The directory above, through `..`; believed only if it is the one we came from."""
     parent = Fd.open("..", _DIRECTORY, dir_fd=fd.fileno())
-    found = os.fstat(parent.fileno())
-    if (found.st_dev, found.st_ino) != above.identity:
+    if not os.path.samestat(os.fstat(parent.fileno()), expected):
         parent.close()
         raise HostileHome(
-            f"Directory {os.fsdecode(above.path)!r} was moved away while it was being read;"
+            f"Directory {os.fsdecode(path)!r} was moved away while it was being read;"
             " run the same command again."
         )
     return parent
 
 
-def _open(parent: int, name: bytes, flags: int) -> Fd:
+def _open(parent: int, name: bytes, path: bytes, flags: int) -> Fd:
     try:
         return openat2(parent, os.fsdecode(name), flags, RESOLVE_GUARDED)
     except OSError as error:
         if error.errno in _GONE:
             raise FileVanished from error
+        if error.errno == errno.EXDEV:
+            # To leave it out would be to lose it.
+            raise HomeBusy(f"Something is mounted at {os.fsdecode(path)!r}.") from error
         raise
 
 
 def open_content(step: Step) -> Fd:
     """The regular file of a step, to be read. Raises FileVanished if it is another one by now."""
-    fd = _open(step.parent, step.name, _CONTENT)
+    fd = _open(step.parent, step.name, step.path, _CONTENT)
     found = os.fstat(fd.fileno())
     if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, step.stat):
         fd.close()
@@ -165,25 +194,12 @@ def open_content(step: Step) -> Fd:
     return fd
 
 
-def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file has data: offset and length of each run up to ``size``, see lseek(2)."""
-    at = 0
-    while at < size:
-        try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        if start >= size:
-            return
-        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, end - start
-        at = end
-
-
 def read_entry(step: Step) -> Entry:
-    """Everything about the name but its content. Raises FileVanished."""
+    """Everything about the name but its content. Raises FileVanished.
+
+    The attributes may be those of a later moment than ``step.stat``: a change between the
+    two changes the proof of the file too, and the next walk sees it.
+    """
     found = step.stat
     kind = _KINDS[stat.S_IFMT(found.st_mode)]
     target = b""
@@ -214,39 +230,39 @@ def _link_text(step: Step) -> bytes:
 
 
 def _xattrs(step: Step) -> tuple[tuple[bytes, bytes], ...]:
-    """All extended attributes: by descriptor, or through the directory of what is not open."""
-    where: int | bytes = step.fd
-    if step.what == ENTRY:
-        # The directory is the one we hold; the name's own link is not followed.
-        where = b"/proc/self/fd/%d/%b" % (step.parent, step.name)
-    follow = step.what != ENTRY
+    """All extended attributes: by descriptor, or of what is not open through its directory."""
+    is_open = step.what != ENTRY
+    # The directory is the one we hold; the name's own link is not followed.
+    where = step.fd if is_open else b"/proc/self/fd/%d/%b" % (step.parent, step.name)
     try:
-        names = os.listxattr(where, follow_symlinks=follow)
+        names = os.listxattr(where, follow_symlinks=is_open)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise FileVanished from error
         if error.errno == errno.EOPNOTSUPP:
             return ()
-        raise
+        _refuse(error, step)
     if not names:
         return ()
     found = []
     for name in names:
-        with suppress(_NoSuchAttribute):
-            found.append((os.fsencode(name), _value(where, name, follow=follow)))
+        if name in _SHOWN_TWICE:
+            continue
+        try:
+            value = os.getxattr(where, name, follow_symlinks=is_open)
+        except OSError as error:
+            # Taken away since it was listed; or listed, but nothing that can be read.
+            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                continue
+            _refuse(error, step)
+        found.append((os.fsencode(name), value))
     return tuple(sorted(found))
 
 
-class _NoSuchAttribute(Exception):
-    pass
-
-
-def _value(where: int | bytes, name: str, *, follow: bool) -> bytes:
-    try:
-        return os.getxattr(where, name, follow_symlinks=follow)
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise _NoSuchAttribute from error
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise FileVanished from error
-        raise
+def _refuse(error: OSError, step: Step) -> NoReturn:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        raise FileVanished from error
+    if error.errno in (errno.E2BIG, errno.ERANGE):
+        # The kernel lists at most XATTR_LIST_MAX bytes of names, xfs and btrfs store more.
+        raise HostileHome(
+            f"{os.fsdecode(step.path)!r} has more extended attributes than can be read."
+        ) from error
+    raise error

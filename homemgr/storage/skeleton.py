@@ -13,19 +13,14 @@ import stat
 from typing import TYPE_CHECKING
 
 from homemgr.errors import InvalidArgs
-from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, write_all
+from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd
+from homemgr.storage.sparse import copy_data
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
 #: A skeleton deeper than this is a mistake, and descriptors are held on the way down.
 _DEPTH_LIMIT = 100
-
-#: For copying without help of the kernel.
-_CHUNK = 1 << 20
-
-#: Where copy_file_range(2) cannot help, plain reading and writing can.
-_NO_SHORTCUT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def copy_skeleton(path: str, target: Fd, leave_out: Collection[str]) -> list[str]:
@@ -111,50 +106,3 @@ def _copy_user_attributes(old: int, new: int) -> None:
         # One of the two file systems has none: then the files are all there is to copy.
         if error.errno != errno.EOPNOTSUPP:
             raise
-
-
-def copy_data(old: int, new: int) -> None:
-    """Copy the content of ``old`` from its beginning into the empty file ``new``, keeping holes."""
-    size = os.fstat(old).st_size
-    for start, end in _data_ranges(old, size):
-        _copy_range(old, new, start, end)
-    os.ftruncate(new, size)
-
-
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        position = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, position
-
-
-def _copy_range(old: int, new: int, start: int, end: int) -> None:
-    while start < end:
-        try:
-            copied = os.copy_file_range(old, new, end - start, start, start)
-        except OSError as error:
-            if error.errno not in _NO_SHORTCUT:
-                raise
-            _copy_slowly(old, new, start, end)
-            return
-        if not copied:
-            # Shortened meanwhile, or a file system that pretends to be empty.
-            _copy_slowly(old, new, start, end)
-            return
-        start += copied
-
-
-def _copy_slowly(old: int, new: int, start: int, end: int) -> None:
-    os.lseek(new, start, os.SEEK_SET)
-    while start < end:
-        chunk = os.pread(old, min(_CHUNK, end - start), start)
-        if not chunk:
-            return
-        write_all(new, chunk)
-        start += len(chunk)

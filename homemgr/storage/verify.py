@@ -1,25 +1,23 @@
 """Make a half-arrived tree and its ledger agree again after a kill or a power cut.
 
-What the ledger has not is deleted. What is not as the ledger has it is read: if the content is
-right the ledger takes the metadata that are there, otherwise it forgets the file. Either
-way the sender then sends what is missing.
+What the ledger has not is deleted. What is not as the ledger has it is read: if the content
+is right the ledger takes the metadata that are there, otherwise file and row both go.
+Either way the sender then sends what is missing, and nothing stays that it does not know of.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
+from homemgr.files import Fd
 from homemgr.storage import reader
 from homemgr.storage.ledger import Row, proof
 from homemgr.storage.tree import delete_tree
-from homemgr.storage.writer import open_directory
 from homemgr.transfer.content import ContentDigest
-from homemgr.transfer.entry import Kind, join, split
+from homemgr.transfer.entry import Kind, join
 
 if TYPE_CHECKING:
-    from homemgr.files import Fd
     from homemgr.storage.ledger import Known, Ledger
     from homemgr.storage.reader import Step
 
@@ -27,9 +25,25 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 256 << 10
 
 
-def verify(top: Fd, ledger: Ledger, leave_out: frozenset[bytes]) -> int:
-    """Walk the tree below ``top``; gives how many names the ledger had to forget."""
+def verify(top: Fd, ledger: Ledger, leave_out: frozenset[bytes] = frozenset()) -> int:
+    """Walk the tree below ``top``; gives how many names the ledger had to forget.
+
+    Afterwards the ledger has exactly what is there, but for ``leave_out``, paths that are
+    not its business.
+    """
     return _Verification(top, ledger).run(leave_out)
+
+
+class _Level:
+    """A directory on the way down."""
+
+    __slots__ = ("known", "strange")
+
+    def __init__(self, known: dict[bytes, Known]) -> None:
+        #: What the ledger has in it and was not met yet.
+        self.known = known
+        #: What is to be deleted when all of it was met.
+        self.strange: list[bytes] = []
 
 
 class _Verification:
@@ -38,70 +52,75 @@ class _Verification:
     def __init__(self, top: Fd, ledger: Ledger) -> None:
         self._top = top
         self._ledger = ledger
-        #: For each directory on the way: what the ledger has in it and was not met yet.
-        self._levels: list[dict[bytes, Known]] = []
+        self._levels: list[_Level] = []
+        #: The first name of each file that has several.
         self._first: dict[tuple[int, int], bytes] = {}
-        self._strange: list[bytes] = []
-        #: Below a directory that will be deleted: its path.
-        self._within: bytes | None = None
+        #: How deep the walk is in a directory that will be deleted.
+        self._depth = 0
         self._dropped = 0
 
     def run(self, leave_out: frozenset[bytes]) -> int:
         for step in reader.walk(self._top, leave_out=leave_out):
-            if self._within is not None:
-                if step.what == reader.LEAVE and step.path == self._within:
-                    self._within = None
+            if step.what == reader.ENTER:
+                self._enter(step)
             elif step.what == reader.LEAVE:
                 self._leave(step)
-            elif step.what == reader.ENTER:
-                self._enter(step)
-            else:
+            elif not self._depth:
                 self._entry(step)
-        for path in self._strange:
-            directory, name = split(path)
-            with open_directory(self._top, directory) as parent:
-                _delete(parent, name)
         return self._dropped
 
     def _enter(self, step: Step) -> None:
-        known = self._known(step)
-        if step.path and (known is None or known.kind != Kind.DIRECTORY):
-            self._drop(step.path, known)
-            self._strange.append(step.path)
-            self._within = step.path
+        known = self._known(step) if not self._depth else None
+        if self._depth or (step.path and (known is None or known.kind != Kind.DIRECTORY)):
+            if not self._depth:
+                self._discard(step, known)
+            self._depth += 1
             return
         if known is not None:
-            # What it looks like now is certain; if that is not what it should, it is told again.
+            # What it looks like is certain; if that is not what it should, it is told again.
             self._ledger.put(step.path, Row(reader.read_entry(step), b"", b"", b""))
-        self._levels.append(self._ledger.children(step.path))
+        self._levels.append(_Level(self._ledger.children(step.path)))
 
     def _known(self, step: Step) -> Known | None:
-        return self._levels[-1].pop(step.name, None) if step.path else self._ledger.known(b"")
+        if not step.path:
+            return self._ledger.known(b"")
+        return self._levels[-1].known.pop(step.name, None)
 
     def _leave(self, step: Step) -> None:
-        for name in self._levels.pop():
+        if self._depth:
+            self._depth -= 1
+            return
+        level = self._levels.pop()
+        for name in level.known:
             self._ledger.drop(join(step.path, name))
             self._dropped += 1
+        if level.strange:
+            for name in level.strange:
+                _delete(step.fd, name)
+            # The ledger has the directory as it was met.
+            os.utime(step.fd, ns=(step.stat.st_atime_ns, step.stat.st_mtime_ns))
 
     def _entry(self, step: Step) -> None:
         known = self._known(step)
-        first = self._first.setdefault((step.stat.st_dev, step.stat.st_ino), step.path)
-        if known is None:
-            self._strange.append(step.path)
-        elif known.kind == Kind.LINK:
-            row = self._ledger.get(step.path)
-            if row is None or row.entry.target != first:
-                self._drop(step.path, known)
-        elif known.proof != proof(step.stat) and not self._is_repaired(step):
-            self._drop(step.path, known)
+        inode = (step.stat.st_dev, step.stat.st_ino)
+        # Of a file that goes no other name is the first: they go too, or are the first.
+        first = self._first.get(inode, step.path)
+        if known is None or not self._is_kept(step, known, first):
+            self._discard(step, known)
+        elif step.stat.st_nlink > 1:
+            self._first.setdefault(inode, step.path)
 
-    def _drop(self, path: bytes, known: Known | None) -> None:
-        if known is not None:
-            self._ledger.drop(path)
-            self._dropped += 1
+    def _is_kept(self, step: Step, known: Known, first: bytes) -> bool:
+        """Whether the ledger says what is there, or could be made to."""
+        if known.kind == Kind.LINK:
+            row = self._ledger.get(step.path)
+            return row is not None and row.entry.target == first
+        if first != step.path:
+            return False
+        return known.proof == proof(step.stat) or self._is_repaired(step)
 
     def _is_repaired(self, step: Step) -> bool:
-        """Whether the ledger could be made to say what is there."""
+        """Have the ledger take the metadata; False if the content is another one."""
         row = self._ledger.get(step.path)
         entry = reader.read_entry(step)
         if row is None or row.entry.kind != entry.kind:
@@ -110,6 +129,12 @@ class _Verification:
             return False
         self._ledger.put(step.path, row._replace(entry=entry, proof=proof(step.stat)))
         return True
+
+    def _discard(self, step: Step, known: Known | None) -> None:
+        self._levels[-1].strange.append(step.name)
+        if known is not None:
+            self._ledger.drop(step.path)
+            self._dropped += 1
 
 
 def _digest(step: Step) -> bytes:
@@ -128,9 +153,9 @@ def digest_of(fd: int, found: os.stat_result) -> bytes:
     return state.finish()[0]
 
 
-def _delete(parent: Fd, name: bytes) -> None:
-    found = os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
-    if stat.S_ISDIR(found.st_mode):
-        delete_tree(parent, os.fsdecode(name))
-    else:
-        os.unlink(name, dir_fd=parent.fileno())
+def _delete(parent: int, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        with Fd(os.dup(parent)) as directory:
+            delete_tree(directory, os.fsdecode(name))

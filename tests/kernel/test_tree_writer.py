@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from homemgr.errors import HomeAbsent, PathExists
-from homemgr.files import Fd
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import reader, staging
-from homemgr.storage.ledger import Ledger, Row, proof
+from homemgr.storage.ledger import Ledger, proof
 from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
-from homemgr.transfer.content import ContentDigest
 from homemgr.transfer.entry import Entry, Kind
+from tests import homes
+from tests.kernel.travels import NOBODY, copy, make_top, opened
 
-from .. import homes
-
-NOBODY = 65534
 NOTHING: frozenset[bytes] = frozenset()
 
 
@@ -33,51 +29,6 @@ def here(tmp_path: Path) -> Path:
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
     return make_top(tmp_path / "there")
-
-
-def make_top(path: Path) -> Path:
-    path.mkdir(mode=0o700)
-    os.chown(path, NOBODY, NOBODY)
-    return path
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Fd]:
-    with Fd.open(str(path), os.O_RDONLY | os.O_DIRECTORY) as fd:
-        yield fd
-
-
-def copy(here: Path, there: Path, ledger: Ledger | None = None) -> None:
-    """Everything from one tree into the other, and into a ledger of the other."""
-    first: dict[int, bytes] = {}
-    with opened(here) as source, opened(there) as target, TreeWriter(target) as writer:
-        for step in reader.walk(source):
-            digest = mark = b""
-            if step.what == reader.LEAVE:
-                writer.leave()
-                continue
-            entry = reader.read_entry(step)
-            if step.what == reader.ENTER:
-                writer.enter(step.name, entry)
-            elif first.setdefault(step.stat.st_ino, step.path) != step.path:
-                entry = Entry(Kind.LINK, 0, 0, 0, 0, 0, 0, first[step.stat.st_ino], ())
-                mark = writer.node(step.name, entry)
-            elif entry.kind == Kind.FILE:
-                digest, mark = copy_file(step, entry, writer)
-            else:
-                mark = writer.node(step.name, entry)
-            if ledger is not None:
-                ledger.put(step.path, Row(entry, digest, b"", mark))
-
-
-def copy_file(step: reader.Step, entry: Entry, writer: TreeWriter) -> tuple[bytes, bytes]:
-    state = ContentDigest(entry.size)
-    with reader.open_content(step) as source, writer.begin(step.name, entry) as file:
-        for offset, length in reader.data_runs(source.fileno(), entry.size):
-            data = os.pread(source.fileno(), length, offset)
-            state.data(offset, data)
-            file.data(offset, data)
-        return state.finish()[0], file.finish()
 
 
 def test_an_odd_home_is_copied_exactly(here: Path, there: Path) -> None:

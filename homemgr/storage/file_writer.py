@@ -1,0 +1,117 @@
+"""Write one file of a tree that arrives: whole under its name, or not there at all.
+
+A new name is written in place, since it was nothing before; what was there already is
+replaced in one step at the end, so that a kill leaves the old or the new.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from homemgr.files import GUARDED_FLAGS, Fd
+from homemgr.kernel import reflink
+from homemgr.storage.ledger import proof
+from homemgr.storage.metadata import apply
+from homemgr.storage.sparse import copy_data, write_at
+from homemgr.storage.tree import delete_tree
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from homemgr.transfer.entry import Entry
+
+#: What anything is called until it takes the place of another; the rest is random.
+_PART = ".#homemgr-part-"
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
+
+
+class FileWriter:
+    """A file on its way; nothing of it stays unless it is finished. A context manager."""
+
+    def __init__(self, parent: Fd, name: bytes, entry: Entry) -> None:
+        """Begin ``name`` in ``parent``, which is borrowed; under another name if it is taken."""
+        self._parent = parent
+        self._name = name
+        self._entry = entry
+        #: The name it has now; empty once it is to stay.
+        self._now = name
+        directory = parent.fileno()
+        # Of tens of thousands each costs what it calls: a number without an owner object.
+        try:
+            self._fd = os.open(name, _NEW, 0o600, dir_fd=directory)
+        except FileExistsError:
+            self._now = part_name()
+            self._fd = os.open(self._now, _NEW, 0o600, dir_fd=directory)
+        self._is_open = True
+
+    def copy(self, source: int) -> None:
+        """Begin with the content of ``source``, holes included; shared where that is possible."""
+        try:
+            reflink.clone(source, self._fd)
+        except OSError:
+            copy_data(source, self._fd)
+        os.ftruncate(self._fd, self._entry.size)
+
+    def data(self, offset: int, data: bytes) -> None:
+        """Store ``data`` at ``offset``."""
+        write_at(self._fd, data, offset)
+
+    def hole(self, offset: int, length: int) -> None:
+        """Store nothing there, and take away what was."""
+        if length:
+            reflink.punch_hole(self._fd, offset, length)
+
+    def finish(self) -> bytes:
+        """Give the file its metadata and its name; gives its proof for the ledger."""
+        if os.fstat(self._fd).st_size != self._entry.size:
+            os.ftruncate(self._fd, self._entry.size)
+        found = apply(self._fd, self._entry)
+        if self._now != self._name:
+            put_in_place(self._parent, self._now, self._name)
+            # The rename changed its ctime.
+            found = os.fstat(self._fd)
+        self._now = b""
+        self.close()
+        return proof(found)
+
+    def close(self) -> None:
+        """Let go; take away what is not finished."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        os.close(self._fd)
+        if self._now:
+            with suppress(FileNotFoundError):
+                os.unlink(self._now, dir_fd=self._parent.fileno())
+
+    def __enter__(self) -> FileWriter:
+        """Write until the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go."""
+        self.close()
+
+
+def part_name() -> bytes:
+    """A name for what is to take the place of another; left over, it is nobody's."""
+    return os.fsencode(_PART + secrets.token_hex(16))
+
+
+def put_in_place(parent: Fd, part: bytes, name: bytes) -> None:
+    """Give ``part`` the name ``name``, whatever had it; only a tree is gone before that."""
+    directory = parent.fileno()
+    try:
+        os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except IsADirectoryError:
+        delete_tree(parent, os.fsdecode(name))
+        os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)

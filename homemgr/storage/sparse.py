@@ -1,0 +1,78 @@
+"""What a file holds and where it holds nothing: SEEK_DATA and SEEK_HOLE of lseek(2).
+
+Everything goes by position, so that descriptors may be shared; nothing waits, and a
+file that others shorten meanwhile is read as far as it still goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: For copying without help of the kernel.
+_CHUNK = 1 << 20
+
+#: Where copy_file_range(2) cannot help, plain reading and writing can.
+_NO_SHORTCUT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+
+def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a file has data: offset and length of each run, up to ``size``."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            if start >= size:
+                return
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            # Only a hole is left; or the file was shortened between the two questions.
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        yield start, end - start
+
+
+def copy_data(old: int, new: int) -> None:
+    """Copy the content of ``old`` from its beginning into the empty file ``new``, keeping holes."""
+    size = os.fstat(old).st_size
+    for start, length in data_runs(old, size):
+        _copy_range(old, new, start, start + length)
+    os.ftruncate(new, size)
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``."""
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        # A disk that is nearly full takes a part before it says that it is.
+        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
+
+
+def _copy_range(old: int, new: int, start: int, end: int) -> None:
+    while start < end:
+        try:
+            copied = os.copy_file_range(old, new, end - start, start, start)
+        except OSError as error:
+            if error.errno not in _NO_SHORTCUT:
+                raise
+            _copy_slowly(old, new, start, end)
+            return
+        if not copied:
+            # Shortened meanwhile, or a file system that pretends to be empty.
+            _copy_slowly(old, new, start, end)
+            return
+        start += copied
+
+
+def _copy_slowly(old: int, new: int, start: int, end: int) -> None:
+    while start < end:
+        chunk = os.pread(old, min(_CHUNK, end - start), start)
+        if not chunk:
+            return
+        write_at(new, chunk, start)
+        start += len(chunk)
