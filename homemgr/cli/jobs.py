@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from homemgr.cli.home1 import Homemgr1
     from homemgr.cli.progress import ProgressLine
 
+#: End the program in order: files are tidied up, and leaving the bus calls the job off.
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
 Answer = dict[str, object]
 
 #: What the bus answers in the place of a service that ended.
@@ -68,10 +71,11 @@ class Job:
                 self._job.listen("Progress", self._hear)
                 (text,) = self._job.wait(idle).body
             except BusError as error:
-                raise self._failure(error) from error
-            finally:
                 also()
                 self._line.clear()
+                raise self._failure(error) from error
+        also()
+        self._line.clear()
         answer: Answer = json.loads(str(text) or "{}")
         return answer
 
@@ -109,8 +113,17 @@ class Job:
             if self._calls_off > 1:
                 raise KeyboardInterrupt
 
-        previous = signal.signal(signal.SIGINT, hear)
+        previous = {signal.SIGINT: signal.signal(signal.SIGINT, hear)}
+        for number in _ENDING:
+            # What is ignored stays so: nohup(1).
+            if signal.getsignal(number) is signal.SIG_DFL:
+                previous[number] = signal.signal(number, _end)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -84,18 +84,18 @@ def _run(
     job = Job(service, path, line)
     try:
         answer = job.wait(remote.relay)
-    except BusError as failure:
+    except (BusError, TransferInterrupted) as failure:
         remote.end()
         raise _reason(failure, remote, has_begun=job.has_progress) from failure
     except BaseException:
-        remote.end()
+        remote.leave()
         raise
     remote.end()
     return answer
 
 
-def _reason(failure: BusError, remote: Remote, *, has_begun: bool) -> Exception:
+def _reason(failure: Exception, remote: Remote, *, has_begun: bool) -> Exception:
     """The failure that came first."""
-    if failure.name not in _CONSEQUENCES:
+    if not (isinstance(failure, BusError) and failure.name in _CONSEQUENCES):
         return failure
     return remote.failure(has_begun=has_begun) or failure

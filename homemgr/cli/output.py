@@ -55,13 +55,16 @@ def print_json(value: object, form: str) -> None:
 def json_for_reader(text: str) -> str:
     """JSON with what could steer a terminal written as \\uXXXX, if it goes to one.
 
-    JSON itself escapes only the oldest of these; programs get every character as it is.
+    JSON itself escapes only the oldest of these; programs get every character as it is,
+    except for lone surrogates: bytes of a file's name that no encoding can write.
     """
-    if not is_terminal():
+    if text.isascii() and not is_terminal():
         return text
     from json import dumps
 
-    return "".join(c if c.isprintable() or c in "\n\t" else dumps(c)[1:-1] for c in text)
+    if is_terminal():
+        return "".join(c if c.isprintable() or c in "\n\t" else dumps(c)[1:-1] for c in text)
+    return "".join(dumps(c)[1:-1] if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def print_table(

@@ -52,7 +52,10 @@ _OPTIONS = (
 )
 
 #: Run by the login shell over there, whatever it is; an ssh without a login has a short PATH.
-_SEARCH = 'PATH=$PATH:/usr/local/bin:/opt/homemgr/bin; exec homemgr "$@"'
+_SEARCH = (
+    "PATH=$PATH:/usr/local/bin:/opt/homemgr/bin;"
+    ' command -v homemgr >/dev/null || exit 127; exec homemgr "$@"'
+)
 
 #: Exit codes: of ssh itself, of a shell that finds no such program, or may not run it.
 NO_CONNECTION = 255
@@ -135,8 +138,17 @@ class Remote:
         try:
             self._child.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._child.terminate()
-            self._child.wait()
+            self.leave()
+        else:
+            self._close()
+
+    def leave(self) -> None:
+        """Have it end without waiting for the other machine."""
+        self._child.terminate()
+        self._child.wait()
+        self._close()
+
+    def _close(self) -> None:
         self.relay()
         if self._unread:
             self._say(self._unread)

@@ -30,6 +30,7 @@ class FakeJob:
         self.is_called_off = asyncio.Event()
 
     async def wait(self, call: Call) -> tuple[str]:
+        self.service.note("Wait", self.path)
         try:
             await asyncio.to_thread(self.stream)
         finally:

@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pexpect
@@ -118,6 +119,34 @@ def test_quiet_is_quiet(service: Service, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_names_that_are_no_text_are_whole_in_json(service: Service, tmp_path: Path) -> None:
+    note = {"kind": "socket-skipped", "path": "ä\udcff", "detail": ""}
+    result = {"report": {"counts": {"socket-skipped": 1}, "notes": [note]}}
+    service.start(**{"ExportHome job": [{"result": result}]})
+    target = str(tmp_path / "x")
+    done = homemgr("export", "alice", target, "--json=short", service=service)
+    assert json.loads(done.stdout) == result
+    assert "ä" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ended_from_outside_it_leaves_nothing_behind(
+    service: Service, tmp_path: Path, number: int
+) -> None:
+    service.start(**{"ExportHome job": [{"hangs": True}]})
+    there = tmp_path / "there"
+    there.mkdir()
+    with subprocess.Popen(
+        [*RUN, "export", "alice", str(there / "x")], env=environment(service)
+    ) as running:
+        while not any(call["member"] == "Wait" for call in service.calls):
+            time.sleep(0.01)
+        assert os.listdir(there)
+        running.send_signal(number)
+        assert running.wait(20) == 128 + number
+    assert os.listdir(there) == []
+
+
 # --- import -------------------------------------------------------------------------------
 
 
@@ -226,7 +255,7 @@ def test_interrupted_it_calls_the_job_off_and_waits_for_its_end(
     terminal = on_terminal(service, "export", "alice", str(tmp_path / "x"))
     terminal.expect_exact("copying")
     terminal.sendintr()
-    terminal.expect_exact("homemgr: The operation was called off before it was done.")
+    terminal.expect_exact("\r\x1b[Khomemgr: The operation was called off before it was done.")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 130
