@@ -228,6 +228,7 @@ async def remove(home: Home) -> None:
     async with home.exclusively(Operation.REMOVE):
         # Both steps are one operation to clients, whichever of them a kill interrupts.
         await _set_aside(home)
+        await services.extensions.forget(home.name)
         # Where nobody would look for leftovers, the record tells of them after a kill.
         kept = await home.drop_record(aside=not services.config.is_usual(home.image_path))
         await _delete_aside(home)

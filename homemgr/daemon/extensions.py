@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -89,6 +90,11 @@ class Choices:
             files.write_atomically(self._directory, f"{user}.json", text, 0o600)
         except OSError as error:
             raise errors.from_os_error(error, f"Saving the extensions {user} chose") from error
+
+    def forget(self, user: str) -> None:
+        """Drop the choices of ``user``: who has the name next has not chosen anything."""
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._directory, f"{user}.json"))
 
 
 def load(environment: Mapping[str, str]) -> Rules:

@@ -213,13 +213,14 @@ class Home:
     @asynccontextmanager
     async def undisturbed(self) -> AsyncIterator[bool]:
         """Keep operations waiting for the length of the block; False if one runs already."""
-        if self._lock.locked() or not self.is_known:
+        if self._lock.locked():
             yield False
             return
         async with self._lock:
             self._is_background = True
             try:
-                yield True
+                # Somebody may have been before us in the queue, and removed it.
+                yield self.is_known
             finally:
                 self._is_background = False
 

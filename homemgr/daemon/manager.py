@@ -263,6 +263,8 @@ class Manager:
                     "see the log, and move it away if it is not needed."
                 )
             await accounts.require_free((record.name, *effective.aliases))
+            # Of who had the name before, if a kill left any.
+            await self.services.extensions.forget(record.name)
             wanted = effective.uid
             uid = await self.registry.reserve_uid(record.name, wanted, None, accounts.id_taken)
             return self._provisional(record, uid)

@@ -50,6 +50,7 @@ class Extensions:
         self.rules = rules
         self._runner = runner
         #: Everybody may ask for the list, and it opens every extension: one at a time.
+        self._choosing = asyncio.Lock()
         self._listing = asyncio.Lock()
         self._listed: dict[str, object] | None = None
         self._listed_at = 0.0
@@ -109,16 +110,26 @@ class Extensions:
 
         Raises AccessDenied if the administrator does not let this user choose it.
         """
-        chosen = set(self._choices.of(home.name))
-        if is_chosen:
-            if not extensions.may_choose(self.rules, home.effective, name):
-                raise errors.AccessDenied(
-                    f"Extension {name} is not offered to {home.name} by the administrator."
-                )
-            chosen.add(name)
-        else:
-            chosen.discard(name)
-        await asyncio.to_thread(self._choices.store, home.name, chosen)
+        # One at a time, or of two choices the later one would undo the earlier.
+        async with self._choosing:
+            chosen = set(self._choices.of(home.name))
+            if is_chosen:
+                if not extensions.may_choose(self.rules, home.effective, name):
+                    raise errors.AccessDenied(
+                        f"Extension {name} is not offered to {home.name} by the administrator."
+                    )
+                chosen.add(name)
+            else:
+                chosen.discard(name)
+            await asyncio.to_thread(self._choices.store, home.name, chosen)
+
+    async def forget(self, user: str) -> None:
+        """Know nothing of ``user``: the name is for somebody else from now on."""
+        async with self._choosing:
+            try:
+                await asyncio.to_thread(self._choices.forget, user)
+            except OSError as error:
+                log.warning("The extensions %s chose stay chosen: %s", user, error)
 
     def offered(self, home: Home) -> list[str]:
         """The extensions this user may choose."""

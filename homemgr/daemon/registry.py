@@ -6,7 +6,6 @@ once. Tells listeners what appeared, changed and vanished. No I/O here.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -151,7 +150,7 @@ class Registry:
         self._reserved_uids.add(uid)
         try:
             taken = await is_taken(uid)
-        except asyncio.CancelledError:
+        except BaseException:
             self._reserved_uids.discard(uid)
             raise
         if taken:

@@ -214,6 +214,15 @@ def test_the_user_chooses_and_a_refresh_applies_it(merging: Service) -> None:
     assert not (home / ".config").exists()
 
 
+def test_choices_are_of_the_user_and_not_of_the_name(merging: Service) -> None:
+    merging.create("dora")
+    merging.client.call(NAME, PATH, MANAGER, "EnableExtension", "ss", ("dora", "extra"))
+    merging.call("RemoveHome", "s", "dora")
+    merging.create("dora")
+    reply = merging.client.call(NAME, PATH, MANAGER, "GetExtensionStatus", "s", ("dora",))
+    assert json.loads(str(reply.body[0]))["chosen"] == []
+
+
 def test_a_refresh_tells_its_steps(merging: Service) -> None:
     merging.create("dora")
     merging.activate("dora")

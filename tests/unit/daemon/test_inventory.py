@@ -1,4 +1,4 @@
-"""The list of all extensions: a flood of questions costs one look at a time."""
+"""Questions and choices at once: a flood costs one look at a time, no choice undoes another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from homemgr.daemon.config import Config
 from homemgr.daemon.extensions import Choices, load
+from homemgr.daemon.home import Home, Services
 from homemgr.daemon.jobs import JobRunner
 from homemgr.daemon.merging import Extensions
+from homemgr.record.machine import Machine
+from homemgr.record.model import UserRecord
 
 
 class Looking:
@@ -56,3 +60,28 @@ def test_an_older_answer_is_given_only_to_who_is_content_with_it(tmp_path: Path)
         assert await known.inventory() == {"look": 2}
 
     asyncio.run(run())
+
+
+def test_choices_at_once_are_all_kept(tmp_path: Path) -> None:
+    names = [f"tool{number}" for number in range(8)]
+    config = tmp_path / "extensions.conf"
+    config.write_text("".join(f"[Extension {name}]\nOptional=*\n" for name in names))
+    choices = Choices(str(tmp_path / "choices"))
+
+    async def run() -> None:
+        rules = load({"HOMEMGR_EXTENSIONS_CONFIG": str(config)})
+        known = Extensions(rules, choices, cast("JobRunner", Looking()), str(tmp_path))
+        record = UserRecord({"userName": "alice", "disposition": "regular"})
+        bound = record.with_binding("0" * 32, {"uid": 60123})
+        home = Home(cast("Services", _Alone()), bound, is_fixated=True)
+        await asyncio.gather(*(known.choose(home, name, is_chosen=True) for name in names))
+
+    asyncio.run(run())
+    assert choices.of("alice") == tuple(names)
+
+
+class _Alone:
+    """What a home needs to tell who it is."""
+
+    config = Config()
+    machine = Machine("0" * 32, "box", "/home")
