@@ -8,38 +8,28 @@ makes no sense changes nothing else.
 
 from __future__ import annotations
 
-import os
 import secrets
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr import errors
 from homemgr.errors import StreamError
-from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.synchronization import syncfs
-from homemgr.record.model import UserRecord
-from homemgr.storage import directory, paths, public_blobs, staging
-from homemgr.storage.embedded import read_blobs, read_identity, write_identity
-from homemgr.storage.idmapping import NOBODY
+from homemgr.storage import staging
 from homemgr.storage.ledger import Ledger
-from homemgr.storage.top import Top
 from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import frames
 from homemgr.transfer.frames import Control
-from homemgr.transfer.policy import Policy
 from homemgr.work.arrival import Arrival
 from homemgr.work.conversation import Conversation
 from homemgr.work.send import LEFT_OUT
+from homemgr.work.staged import Place, Size, become_home, prepare, require_room, rules_for, size_of
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
-    from homemgr.record.jsontext import JsonObject
+    from homemgr.files import Fd
+    from homemgr.transfer.policy import Policy
     from homemgr.work.task import Task
-
-#: Room that must stay free on the file system (bytes), and what each entry takes besides its data.
-_SPARE_BYTES = 8 << 20
-_ENTRY_BYTES = 512
 
 #: Says in the ledger whether nothing was changed since files and ledger were made to agree.
 _CLEAN = "clean"
@@ -65,14 +55,14 @@ class _Receiver:
         nonce = secrets.token_hex(32)
         self._talk.tell(challenge=nonce)
         said = self._talk.hear_message("introduction")
-        size = _size(said.get("size"))
-        place = _Place.of(
+        size = size_of(said.get("size"))
+        place = Place.of(
             self._ask("hello", nonce=nonce, introduction=said["introduction"], size=size._asdict())
         )
         self._telling.expect(size.files, size.bytes)
-        is_wide = _is_wide(self._task, said["introduction"])
+        rules = rules_for(self._task, said["introduction"])
         with ExitStack() as closing:
-            parent = closing.enter_context(_parent(place.image_path))
+            parent = closing.enter_context(place.open_parent())
             stage = self._stage(closing, parent, place, size)
             self._talk.tell(
                 hello={
@@ -88,7 +78,7 @@ class _Receiver:
             if step == "passes":
                 if stage is None:
                     raise StreamError("The sender sends a home area that has arrived already.")
-                if not self._take_in(stage, Policy(NOBODY, NOBODY, is_wide=is_wide)):
+                if not self._take_in(stage, rules):
                     return {"files": stage.ledger.totals()[0]}
             self._talk.hear("commit")
             closing.pop_all().close()
@@ -97,7 +87,7 @@ class _Receiver:
     def _ask(self, question: str, **about: object) -> dict[str, object]:
         return self._task.channel.ask(question, about)
 
-    def _stage(self, closing: ExitStack, parent: Fd, place: _Place, size: _Size) -> _Stage | None:
+    def _stage(self, closing: ExitStack, parent: Fd, place: Place, size: Size) -> _Stage | None:
         """The tree as far as it came, made sure of; None once it has become a home."""
         if place.phase not in ("new", "receiving", "prepared"):
             return None
@@ -114,7 +104,7 @@ class _Receiver:
         elif ledger.meta(_CLEAN) != "yes":
             verify(top, ledger, LEFT_OUT)
             ledger.commit()
-        _require_room(top, ledger, size)
+        require_room(top, ledger.totals()[1], size)
         return _Stage(top, ledger, place)
 
     # -- the tree ---------------------------------------------------------------------------
@@ -157,35 +147,24 @@ class _Receiver:
     # -- becoming a home ----------------------------------------------------------------------
 
     def _prepare(self, stage: _Stage, message: dict[str, object]) -> None:
-        """Complete the tree with the record, signed here, and have all of it on disk for good."""
+        """Be ready to become a home whenever the sender says so."""
         if "prepare" not in message:
             raise StreamError("The sender said neither that there is more nor that this is all.")
-        answer = self._ask("prepare", identity=message["prepare"])
-        with Top(stage.top.duplicate(), stage.place.stage_name) as top:
-            before = os.fstat(stage.top.fileno())
-            write_identity(top, str(answer["identity"]).encode())
-            os.utime(stage.top.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
-        syncfs(stage.top.fileno())
+        prepare(self._task, stage.top, stage.place, message["prepare"])
         _mark(stage.ledger, "yes")
         self._talk.tell(prepared=True)
 
-    def _commit(self, place: _Place) -> dict[str, object]:
+    def _commit(self, place: Place) -> dict[str, object]:
         """Make it a home: the step after which it can be used here."""
-        with _parent(place.image_path) as parent:
-            if place.phase != "committed":
-                staging.commit(parent, place.stage_name, os.path.basename(place.image_path))
-        answer = self._ask("commit")
-        publish_blobs(place.image_path, str(answer["blob_directory"]))
-        arrived = {"uid": answer["uid"], "report": answer["report"]}
+        arrived = become_home(self._task, place)
         self._talk.tell(committed=arrived)
         return arrived
 
-    def _undo(self, parent: Fd, place: _Place) -> dict[str, object]:
+    def _undo(self, parent: Fd, place: Place) -> dict[str, object]:
         """Give the home back: nobody has used it here."""
         self._ask("undo")
-        file_name = os.path.basename(place.image_path)
-        if staging.is_there(parent, file_name):
-            staging.withdraw(parent, file_name, place.stage_name)
+        if staging.is_there(parent, place.file_name):
+            staging.withdraw(parent, place.file_name, place.stage_name)
         self._talk.tell(undone=True)
         self._talk.hear("back")
         staging.abandon(parent, place.stage_name)
@@ -193,38 +172,12 @@ class _Receiver:
         return {}
 
 
-class _Size(NamedTuple):
-    """What the sender says the home takes."""
-
-    files: int
-    bytes: int
-
-
-class _Place(NamedTuple):
-    """Where the home arrives, as the daemon decided."""
-
-    phase: str
-    image_path: str
-    stage_name: str
-    ledger: str
-
-    @classmethod
-    def of(cls, answer: dict[str, object]) -> _Place:
-        """From the daemon's answer; what the sender may know of it is kept apart."""
-        return cls(
-            str(answer["phase"]),
-            os.path.join(str(answer["base_directory"]), str(answer["file_name"])),
-            str(answer["stage_name"]),
-            str(answer["ledger"]),
-        )
-
-
 class _Stage(NamedTuple):
     """The tree that is arriving."""
 
     top: Fd
     ledger: Ledger
-    place: _Place
+    place: Place
 
     def digest(self) -> str:
         """What the sender compares with its own."""
@@ -236,55 +189,7 @@ class _Stage(NamedTuple):
         self.ledger.commit()
 
 
-def _is_wide(task: Task, introduction: object) -> bool:
-    """Whether the home needs more ids than its owner's, as its record says."""
-    data = introduction.get("record") if isinstance(introduction, dict) else None
-    if not isinstance(data, dict):
-        raise StreamError("The sender introduced no user record.")
-    return UserRecord(cast("JsonObject", data)).on(task.machine).idmap_policy != "strict"
-
-
-def publish_blobs(image_path: str, blob_directory: str) -> None:
-    """Show the public files that arrived inside the home, if they are those of its record."""
-    root, user = os.path.split(blob_directory)
-    with ExitStack() as closing:
-        top = closing.enter_context(directory.open_home(image_path))
-        embedded = UserRecord.parse(read_identity(top) or b"{}")
-        manifest = embedded.data.get("blobManifest")
-        if not isinstance(manifest, dict) or not manifest:
-            return
-        blobs = read_blobs(top, {name: str(digest) for name, digest in manifest.items()})
-        for fd in blobs.values():
-            closing.enter_context(fd)
-        parent = closing.enter_context(Fd.open(root, DIRECTORY_FLAGS))
-        public_blobs.publish(parent, user, {name: fd.fileno() for name, fd in blobs.items()})
-
-
-def _parent(image_path: str) -> Fd:
-    return paths.open_safe_parent(image_path, for_new=True)
-
-
 def _mark(ledger: Ledger, value: str) -> None:
     """Note whether the tree and the ledger are known to agree."""
     ledger.set_meta(_CLEAN, value)
     ledger.commit()
-
-
-def _size(told: object) -> _Size:
-    """What the sender said, if it makes sense."""
-    numbers = [told.get(name) for name in _Size._fields] if isinstance(told, dict) else []
-    known = [number for number in numbers if isinstance(number, int) and number >= 0]
-    if len(known) != len(_Size._fields):
-        raise StreamError("The sender did not say how large the home area is.")
-    return _Size(*known)
-
-
-def _require_room(top: Fd, ledger: Ledger, size: _Size) -> None:
-    """Raise NoDiskSpace before anything is sent, rather than in the middle of it."""
-    _, there = ledger.totals()
-    needed = max(0, size.bytes - there) + size.files * _ENTRY_BYTES + _SPARE_BYTES
-    free = staging.free_bytes(top)
-    if needed > free:
-        raise errors.NoDiskSpace(
-            f"The home area needs {needed} bytes, {free} are free where it would be stored."
-        )

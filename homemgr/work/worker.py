@@ -21,6 +21,8 @@ from homemgr.work import (
     blobs,
     create,
     deactivate,
+    export,
+    importing,
     inventory,
     passwd,
     receive,
@@ -52,7 +54,9 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "copy": blobs.copy,
     "create": create.run,
     "deactivate": deactivate.run,
+    "export": export.run,
     "fixate": authenticate.run,
+    "import": importing.run,
     "passwd": passwd.run,
     "receive": receive.run,
     "refresh": refresh.run,
@@ -69,7 +73,7 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
 }
 
 #: Verbs that work while the home may be in use; they see to it themselves that they are alone.
-BESIDE_OTHERS = {"receive", "send"}
+BESIDE_OTHERS = {"export", "import", "receive", "send"}
 
 
 def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -136,9 +137,11 @@ class Target(Daemon):
 
 
 class Side(threading.Thread):
-    """One worker and the daemon it talks to."""
+    """One worker and the daemon it talks to; takes over the streams it is given."""
 
-    def __init__(self, daemon: Daemon, verb: str, stream: socket.socket, **more: object) -> None:
+    def __init__(
+        self, daemon: Daemon, verb: str, stream: socket.socket | IO[bytes], **more: object
+    ) -> None:
         super().__init__()
         self.daemon_ = daemon
         self.result: dict[str, object] = {}
@@ -149,7 +152,7 @@ class Side(threading.Thread):
         self.worker = subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd])
         theirs.close()
         request = Worker(daemon.area).request(verb, **more)
-        fds = [stream.fileno(), stream.fileno()]
+        fds = [stream.fileno()] * (1 if verb in ("export", "import") else 2)
         sent = socket.send_fds(self._ours, [request[:1]], fds)
         self._ours.sendall(request[sent:])
         stream.close()
@@ -406,3 +409,62 @@ def test_a_damaged_stream_changes_nothing(pair: Pair, seed: int) -> None:
     assert not pair.there.exists()
     pair.go()
     assert_moved(pair)
+
+
+def run_alone(side: Side) -> dict[str, object]:
+    """The end of a worker that talks to no other."""
+    side.join(60)
+    assert not side.is_alive()
+    if side.failure is not None:
+        raise side.failure
+    return side.result
+
+
+def export(pair: Pair, file: Path) -> dict[str, object]:
+    arguments = pair.origin.arguments()
+    return run_alone(Side(pair.origin, "export", file.open("wb"), options={}, **arguments))
+
+
+def import_(pair: Pair, file: Path) -> dict[str, object]:
+    return run_alone(Side(pair.target, "import", file.open("rb"), options={}))
+
+
+def test_an_export_is_imported_exactly(pair: Pair, tmp_path: Path) -> None:
+    homes.make_odd_home(pair.here)
+    file = tmp_path / "alice.tar"
+    written = export(pair, file)
+    assert written["sent_bytes"] == file.stat().st_size
+    result = import_(pair, file)
+    assert result["uid"] == 60001
+    assert result["report"] == {"counts": {"uid-changed": 1}, "notes": []}
+    assert homes.compare(pair.here, pair.there, leave_out=(b".identity",)) == []
+    assert pair.names() == (["alice.homedir"], ["alice.homedir"])
+
+
+def test_tar_restores_an_export(pair: Pair, tmp_path: Path) -> None:
+    homes.make_odd_home(pair.here)
+    subprocess.run(["rm", "-rf", pair.here / "_deep"], check=True)  # beyond PATH_MAX
+    subprocess.run(["touch", "-r", pair.here / "file", pair.here], check=True)
+    export(pair, tmp_path / "alice.tar")
+    flags = ["--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "-xpf"]
+    subprocess.run(["tar", *flags, "alice.tar", "home"], cwd=tmp_path, check=True)
+    assert homes.compare(pair.here, tmp_path / "home", leave_out=(b".identity",)) == []
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.9])
+@pytest.mark.parametrize("harm", ["cut", "changed"])
+def test_of_a_damaged_export_nothing_is_made(
+    pair: Pair, tmp_path: Path, part: float, harm: str
+) -> None:
+    export(pair, tmp_path / "alice.tar")
+    data = bytearray((tmp_path / "alice.tar").read_bytes())
+    at = int(len(data) * part)
+    if harm == "cut":
+        del data[at:]
+    else:
+        at = data.index(b"content") if part == 0.3 else at
+        data[at] ^= 1
+    (tmp_path / "harmed.tar").write_bytes(data)
+    with pytest.raises(errors.HomeError):
+        import_(pair, tmp_path / "harmed.tar")
+    assert pair.names()[1] == []

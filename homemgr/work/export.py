@@ -1,0 +1,182 @@
+"""Verb export: write a home area into one file, an archive that tar can restore without us.
+
+The home must not be in use, and stays one of this machine. See `transfer.tar` for the layout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import struct
+from contextlib import ExitStack
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.errors import StreamError
+from homemgr.files import write_all
+from homemgr.storage import reader
+from homemgr.transfer import codec, policy, tar
+from homemgr.transfer.entry import Entry, Kind
+from homemgr.transfer.report import Report
+from homemgr.work.cleaning import clean_home
+from homemgr.work.exclusion import alone_with_home
+from homemgr.work.send import LEFT_OUT, Options, measure
+from homemgr.work.telling import Telling
+
+if TYPE_CHECKING:
+    from homemgr.files import Fd
+    from homemgr.storage.reader import Step
+    from homemgr.work.passes import Totals
+    from homemgr.work.task import Task
+
+#: What the archive says it is; another version may mean something else by its members.
+FORMAT = "homemgr export 1"
+
+#: Written at once.
+_BATCH_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
+
+_U32 = struct.Struct(">I")
+
+
+class Manifest:
+    """What must have arrived: count, bytes and one digest of all entries in their order.
+
+    The digest is SHA-256 over, for each entry but the content of files: length u32 and path,
+    then the signature `codec.signature` gives it with an empty digest; and over the content.
+    """
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.entries = self.bytes = 0
+        self._state = sha256()
+
+    def entry(self, path: bytes, entry: Entry) -> None:
+        """One more name."""
+        self.entries += 1
+        mark = codec.signature(entry, b"")
+        self._state.update(_U32.pack(len(path)) + path + mark)
+
+    def data(self, data: bytes) -> None:
+        """Content of the last name, in order."""
+        self.bytes += len(data)
+        self._state.update(data)
+
+    def to_json(self) -> dict[str, object]:
+        """As the archive has it."""
+        return {"entries": self.entries, "bytes": self.bytes, "digest": self._state.hexdigest()}
+
+
+def run(task: Task) -> dict[str, object]:
+    """Write the archive to the one descriptor; gives what was written and the report."""
+    wait_s = Options.of(task).wait_s
+    try:
+        task.channel.ask("freeze", {"wait_s": wait_s if wait_s < _FOR_EVER_S else None})
+    except errors.HomeBusy as error:
+        raise errors.HomeBusy(
+            f"{task.record.name} is logged in; export after the logout, or with --wait=SECONDS."
+        ) from error
+    with ExitStack() as closing:
+        closing.enter_context(alone_with_home(task))
+        top = closing.enter_context(task.storage.open_home(task.image_path))
+        clean_home(task, top.fd)
+        size = measure(top.fd)
+        is_wide = task.effective.idmap_policy != "strict"
+        rules = policy.Policy(top.disk_uid, top.disk_gid, is_wide=is_wide)
+        return _Export(task, task.fds[0], rules, size).run(top.fd)
+
+
+#: Longer than anybody waits (s).
+_FOR_EVER_S = 1e9
+
+
+class _Export:
+    """One archive."""
+
+    def __init__(self, task: Task, out: Fd, rules: policy.Policy, size: Totals) -> None:
+        self._task = task
+        self._out = out.fileno()
+        self._rules = rules
+        self._size = size
+        self._telling = Telling(task.channel)
+        self._telling.expect(size.files, size.size)
+        self._manifest = Manifest()
+        self._report = Report()
+        self._first: dict[tuple[int, int], bytes] = {}
+        self._batch = bytearray()
+        self._written = 0
+
+    def run(self, top: Fd) -> dict[str, object]:
+        self._telling.phase("exporting")
+        nonce = secrets.token_hex(32)
+        introduction = self._task.channel.ask("introduce", {"nonce": nonce})
+        size = {"files": self._size.files, "bytes": self._size.size}
+        about: dict[str, object] = {
+            "format": FORMAT,
+            "nonce": nonce,
+            "introduction": introduction,
+            "size": size,
+        }
+        self._document(tar.RECORD, about)
+        for step in reader.walk(top, leave_out=LEFT_OUT):
+            if step.what != reader.LEAVE:
+                self._entry(step)
+                self._telling.count(self._manifest.entries, self._manifest.bytes)
+        self._document(tar.MANIFEST, self._manifest.to_json())
+        self._write(tar.END)
+        self._flush()
+        return {**self._manifest.to_json(), "sent_bytes": self._written, **self._told()}
+
+    def _told(self) -> dict[str, object]:
+        return {"files": self._manifest.entries, "report": self._report.to_json()}
+
+    def _document(self, name: bytes, content: dict[str, object]) -> None:
+        text = json.dumps(content, indent=1).encode("ascii")
+        self._write(tar.document(name, len(text)) + text + tar.padding(len(text)))
+
+    def _entry(self, step: Step) -> None:
+        entry, notes = policy.sanitise(step.path, reader.read_entry(step), self._rules)
+        self._report.extend(notes)
+        if entry is None:
+            return
+        if entry.kind != Kind.DIRECTORY and step.stat.st_nlink > 1:
+            inode = (step.stat.st_dev, step.stat.st_ino)
+            first = self._first.setdefault(inode, step.path)
+            if first != step.path:
+                entry = Entry(Kind.LINK, 0, 0, 0, 0, 0, 0, first, ())
+        self._manifest.entry(step.path, entry)
+        if entry.kind == Kind.FILE:
+            self._file(step, entry)
+        else:
+            self._write(tar.member(step.path, entry))
+
+    def _file(self, step: Step, entry: Entry) -> None:
+        with reader.open_content(step) as file:
+            runs = list(reader.data_runs(file.fileno(), entry.size))
+            self._write(tar.member(step.path, entry, runs))
+            length = 0
+            for offset, size in tar.stored(entry, runs):
+                self._content(file.fileno(), offset, offset + size)
+                length += size
+            self._write(tar.padding(length))
+
+    def _content(self, fd: int, at: int, end: int) -> None:
+        while at < end:
+            data = os.pread(fd, min(_PIECE_BYTES, end - at), at)
+            if not data:
+                raise StreamError("A file became shorter while it was exported; export again.")
+            self._manifest.data(data)
+            self._write(data)
+            at += len(data)
+
+    def _write(self, data: bytes) -> None:
+        self._batch += data
+        if len(self._batch) >= _BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        write_all(self._out, bytes(self._batch))
+        self._written += len(self._batch)
+        self._batch.clear()

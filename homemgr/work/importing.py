@@ -1,0 +1,187 @@
+"""Verb import: make a home area of an archive that `export` wrote, or nothing at all.
+
+The archive is believed as little as a sender: its introduction must be signed by an origin that
+is trusted here, what is in it must be allowed, and its manifest must be that of what came.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from homemgr.errors import HomeExists, StreamError
+from homemgr.storage import staging
+from homemgr.storage.ledger import Ledger
+from homemgr.storage.writer import FileWriter, TreeWriter
+from homemgr.transfer import policy, tar, untar
+from homemgr.transfer.entry import Kind, split
+from homemgr.transfer.frames import Data
+from homemgr.transfer.report import Report
+from homemgr.work.export import FORMAT, Manifest
+from homemgr.work.staged import Place, become_home, prepare, require_room, rules_for, size_of
+from homemgr.work.telling import Telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from homemgr.files import Fd
+    from homemgr.transfer.untar import Event, Member
+    from homemgr.work.task import Task
+
+_READ_BYTES = 256 << 10
+
+#: A record with its pictures' digests, and a manifest, are far below this.
+_MOST_DOCUMENT = 4 << 20
+
+
+class _Header(NamedTuple):
+    """What the archive begins with."""
+
+    nonce: object
+    introduction: object
+    size: object
+
+
+def run(task: Task) -> dict[str, object]:
+    """Read the archive from the one descriptor; gives the uid of the home, and the report."""
+    telling = Telling(task.channel)
+    events = _events(task.fds[0], telling)
+    header = _header(_document(events, tar.RECORD))
+    size = size_of(header.size)
+    telling.expect(size.files, size.bytes)
+    about = {"nonce": header.nonce, "introduction": header.introduction, "size": size._asdict()}
+    place = Place.of(task.channel.ask("hello", about))
+    if place.phase not in ("new", "receiving", "prepared"):
+        raise HomeExists("This home area has arrived here already.")
+    rules = rules_for(task, header.introduction)
+    with ExitStack() as closing:
+        parent = closing.enter_context(place.open_parent())
+        # What came earlier over a stream has a ledger, and this has none.
+        staging.abandon(parent, place.stage_name)
+        with Ledger(place.ledger) as ledger:
+            ledger.drop(b"")
+            ledger.commit()
+        undo = closing.enter_context(ExitStack())
+        undo.callback(staging.abandon, parent, place.stage_name)
+        stage = closing.enter_context(staging.open_stage(parent, place.stage_name))
+        require_room(stage, 0, size)
+        telling.phase("importing")
+        report = _Restoring(stage, rules, telling).run(events)
+        assert isinstance(header.introduction, dict)
+        prepare(task, stage, place, header.introduction["record"])
+        undo.pop_all()
+    arrived = become_home(task, place)
+    report.merge(Report.from_json(arrived["report"]))
+    return {**arrived, "report": report.to_json()}
+
+
+def _events(source: Fd, telling: Telling) -> Iterator[Event]:
+    """All of the archive, to its end."""
+    parser = untar.Reader()
+    came = 0
+    while data := os.read(source.fileno(), _READ_BYTES):
+        came += len(data)
+        yield from parser.feed(data)
+        telling.count(0, came)
+    parser.finish()
+
+
+def _document(events: Iterator[Event], expected: bytes) -> dict[str, object]:
+    """The JSON object that is the next member."""
+    member = next(events, None)
+    if not isinstance(member, untar.Member) or member.document != expected:
+        raise StreamError("This is not the export of a home area.")
+    return _text(events)
+
+
+def _text(events: Iterator[Event]) -> dict[str, object]:
+    """The JSON object that is the content of the present member."""
+    text = bytearray()
+    for event in events:
+        if not isinstance(event, Data):
+            break
+        text += event.data
+        if len(text) > _MOST_DOCUMENT:
+            raise StreamError("A document in the archive is too large.")
+    try:
+        value = json.loads(bytes(text))
+    except (ValueError, RecursionError) as error:
+        raise StreamError("A document in the archive is no JSON.") from error
+    if not isinstance(value, dict):
+        raise StreamError("A document in the archive is no JSON object.")
+    return value
+
+
+def _header(about: dict[str, object]) -> _Header:
+    if about.get("format") != FORMAT:
+        raise StreamError(
+            f"The archive is of format {str(about.get('format'))[:40]!r}, expected {FORMAT!r}."
+        )
+    return _Header(about.get("nonce"), about.get("introduction"), about.get("size"))
+
+
+class _Restoring:
+    """Writes members of the archive, which come directories first, into an empty tree."""
+
+    def __init__(self, stage: Fd, rules: policy.Policy, telling: Telling) -> None:
+        self._writer = TreeWriter(stage)
+        self._rules = rules
+        self._telling = telling
+        self._manifest = Manifest()
+        self._report = Report()
+        #: Paths of the directories we are in.
+        self._within: list[bytes] = []
+
+    def run(self, events: Iterator[Event]) -> Report:
+        """Take everything up to the manifest, which must be that of what came."""
+        with self._writer:
+            for event in events:
+                if not isinstance(event, untar.Member):
+                    raise StreamError("The archive has content that belongs to nothing.")
+                if event.document:
+                    break
+                self._take(event, events)
+            while self._within:
+                self._leave()
+        told = _text(events)
+        if told != self._manifest.to_json():
+            raise StreamError("The archive is damaged: its manifest is not that of its content.")
+        for _ in events:
+            raise StreamError("The archive goes on after its manifest.")
+        return self._report
+
+    def _take(self, member: Member, events: Iterator[Event]) -> None:
+        path = member.path
+        entry, notes = policy.sanitise(path, member.entry, self._rules)
+        self._manifest.entry(path, member.entry)
+        self._report.extend(notes)
+        directory, name = split(path)
+        if path:
+            while self._within and self._within[-1] != directory:
+                self._leave()
+        if bool(self._within) != bool(path):
+            raise StreamError(f"{path[:255]!r} comes before the directory that holds it.")
+        if entry is None:
+            return
+        if entry.kind == Kind.DIRECTORY:
+            self._writer.enter(name, entry)
+            self._within.append(path)
+        elif entry.kind == Kind.FILE:
+            with self._writer.begin(name, entry) as file:
+                self._content(events, file)
+        else:
+            self._writer.node(name, entry)
+
+    def _leave(self) -> None:
+        self._writer.leave()
+        self._within.pop()
+
+    def _content(self, events: Iterator[Event], file: FileWriter) -> None:
+        for event in events:
+            if not isinstance(event, Data):
+                break
+            self._manifest.data(event.data)
+            file.data(event.offset, event.data)
+        file.finish()

@@ -1,0 +1,128 @@
+"""An arriving home: where it lies, whether there is room for it, and how it becomes one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from homemgr import errors
+from homemgr.errors import StreamError
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel.synchronization import syncfs
+from homemgr.record.model import UserRecord
+from homemgr.storage import directory, paths, public_blobs, staging
+from homemgr.storage.embedded import read_blobs, read_identity, write_identity
+from homemgr.storage.idmapping import NOBODY
+from homemgr.storage.top import Top
+from homemgr.transfer.policy import Policy
+
+if TYPE_CHECKING:
+    from homemgr.record.jsontext import JsonObject
+    from homemgr.work.task import Task
+
+#: Room that must stay free on the file system (bytes), and what each entry takes besides its data.
+_SPARE_BYTES = 8 << 20
+_ENTRY_BYTES = 512
+
+
+class Size(NamedTuple):
+    """What the sender says the home takes."""
+
+    files: int
+    bytes: int
+
+
+class Place(NamedTuple):
+    """Where the home arrives, as the daemon decided."""
+
+    phase: str
+    image_path: str
+    stage_name: str
+    ledger: str
+
+    @classmethod
+    def of(cls, answer: dict[str, object]) -> Place:
+        """From the daemon's answer; what the sender may know of it is kept apart."""
+        return cls(
+            str(answer["phase"]),
+            os.path.join(str(answer["base_directory"]), str(answer["file_name"])),
+            str(answer["stage_name"]),
+            str(answer["ledger"]),
+        )
+
+    def open_parent(self) -> Fd:
+        """The directory that holds homes, which only root can enter."""
+        return paths.ensure_base(os.path.dirname(self.image_path))
+
+    @property
+    def file_name(self) -> str:
+        """What the home will be called in it."""
+        return os.path.basename(self.image_path)
+
+
+def size_of(told: object) -> Size:
+    """What the sender said, if it makes sense."""
+    numbers = [told.get(name) for name in Size._fields] if isinstance(told, dict) else []
+    known = [number for number in numbers if isinstance(number, int) and number >= 0]
+    if len(known) != len(Size._fields):
+        raise StreamError("The sender did not say how large the home area is.")
+    return Size(*known)
+
+
+def rules_for(task: Task, introduction: object) -> Policy:
+    """What may be stored in the home, as the record in its sender's introduction says."""
+    data = introduction.get("record") if isinstance(introduction, dict) else None
+    if not isinstance(data, dict):
+        raise StreamError("The sender introduced no user record.")
+    policy = UserRecord(cast("JsonObject", data)).on(task.machine).idmap_policy
+    return Policy(NOBODY, NOBODY, is_wide=policy != "strict")
+
+
+def require_room(top: Fd, there: int, size: Size) -> None:
+    """Raise NoDiskSpace before anything is sent, rather than in the middle of it.
+
+    ``there`` is how many bytes have arrived already.
+    """
+    needed = max(0, size.bytes - there) + size.files * _ENTRY_BYTES + _SPARE_BYTES
+    free = staging.free_bytes(top)
+    if needed > free:
+        raise errors.NoDiskSpace(
+            f"The home area needs {needed} bytes, {free} are free where it would be stored."
+        )
+
+
+def prepare(task: Task, stage: Fd, place: Place, record: object) -> None:
+    """Complete the tree with the record, signed here, and have all of it on disk for good."""
+    answer = task.channel.ask("prepare", {"identity": record})
+    before = os.fstat(stage.fileno())
+    with Top(stage.duplicate(), place.stage_name) as top:
+        write_identity(top, str(answer["identity"]).encode())
+    os.utime(stage.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
+    syncfs(stage.fileno())
+
+
+def become_home(task: Task, place: Place) -> dict[str, object]:
+    """Make the tree a home, which can be used from here on; gives its uid and the report."""
+    with place.open_parent() as parent:
+        if place.phase != "committed":
+            staging.commit(parent, place.stage_name, place.file_name)
+    answer = task.channel.ask("commit", {})
+    _publish_blobs(place.image_path, str(answer["blob_directory"]))
+    return {"uid": answer["uid"], "report": answer["report"]}
+
+
+def _publish_blobs(image_path: str, blob_directory: str) -> None:
+    """Show the public files that arrived inside the home, if they are those of its record."""
+    root, user = os.path.split(blob_directory)
+    with ExitStack() as closing:
+        top = closing.enter_context(directory.open_home(image_path))
+        embedded = UserRecord.parse(read_identity(top) or b"{}")
+        manifest = embedded.data.get("blobManifest")
+        if not isinstance(manifest, dict) or not manifest:
+            return
+        blobs = read_blobs(top, {name: str(digest) for name, digest in manifest.items()})
+        for fd in blobs.values():
+            closing.enter_context(fd)
+        parent = closing.enter_context(Fd.open(root, DIRECTORY_FLAGS))
+        public_blobs.publish(parent, user, {name: fd.fileno() for name, fd in blobs.items()})
