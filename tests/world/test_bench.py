@@ -22,7 +22,14 @@ def test_every_figure_is_measured_with_both_services() -> None:
 @pytest.mark.usefixtures("machine")
 def test_extensions_are_measured_in_every_place() -> None:
     samples = extension.measure(SMALL)
-    assert list(samples["activations"]) == ["without", "few", "many"]
+    assert list(samples["activations"]) == [
+        "without",
+        "few",
+        "many",
+        "erofs",
+        "squashfs",
+        "composefs",
+    ]
     assert {tuple(places) for places in samples["operations"].values()} == {
         ("plain", "idmapped", "overlay")
     }

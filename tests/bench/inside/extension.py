@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 STORE = Path("/home/.extensions")
 CONF = Path("/etc/homemgr/extensions.conf")
 DROP_IN = Path("/run/systemd/system/homemgrd.service.d/bench.conf")
+#: Images of many files, which were put into the store before: a box has no tools for them.
+IMAGES = ("erofs", "squashfs", "composefs")
 #: A home without extensions, and one with an extension of few and of many files.
-PEOPLE = ("without", "few", "many")
+PEOPLE = ("without", "few", "many", *IMAGES)
 MERGED = ".local/share/corp"
 FEW = 10
 #: Files that one round of file operations works on, and the bytes in each.
@@ -60,28 +62,31 @@ def main() -> None:
 
 
 def _make_extensions(many: int) -> None:
-    STORE.mkdir(mode=0o755)
     for name, count in (("few", FEW), ("many", many)):
         top = STORE / name
         release = top / "usr/lib/extension-release.d" / f"extension-release.{name}"
         release.parent.mkdir(parents=True)
         release.write_text("ID=_any\n")
-        merged = top / "home" / MERGED
-        merged.mkdir(parents=True)
-        # Two entries: with a single directory in it, that one would be merged instead.
-        (merged / "README").touch()
-        for number in range(count):
-            directory = merged / f"d{number // FILES_PER_DIRECTORY}"
-            if number % FILES_PER_DIRECTORY == 0:
-                directory.mkdir()
-            (directory / f"f{number}").touch()
+        fill(top / "home" / MERGED, count)
         subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(top / "home")], check=True)
         top.chmod(0o700)
-    rules = [f"[Extension {name}]\nUsers={name}\n" for name in ("few", "many")]
+    rules = [f"[Extension {name}]\nUsers={name}\n" for name in PEOPLE[1:]]
     CONF.parent.mkdir(parents=True, exist_ok=True)
     CONF.write_text("".join(rules))
     DROP_IN.parent.mkdir(parents=True, exist_ok=True)
     DROP_IN.write_text(f"[Service]\nEnvironment=HOMEMGR_EXTENSION_PATH={STORE}\n")
+
+
+def fill(merged: Path, count: int, use: Callable[[Path], object] = Path.touch) -> None:
+    """Make the directory ``merged`` with so many files, each by ``use``."""
+    merged.mkdir(parents=True)
+    # Two entries: with a single directory in it, that one would be merged instead.
+    (merged / "README").touch()
+    for number in range(count):
+        directory = merged / f"d{number // FILES_PER_DIRECTORY}"
+        if number % FILES_PER_DIRECTORY == 0:
+            directory.mkdir()
+        use(directory / f"f{number}")
 
 
 def _activations(driver: Driver, plan: Plan) -> dict[str, list[float]]:
