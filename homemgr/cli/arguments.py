@@ -76,6 +76,11 @@ class Arguments:
         return default
 
 
+def is_utf8(text: str) -> bool:
+    """Whether an argument was UTF-8; Python keeps other bytes of it as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def parse(argv: Sequence[str], options: Iterable[Option], most_words: int = 1 << 20) -> Arguments:
     """Sort ``argv`` into words and options; after ``most_words`` words all the rest are words."""
     rows = list(options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-from homemgr.cli.arguments import Option, UnknownOption, UsageError, parse
+from homemgr.cli.arguments import Option, UnknownOption, UsageError, is_utf8, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,6 +154,10 @@ def _run(name: str | None, argv: list[str]) -> int:
     _refuse_remote(arguments)
     if not verb.fewest <= len(arguments.words) <= verb.most:
         raise UsageError(f"Expected `homemgr {name} {verb.usage}`.".replace(" `.", "`."))
+    # Words are names, up to where a command of somebody else begins.
+    for word in arguments.words[: getattr(module, "WORDS", _MANY)]:
+        if not is_utf8(word):
+            raise UsageError(f"{word!a} is not UTF-8.")
     # Only now: help and wrong command lines need none of these.
     from homemgr.cli.complain import Reported, complain
     from homemgr.errors import HomeError

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.cli import convert
-from homemgr.cli.arguments import UsageError
+from homemgr.cli.arguments import UsageError, is_utf8
 from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
 from homemgr.errors import InvalidRecord
 from homemgr.record.fields import EXTENSIONS, FIELDS
@@ -84,8 +84,11 @@ class Edit:
 
     def _take(self, option: Option, text: str) -> None:
         row = BY_OPTION.get(option)
+        special = self._special.get(option.name or option.short)
+        # Names of files may be any bytes, what a record holds may not.
+        if (row or special) and not text.startswith("@") and not is_utf8(text):
+            raise ValueError("text in UTF-8")
         if row is None:
-            special = self._special.get(option.name or option.short)
             if special:
                 special(text)
         elif text == "":

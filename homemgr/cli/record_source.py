@@ -48,9 +48,12 @@ def machine_id() -> str:
 
 
 def read_text(path: str) -> str:
-    """A file named on the command line."""
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    """A file named on the command line; ValueError if it is no text."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError("a file in UTF-8") from error
 
 
 def is_yes(value: str) -> bool:

@@ -196,7 +196,7 @@ class Client:
             else:
                 return new
         name = _ERROR + _UNREACHABLE.get(type(failure), "NoServer")
-        reason = failure.strerror if failure else "no address"
+        reason = (failure.strerror or failure) if failure else "no address"
         raise BusError(name, f"The bus at {address} cannot be reached: {reason}.") from failure
 
     def _greeting(self) -> bytes:

@@ -21,6 +21,9 @@ OPTIONS = (
     Option("", "E", "", "Same as -j --export-format=stripped, twice: minimal"),
 )
 
+#: The first number that is no uid, see uid_t in credentials(7).
+_NO_UID = 0xFFFFFFFF
+
 #: What each export format leaves out: what belongs to this machine, then the signature.
 _LEFT_OUT = {
     "full": (),
@@ -37,7 +40,7 @@ def run(arguments: Arguments) -> int:
     failed = False
     for index, user in enumerate(arguments.words or [own_name()]):
         # No user name consists of digits alone.
-        by_uid = user.isdecimal()
+        by_uid = user.isascii() and user.isdecimal() and int(user) < _NO_UID
         member = "GetUserRecordByUID" if by_uid else "GetUserRecordByName"
         try:
             text, _, _ = home1.call(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from homemgr.cli.arguments import Option, UsageError, parse
 from homemgr.cli.main import COMMON, VERBS, load
 
-from .conftest import REPOSITORY, RUN, environment, homemgr
+from .conftest import REPOSITORY, RUN, Service, environment, error, homemgr
 
 OPTIONS = (
     Option("real-name", "c", "NAME"),
@@ -233,3 +233,25 @@ def test_list_starts_within_a_few_bare_interpreters() -> None:
     bare = cost(sys.executable, "-c", "pass")
     ours = cost(*RUN, "list")
     assert ours <= 3.2 * bare
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["activate", "\udcff"], r"'\udcff' is not UTF-8"),
+        (["create", "alice", "--real-name=\udcff"], "expected text in UTF-8"),
+        (["create", "alice", "--setenv=A=\udcff"], "expected text in UTF-8"),
+        (["create", "alice", "--ssh-authorized-keys=@/bin/ls"], "expected a file in UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_by_name(arguments: list[str], said: str) -> None:
+    done = homemgr(*arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_number_too_large_for_a_uid_is_a_name(service: Service) -> None:
+    service.start(GetUserRecordByName=[error("NoSuchHome", "No such home.")])
+    done = homemgr("inspect", "99999999999999999999", service=service)
+    assert (done.returncode, service.calls[0]["member"]) == (1, "GetUserRecordByName")

@@ -428,6 +428,19 @@ def test_update_with_a_size_applies_it(service: Service) -> None:
     assert (user, size, secret(text)) == ("alice", (1 << 64) - 1, {"password": ["pw"]})
 
 
+def test_update_with_a_size_that_the_service_cannot_apply_says_what_was_done(
+    service: Service,
+) -> None:
+    service.start(
+        GetUserRecordByName=[[json.dumps(RECORD), False, "/x"]],
+        ResizeHome=[error("org.freedesktop.DBus.Error.UnknownMethod", "No such method.")],
+    )
+    done = homemgr("update", "alice", "--disk-size=1G", service=service, PASSWORD="pw")
+    assert done.returncode == 1
+    assert "alice is updated, but this service has no ResizeHome" in done.stderr
+    assert "not enforced" in done.stderr
+
+
 def test_update_of_an_incomplete_record_is_refused(service: Service) -> None:
     service.start(GetUserRecordByName=[[json.dumps(RECORD), True, "/x"]])
     done = homemgr("update", "alice", "-cA", service=service)
