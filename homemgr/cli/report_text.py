@@ -40,8 +40,13 @@ _WORDS = {
 }
 
 
-def summary(answer: Answer) -> str:
-    """How much there was, and how much of it travelled."""
+def sentence(text: str, answer: Answer) -> str:
+    """``text``, and how much there was and has travelled, as far as the service says."""
+    how_much = _summary(answer)
+    return f"{text}: {how_much}." if how_much else f"{text}."
+
+
+def _summary(answer: Answer) -> str:
     parts = []
     files, total, sent = (_number(answer, name) for name in ("files", "bytes", "sent_bytes"))
     if files is not None:

@@ -52,7 +52,7 @@ def run(arguments: Arguments) -> int:
     if form:
         print_json(answer, form)
     elif not (arguments.has("quiet") or is_aside):
-        report_text.say(f"{user} is in {path}: {report_text.summary(answer)}.")
+        report_text.say(report_text.sentence(f"{user} is in {path}", answer))
         report_text.notes(answer, legend=not arguments.has("no-legend"))
     return 0
 

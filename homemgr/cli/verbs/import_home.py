@@ -53,7 +53,7 @@ def run(arguments: Arguments) -> int:
         print_json(answer, form)
     elif not arguments.has("quiet"):
         user = str(answer.get("user") or arguments.value("name") or "The home")
-        report_text.say(f"{user} is here from here on: {report_text.summary(answer)}.")
+        report_text.say(report_text.sentence(f"{user} is here from here on", answer))
         report_text.notes(answer, legend=not arguments.has("no-legend"))
     return 0
 

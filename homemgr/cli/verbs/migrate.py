@@ -123,5 +123,4 @@ class _Migration:
             text = f"The copy {receiver} is as the home of {user} was a moment ago"
         else:
             text = f"{user} is {receiver} from here on"
-        how_much = report_text.summary(answer)
-        report_text.say(f"{text}: {how_much}." if how_much else f"{text}.")
+        report_text.say(report_text.sentence(text, answer))

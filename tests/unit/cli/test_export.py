@@ -168,7 +168,8 @@ def test_trust_without_a_fingerprint_accepts_what_the_service_names(
     service.start(**{"ImportHome job": [{"reads": 3, **UNTRUSTED}, {"reads": -1}]})
     source = tmp_path / "alice.export"
     source.write_text("the home")
-    assert homemgr("import", str(source), "--trust", service=service).returncode == 0
+    done = homemgr("import", str(source), "--trust", service=service)
+    assert (done.returncode, done.stdout) == (0, "The home is here from here on.\n")
     options = [json.loads(str(call[0])) for call in service.calls_of("ImportHome")]
     assert options == [{"trust": []}, {"trust": [FINGERPRINT]}]
     # The second time from the beginning.
