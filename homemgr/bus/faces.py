@@ -23,6 +23,7 @@ from homemgr.wire.dispatch import Call, Interface, Method, Property
 
 if TYPE_CHECKING:
     from homemgr.bus.autologin import AutoLogins
+    from homemgr.bus.jobs import Jobs
     from homemgr.bus.listing import Listing
     from homemgr.daemon.access import Authority
     from homemgr.daemon.answers import Answers
@@ -62,6 +63,7 @@ class Faces:
     listing: Listing
     auto_logins: AutoLogins
     uploads: Uploads
+    jobs: Jobs
 
     async def find(self, call: Call, user_name: str) -> Home:
         """The home a caller means; the empty name is the caller's own."""

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.bus import migration
 from homemgr.bus.faces import answered_in_time
 from homemgr.daemon import login
 from homemgr.record.fields import HOME_MODES
@@ -142,6 +143,7 @@ INTERFACE = Interface(
             _discard,
         ),
         Method("ActivateHomeInMode", (*_USER, ("secret", "s"), ("mode", "s")), (), _activate),
+        *migration.METHODS,
     ),
     signals=(Signal("ExtensionsChanged", _USER), Signal("ExtensionProgress", _PROGRESS)),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from homemgr.bus import autologin, homemgr1, labels
+from homemgr.bus import autologin, homemgr1, jobs, labels
 from homemgr.bus.faces import (
     HOME,
     HOME_INTERFACE,
@@ -56,9 +56,11 @@ class Tree:
             return Node(self._faces, (), manages=True)
         if path == homemgr1.PATH:
             return homemgr1.node(self._extensions)
-        if path in _ANCESTORS:
+        if path in (*_ANCESTORS, jobs.ROOT):
             return Node(self._faces, ())
         parent, _, label = path.rpartition("/")
+        if parent == jobs.ROOT:
+            return self._faces.jobs.node(label)
         home = self._home(label) if parent == labels.HOMES else None
         return None if home is None else Node(HomeTarget(self._faces, home), (HOME_INTERFACE,))
 
@@ -66,8 +68,10 @@ class Tree:
         """Names of the nodes below ``path``."""
         if path == labels.HOMES:
             return [labels.encode(home.name) for home in self._faces.manager.registry]
+        if path == jobs.ROOT:
+            return self._faces.jobs.labels()
         above = path.rstrip("/") + "/"
-        paths = (labels.HOMES, homemgr1.PATH)
+        paths = (labels.HOMES, jobs.ROOT)
         return sorted({p.removeprefix(above).split("/")[0] for p in paths if p.startswith(above)})
 
     def _home(self, label: str) -> Home | None:

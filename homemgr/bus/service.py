@@ -20,6 +20,7 @@ from homemgr import errors
 from homemgr.bus import homemgr1, userdb
 from homemgr.bus.autologin import AutoLogins
 from homemgr.bus.faces import Faces
+from homemgr.bus.jobs import Jobs
 from homemgr.bus.listing import Listing
 from homemgr.bus.objects import Announcer, Tree
 from homemgr.daemon import keys
@@ -117,7 +118,7 @@ async def serve(
         lost = await _until_the_end(connection, _end_of(control, stack), stopping)
         notify.notify(STOPPING="1")
         if not lost:
-            await _finish(dispatcher, runner)
+            await _finish(manager, dispatcher, runner)
         return 1 if lost else 0
 
 
@@ -150,9 +151,10 @@ async def _open_faces(
     answers = Answers(manager.registry)
     listing = Listing(manager.registry)
     auto_logins = AutoLogins(manager.registry)
+    jobs = Jobs(connection, manager.activities)
     uploads = Uploads(manager.services.runner)
     authority = Authority(Polkit(connection))
-    faces = Faces(manager, authority, answers, listing, auto_logins, uploads)
+    faces = Faces(manager, authority, answers, listing, auto_logins, uploads, jobs)
     extensions = manager.services.extensions
     dispatcher = Dispatcher(Tree(faces, homemgr1.ExtensionFace(faces, extensions)))
     homemgr1.announce(connection, extensions)
@@ -239,10 +241,11 @@ async def _ping_watchdog() -> None:
         await asyncio.sleep(interval / 3)
 
 
-async def _finish(dispatcher: Dispatcher, runner: JobRunner) -> None:
+async def _finish(manager: Manager, dispatcher: Dispatcher, runner: JobRunner) -> None:
     """Let what runs come to its end, so that every caller gets an answer."""
     try:
         async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await manager.activities.stop()
             await dispatcher.drain()
             await runner.wait_idle()
     except TimeoutError:

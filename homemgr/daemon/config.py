@@ -69,6 +69,20 @@ class Config:
         return os.path.join(self.record_directory, "extension-choices")
 
     @property
+    def transfer_directory(self) -> str:
+        """How far homes are on their way between machines."""
+        if self.record_directory == Config.record_directory:
+            return "/var/lib/homemgr/transfers"
+        return os.path.join(self.record_directory, "transfers")
+
+    @property
+    def origin_directory(self) -> str:
+        """The machines that homes are accepted from."""
+        if self.record_directory == Config.record_directory:
+            return "/var/lib/homemgr/origins"
+        return os.path.join(self.record_directory, "origins")
+
+    @property
     def userdb_socket(self) -> str:
         """The socket of ``io.systemd.UserDatabase``; its base name is the service name."""
         return os.path.join(self.runtime_directory, "userdb", "io.systemd.Home")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from homemgr.daemon.config import Config
     from homemgr.daemon.jobs import JobRunner, OnProgress, OnQuestion
     from homemgr.daemon.keys import Keys
+    from homemgr.daemon.leases import Lease
     from homemgr.daemon.merging import Extensions
     from homemgr.daemon.store import Store
     from homemgr.record.effective import EffectiveRecord
@@ -99,6 +100,8 @@ class Home:
         )
         #: What to do when the last reference disappeared; set by the registry.
         self.on_abandoned: Callable[[Home], None] = lambda home: None
+        #: What a transfer keeps from happening to this home; None while there is none.
+        self.lease: Lease | None = None
         self._record = record
         self._verdict: Verdict | None = None
         #: What the verdict was found with: other keys, another verdict.
@@ -188,6 +191,7 @@ class Home:
         Raises HomeBusy while another runs, unless ``queued``: then waits its turn.
         An attempt in the ``background`` makes nobody else fail: they wait for it.
         """
+        self.check_lease(operation)
         if not queued and self._lock.locked() and not self._is_background:
             raise errors.HomeBusy(
                 f"Cannot {operation.value} home area {self.name}: it is {self.state} just now."
@@ -204,6 +208,8 @@ class Home:
         self._is_background = background
         try:
             self._require_known()
+            # Again: a transfer may have ended while we waited.
+            self.check_lease(operation)
             self.observe()
             yield admit(operation, self.resting, self.name)
         finally:
@@ -228,6 +234,11 @@ class Home:
         if not self.is_known:
             raise errors.NoSuchHome(f"Home area {self.name} has just been removed.")
 
+    def check_lease(self, operation: Operation) -> None:
+        """Raise HomeMoved or TransferBusy if a transfer keeps ``operation`` from happening."""
+        if self.lease is not None:
+            self.lease.check(operation)
+
     async def work(
         self,
         job: Job,
@@ -247,7 +258,7 @@ class Home:
         self._job, self._for_acquire = job, for_acquire
         self.services.changed(self)
         try:
-            request = {**self._job_arguments(secret), **arguments}
+            request = {**self.job_arguments(secret), **arguments}
             return await self.services.runner.run(
                 job.name.lower(),
                 request,
@@ -266,7 +277,7 @@ class Home:
             self.observe()
             self.services.changed(self)
 
-    def _job_arguments(self, secret: Secret) -> dict[str, object]:
+    def job_arguments(self, secret: Secret) -> dict[str, object]:
         """What every job is told."""
         services = self.services
         return {
@@ -332,10 +343,16 @@ class Home:
             self.forget()
         return kept
 
+    async def withdraw_record(self) -> None:
+        """Delete the host copy of a home that has moved away, and keep it known; see `lease`."""
+        async with self._save_lock:
+            await asyncio.to_thread(self.services.store.delete_record, self.name)
+
     async def _save(self) -> None:
         try:
             async with self._save_lock:
-                if not (self.is_known and self.is_fixated):
+                has_moved = self.lease is not None and self.lease.has_moved
+                if has_moved or not (self.is_known and self.is_fixated):
                     return
                 record = self._record.for_host()
                 await asyncio.to_thread(self.services.store.save, self.name, record)

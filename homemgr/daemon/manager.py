@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon import accounts, changes, discovery, login
+from homemgr.daemon.activity import Activities
 from homemgr.daemon.home import Home, Services, image_is_there
 from homemgr.daemon.leftovers import Leftovers
 from homemgr.daemon.registry import Registry
 from homemgr.daemon.states import Operation, Resting
+from homemgr.daemon.transfers import Transfers
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.record.signature import require_accepted, verdict
@@ -40,6 +42,8 @@ class Manager:
         self.registry = Registry(services.config.uid_range)
         self.leftovers = Leftovers(services, self.registry)
         self._discovering = asyncio.Lock()
+        self.activities = Activities()
+        self.transfers = Transfers(self)
         self._reloading: set[asyncio.Task[None]] = set()
         services.changed = self.registry.note_change
         services.vanished = self.registry.remove
@@ -53,6 +57,7 @@ class Manager:
         await asyncio.to_thread(self.services.store.prepare)
         for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
             self._load(record)
+        await self.transfers.recover()
         await self.leftovers.sweep()
         await asyncio.to_thread(self._make_blob_directories)
         await self.leftovers.look_for_images()
@@ -66,6 +71,7 @@ class Manager:
     async def stop(self) -> None:
         """Write what is pending; homes stay as they are."""
         self.leftovers.close()
+        await self.activities.stop()
         await asyncio.gather(*self._reloading)
         await asyncio.gather(*(home.flush() for home in self.registry))
         for home in self.registry:
@@ -121,7 +127,7 @@ class Manager:
             return
         home = Home(self.services, record, is_fixated=True)
         if self._has_uid_alone(home):
-            self._list(home)
+            self.enlist(home)
 
     def _has_uid_alone(self, home: Home) -> bool:
         """Whether no other home has the uid, so that none shows its files to another's user.
@@ -147,7 +153,8 @@ class Manager:
             other.forget()
         return wins
 
-    def _list(self, home: Home) -> None:
+    def enlist(self, home: Home) -> None:
+        """Know ``home`` from now on."""
         home.on_abandoned = login.abandoned
         self.registry.add(home)
 
@@ -195,6 +202,8 @@ class Manager:
 
     async def _notice(self, image: discovery.Image) -> None:
         """List an image as unfixated unless its name is known or taken."""
+        if self.transfers.hides(image.path):
+            return
         home = self.registry.by_name(image.user)
         if home is not None and home.name != image.user:
             log.warning("Ignoring %s: its name is an alias of %s.", image.path, home.name)
@@ -232,7 +241,7 @@ class Manager:
                 record = discovery.synthetic_record(
                     image, uid, self.services.machine.id, self.services.config.home_root
                 )
-                self._list(Home(self.services, record, is_fixated=False))
+                self.enlist(Home(self.services, record, is_fixated=False))
             finally:
                 self.registry.release_uid(uid)
 
@@ -277,7 +286,7 @@ class Manager:
         home = Home(self.services, bound, is_fixated=True)
         home.is_present = False
         try:
-            self._list(home)
+            self.enlist(home)
         finally:
             self.registry.release_uid(uid)
         return home

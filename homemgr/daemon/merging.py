@@ -105,6 +105,10 @@ class Extensions:
             "needs_signature": self.rules.needs_signature,
         }
 
+    def chosen(self, user: str) -> tuple[str, ...]:
+        """The user's own extensions."""
+        return self._choices.of(user)
+
     async def choose(self, home: Home, name: str, *, is_chosen: bool) -> None:
         """Add ``name`` to the user's own extensions or take it away; applies at the next login.
 

@@ -38,6 +38,8 @@ class Registry:
         self._disputed: dict[str, set[str]] = {}
         self._reserved_names: set[str] = set()
         self._reserved_uids: set[int] = set()
+        #: Of homes that are arriving: their names and uids are reserved for long.
+        self._held: dict[str, int] = {}
         self.appeared: list[Listener] = []
         self.changed: list[Listener] = []
         self.vanished: list[Listener] = []
@@ -107,6 +109,10 @@ class Registry:
         """Keep ``names`` from everybody but ``owner``; raises UserNameExists."""
         mine = set(names)
         for name in sorted(mine):
+            if name in self._held:
+                raise errors.UserNameExists(
+                    f"User name {name} is kept for a home that is arriving from another machine."
+                )
             home = self.by_name(name)
             if (home is not None and home is not owner) or name in self._reserved_names:
                 raise errors.UserNameExists(f"The name {name} is already taken by a home area.")
@@ -115,6 +121,19 @@ class Registry:
             yield
         finally:
             self._reserved_names -= mine
+
+    def hold(self, name: str, uid: int) -> None:
+        """Keep name and uid for a home that is arriving, until `release`."""
+        self._reserved_names.add(name)
+        self._reserved_uids.add(uid)
+        self._held[name] = uid
+
+    def release(self, name: str) -> None:
+        """End what `hold` began, if it did."""
+        uid = self._held.pop(name, None)
+        if uid is not None:
+            self._reserved_names.discard(name)
+            self._reserved_uids.discard(uid)
 
     def release_uid(self, uid: int) -> None:
         """End a reservation: the home is listed, or will never be."""

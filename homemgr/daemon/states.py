@@ -80,6 +80,7 @@ class Operation(Enum):
     REMOVE = "remove"
     UNREGISTER = "unregister"
     ADOPT = "adopt"
+    FREEZE = "send"
     UPDATE = "update"
     UPDATE_OFFLINE = "update offline"
     PASSWD = "change the password of"  # noqa: S105 -- words for a message
@@ -127,6 +128,7 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
     Operation.REMOVE: _row(Way.RUN, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
     Operation.UNREGISTER: _row(errors.HomeUnfixated, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
     Operation.ADOPT: _row(Way.RUN, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
+    Operation.FREEZE: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, _BUSY, _BUSY, _LOCKED),
     Operation.UPDATE: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
     Operation.UPDATE_OFFLINE: _row(
         errors.HomeUnfixated, Way.RUN, Way.RUN, Way.RUN, Way.RUN, _LOCKED

@@ -91,6 +91,11 @@ class Store:
 
         Raises SystemFailure; then the record may still be there.
         """
+        self.delete_record(user)
+        shutil.rmtree(self.blob_directory(user), ignore_errors=True)
+
+    def delete_record(self, user: str) -> None:
+        """Forget the record of ``user``, who still has pictures; raises SystemFailure."""
         try:
             with suppress(FileNotFoundError):
                 os.unlink(self._record_path(user))
@@ -98,7 +103,6 @@ class Store:
                 os.fsync(directory)
         except OSError as error:
             raise errors.from_os_error(error, f"Deleting the user record of {user}") from error
-        shutil.rmtree(self.blob_directory(user), ignore_errors=True)
 
     def set_aside(self, user: str) -> str | None:
         """Keep the record of ``user``, who is being removed, under a name that ``load`` skips.

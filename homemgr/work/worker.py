@@ -16,6 +16,7 @@ from homemgr import errors, job
 from homemgr.extension.image import NO_SHELF
 from homemgr.kernel import process
 from homemgr.work import (
+    abandon,
     activate,
     authenticate,
     blobs,
@@ -49,6 +50,7 @@ _MEMORY_BYTES = 512 << 20
 
 #: One entry for each verb; the daemon names them in its requests.
 VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
+    "abandon": abandon.run,
     "activate": activate.run,
     "authenticate": authenticate.run,
     "copy": blobs.copy,

@@ -21,6 +21,7 @@ EXPECTED = {
     Operation.REMOVE: "run run run run HomeBusy HomeBusy HomeLocked",
     Operation.UNREGISTER: "HomeUnfixated run run run HomeBusy HomeBusy HomeLocked",
     Operation.ADOPT: "run run run run HomeBusy HomeBusy HomeLocked",
+    Operation.FREEZE: "HomeUnfixated HomeAbsent run run HomeBusy HomeBusy HomeLocked",
     Operation.UPDATE: "HomeUnfixated HomeAbsent run run run run HomeLocked",
     Operation.UPDATE_OFFLINE: "HomeUnfixated run run run run run HomeLocked",
     Operation.PASSWD: "HomeUnfixated HomeAbsent run run run run HomeLocked",

@@ -1,0 +1,320 @@
+"""This machine's side of a home that arrives: what its worker asks while it receives.
+
+Decides whether the origin is believed, under which uid the home will be here, and when it
+becomes one: after ``prepare`` it may as soon as the origin has let go; ``commit`` is asked
+after the worker renamed the data to their final name, and the home can be used when it is
+answered. ``undo`` is on disk before the worker renames them back. Also answers the worker
+of an import, whose origin is a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, cast
+
+from homemgr import errors
+from homemgr.daemon import accounts, arrival
+from homemgr.daemon.origins import CONTEXT, Origin, untrusted
+from homemgr.daemon.sending import nonce_of
+from homemgr.daemon.states import Operation
+from homemgr.daemon.transfer_states import (
+    COMMITTED,
+    GONE,
+    PREPARED,
+    RECEIVING,
+    TransferState,
+)
+from homemgr.record import names, signature, uids
+from homemgr.record.model import UserRecord
+from homemgr.record.signature import PublicKey
+from homemgr.record.validate import Purpose, parse_embedded, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from homemgr.daemon.transfers import Transfers
+    from homemgr.job import Message
+    from homemgr.record.jsontext import JsonObject
+
+log = logging.getLogger(__name__)
+
+ARRIVING_PREFIX = ".#homemgr-in-"
+
+
+class Receiving:
+    """One run of a transfer into this machine; `close` it at its end."""
+
+    def __init__(
+        self,
+        transfers: Transfers,
+        *,
+        trust: Collection[str],
+        by_uid: int,
+        only: str | None = None,
+        on_user: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """Accept origins and signers of ``trust`` (fingerprints), in the name of ``by_uid``.
+
+        ``only``: the one user that may arrive. ``on_user`` is told who it is.
+        """
+        self._transfers = transfers
+        self._services = transfers.manager.services
+        self._trust = frozenset(trust)
+        self._by_uid = by_uid
+        self._only = only
+        self._on_user = on_user
+        self._user: str | None = None
+        self._signer: PublicKey | None = None
+        self._extensions: list[str] = []
+        self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
+            "hello": self._hello,
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "undo": self._undo,
+        }
+
+    async def answer(self, question: str, about: Message) -> Message:
+        """Answer the worker; raises what the worker is to fail with."""
+        if question not in self._questions:
+            raise errors.InvalidArgs(f"There is no question {question} about an arriving home.")
+        if self._user is None and question != "hello":
+            raise errors.StreamError(f"{question} was asked before hello.")
+        # A step that was begun is finished, also if the job is ended in the middle of it.
+        return await asyncio.shield(asyncio.ensure_future(self._questions[question](about)))
+
+    async def close(self) -> None:
+        """End this run; what is on disk stays for the next one."""
+        if self._user is not None:
+            self._transfers.end_receiving(self._user)
+
+    # -- the questions ---------------------------------------------------------------------
+
+    async def _hello(self, about: Message) -> Message:
+        """Meet the origin: ``introduction`` is what its daemon answered, ``nonce`` ours (hex).
+
+        Gives phase (new, receiving, prepared, committed, gone), stage_name and file_name in
+        base_directory, ledger, uid, report. Raises UntrustedOrigin, BadSignature,
+        UserNameExists, TransferBusy before anything is on disk.
+        """
+        introduction = about.get("introduction")
+        if not isinstance(introduction, dict):
+            raise errors.StreamError("The origin did not introduce itself.")
+        record, key, origin = _verified(introduction, nonce_of(about))
+        validate(record, Purpose.REGISTER, self._services.machine)
+        if self._only is not None and record.name != self._only:
+            raise errors.InvalidArgs(f"name: expected {self._only}, the home is {record.name}'s.")
+        await self._require_trust(record, key, origin)
+        self._extensions = _texts(introduction.get("extensions"))
+        self._transfers.begin_receiving(record.name)
+        self._user = record.name
+        self._on_user(record.name)
+        known = self._transfers.find("in", record.name)
+        if known is None:
+            told = introduction.get("uid")
+            state = await self._new(record, origin, told if isinstance(told, int) else None)
+            phase = "new"
+        else:
+            if known.fingerprint != origin.fingerprint:
+                raise errors.TransferBusy(
+                    f"A home of {record.name} is arriving from {known.host} already."
+                )
+            state, phase = known, known.phase
+        return {
+            "phase": phase,
+            "base_directory": self._services.config.base_directory,
+            "stage_name": state.aside_name,
+            "file_name": os.path.basename(state.image_path),
+            "ledger": self._transfers.store.ledger("in", state.user, origin.fingerprint[:16]),
+            "uid": state.uid,
+            "report": arrival.report(await arrival.notes(state, record, self._services.machine)),
+        }
+
+    async def _prepare(self, about: Message) -> Message:
+        """The tree is complete: ``identity`` is the text of the record that arrived in it.
+
+        Gives ``identity``, the text to put in its place: signed by this machine, so that
+        everything can be changed here.
+        """
+        state = self._state
+        if state.phase not in (RECEIVING, PREPARED):
+            raise errors.StreamError(f"The home of {state.user} is {state.phase} already.")
+        given = about.get("identity")
+        text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        record = parse_embedded(text.encode("utf-8", "surrogatepass"))
+        if (record.name, record.realm) != (state.user, state.realm):
+            raise errors.RecordMismatch(
+                f"The home holds the record of {record.user_and_realm}, "
+                f"expected {names.with_realm(state.user, state.realm)}."
+            )
+        self._require_signer(record)
+        await accounts.require_free(record.on(self._services.machine).aliases)
+        signed = signature.signed_here(record.without("signature"), self._services.keyring)
+        await self._transfers.save("in", state.at(PREPARED, record=dict(signed.data)))
+        return {"identity": signed.embedded().pretty().decode()}
+
+    async def _commit(self, _about: Message) -> Message:
+        """The data have their final name and the origin has let go: it is a home here.
+
+        Gives uid, report, and the blob_directory where the worker puts the home's blobs.
+        """
+        state = self._state
+        if state.phase not in (PREPARED, COMMITTED):
+            raise errors.StreamError(f"The home of {state.user} was not prepared.")
+        record = UserRecord(cast("JsonObject", dict(state.record)))
+        home = self._transfers.manager.registry.by_name(state.user)
+        if state.phase == PREPARED or home is None:
+            home = await self._transfers.take_in(state, record)
+            await self._transfers.save("in", state.at(COMMITTED))
+            await self._transfers.choose_extensions(home, self._extensions)
+        return {
+            "uid": home.uid,
+            "report": arrival.report(await arrival.notes(state, record, self._services.machine)),
+            "blob_directory": self._services.store.blob_directory(state.user),
+        }
+
+    async def _undo(self, _about: Message) -> Message:
+        """Give the home back, unless somebody used it here: then HomeBusy.
+
+        Gives file_name and stage_name: the worker renames the one to the other (if it is
+        there), and only then tells the origin, where the home becomes usable again.
+        """
+        state = self._state
+        home = self._transfers.manager.registry.by_name(state.user)
+        if state.phase == COMMITTED and home is not None:
+            async with home.exclusively(Operation.UNREGISTER):
+                if home.effective.good_authentication_counter:
+                    raise errors.HomeBusy(
+                        f"Home area {state.user} has been used here; move it back instead."
+                    )
+                await self._transfers.save("in", state.at(GONE))
+                await self._transfers.give_up(home)
+        elif state.phase != GONE:
+            await self._transfers.save("in", state.at(GONE))
+        return {"file_name": os.path.basename(state.image_path), "stage_name": state.aside_name}
+
+    # -- whom to believe ----------------------------------------------------------------------
+
+    async def _require_trust(self, record: UserRecord, key: PublicKey, origin: Origin) -> None:
+        """Raise UntrustedOrigin unless origin and signer were accepted; note new acceptances."""
+        signer = _signer_of(record, origin)
+        strangers = [
+            one
+            for one in (origin, signer)
+            if one is not None and not self._is_trusted(PublicKey.from_pem(one.public_key.encode()))
+        ]
+        refused = [one for one in strangers if one.fingerprint not in self._trust]
+        if refused:
+            for one in refused:
+                self._transfers.origins.note_seen(one)
+            raise untrusted(strangers, record.name)
+        if signer is None and not signature.verdict(record, self._services.keyring).is_accepted:
+            raise signature.unknown_signer(record)
+        for one in strangers:
+            await self._transfers.trust(one, by_uid=self._by_uid)
+        self._signer = key if signer is None else PublicKey.from_pem(signer.public_key.encode())
+
+    def _is_trusted(self, key: PublicKey) -> bool:
+        known = self._services.keyring.name_of(key) is not None
+        return known or self._transfers.origins.trusts(key)
+
+    def _require_signer(self, record: UserRecord) -> None:
+        """Raise BadSignature unless a key we accept, or the signer met before, made it."""
+        if signature.verdict(record, self._services.keyring).is_accepted:
+            return
+        signer = signature.named_signer(record)
+        if signer is None or not (signer == self._signer or self._is_trusted(signer)):
+            raise signature.unknown_signer(record)
+
+    # -- where and as whom -------------------------------------------------------------------
+
+    @property
+    def _state(self) -> TransferState:
+        assert self._user is not None
+        return self._transfers.state("in", self._user)
+
+    async def _new(self, record: UserRecord, origin: Origin, told: int | None) -> TransferState:
+        """A place, a name and a uid for a home that begins to arrive; all are held."""
+        manager, config = self._transfers.manager, self._services.config
+        names.check_new_name(record.name)
+        moved = self._transfers.find("out", record.name)
+        home = manager.registry.by_name(record.name)
+        if home is not None and (moved is None or home.lease is None):
+            raise errors.UserNameExists(f"There is a home area of {record.name} here already.")
+        effective = record.on(self._services.machine)
+        if home is None:
+            await accounts.require_free((record.name, *effective.aliases))
+            uid = await self._uid_for(record, told or effective.uid)
+        else:
+            # It comes back: who has it here kept the uid for it.
+            uid = home.uid
+        file_name = names.image_file_name(record.name, record.realm)
+        state = TransferState(
+            user=record.name,
+            realm=record.realm,
+            phase=RECEIVING,
+            fingerprint=origin.fingerprint,
+            host=origin.host,
+            machine_id=origin.machine_id,
+            image_path=os.path.join(config.base_directory, file_name),
+            aside_name=f"{ARRIVING_PREFIX}{file_name}.{origin.fingerprint[:8]}",
+            uid=uid,
+            origin_uid=told or 0,
+        ).at(RECEIVING)
+        if await asyncio.to_thread(os.path.lexists, state.image_path):
+            self._transfers.release(state)
+            raise errors.PathExists(f"{state.image_path} exists already; remove or adopt it.")
+        try:
+            await self._transfers.save("in", state)
+        except errors.HomeError:
+            self._transfers.release(state)
+            raise
+        return state
+
+    async def _uid_for(self, record: UserRecord, wanted: int | None) -> int:
+        """The uid the user had, if it is free here, else another; held under his name."""
+        registry, user = self._transfers.manager.registry, record.name
+        with registry.reserving_names(record.on(self._services.machine).lookup_names):
+            if wanted is not None and uids.is_allowed(wanted):
+                try:
+                    uid = await registry.reserve_uid(user, wanted, None, accounts.id_taken)
+                except errors.UIDInUse:
+                    uid = await registry.reserve_uid(user, None, None, accounts.id_taken)
+            else:
+                uid = await registry.reserve_uid(user, None, None, accounts.id_taken)
+        registry.hold(user, uid)
+        return uid
+
+
+def _verified(introduction: Message, nonce: bytes) -> tuple[UserRecord, PublicKey, Origin]:
+    """The record, and the origin that proved to hold its key just now."""
+    data, told = introduction.get("record"), introduction.get("origin")
+    if not isinstance(data, dict) or not isinstance(told, dict):
+        raise errors.StreamError("The origin's introduction has no record or no origin.")
+    record = UserRecord(cast("JsonObject", data)).embedded()
+    try:
+        key = PublicKey.from_pem(str(told.get("public_key", "")).encode(), "The origin's key")
+        proof = bytes.fromhex(str(introduction.get("signature", "")))
+    except (errors.InvalidArgs, ValueError) as error:
+        raise errors.StreamError("The origin's introduction is malformed.") from error
+    if not key.verifies(proof, CONTEXT + nonce + record.canonical()):
+        raise errors.BadSignature("The origin does not hold the key it introduced itself with.")
+    host, machine_id = str(told.get("hostname", "")), str(told.get("machine_id", ""))
+    return record, key, Origin(key.fingerprint, key.pem, host[:255], machine_id[:64])
+
+
+def _signer_of(record: UserRecord, origin: Origin) -> Origin | None:
+    """Who signed the record, as an entry of the list; None if its signature names nobody."""
+    key = signature.named_signer(record)
+    if key is None:
+        return None
+    if key.fingerprint == origin.fingerprint:
+        return origin
+    host = f"signer of {record.user_and_realm}, from {origin.host}"
+    return Origin(key.fingerprint, key.pem, host, "")
+
+
+def _texts(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

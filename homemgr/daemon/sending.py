@@ -1,0 +1,220 @@
+"""This machine's side of a home that leaves it: what its worker asks while it sends.
+
+Decides when the home stops being one of this machine: ``leave`` is on disk before the
+worker renames the data away, ``come-back`` is asked after it renamed them back, so that
+whatever is killed, the home is usable at one end at most, and the same command goes on.
+Also answers the worker of an export, which has no other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon import leases
+from homemgr.daemon.origins import CONTEXT
+from homemgr.daemon.states import Operation
+from homemgr.daemon.transfer_states import LEAVING, LEFT, SENDING, TransferState
+from homemgr.record.signature import LOCAL_PRIVATE, named_signer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from homemgr.daemon.home import Home
+    from homemgr.daemon.transfers import Transfers
+    from homemgr.job import Message
+
+log = logging.getLogger(__name__)
+
+LEFT_PREFIX = ".#homemgr-left-"
+
+#: Shortest and longest nonce.
+_NONCE_BYTES = (16, 64)
+
+
+class Sending:
+    """One run of a transfer out of this machine; `close` it at its end."""
+
+    def __init__(self, transfers: Transfers, home: Home, host: str) -> None:
+        """Answer for ``home``, on its way to ``host``."""
+        self._transfers = transfers
+        self._home = home
+        self._host = host
+        self._held = AsyncExitStack()
+        self._is_frozen = False
+        self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
+            "introduce": self._introduce,
+            "peer": self._peer,
+            "freeze": self._freeze,
+            "leave": self._leave,
+            "left": self._note_left,
+            "come-back": self._come_back,
+        }
+
+    async def answer(self, question: str, about: Message) -> Message:
+        """Answer the worker; raises what the worker is to fail with."""
+        if question not in self._questions:
+            raise errors.InvalidArgs(f"There is no question {question} about a home that is sent.")
+        answering = self._questions[question](about)
+        if question == "freeze":
+            return await answering
+        # A step that was begun is finished, also if the job is ended in the middle of it.
+        return await asyncio.shield(asyncio.ensure_future(answering))
+
+    async def close(self) -> None:
+        """Let the home be used again, unless it is another machine's by now."""
+        self._is_frozen = False
+        await self._held.aclose()
+
+    # -- the questions ---------------------------------------------------------------------
+
+    async def _introduce(self, about: Message) -> Message:
+        """Who sends what: the record, signed together with the receiver's ``nonce`` (hex)."""
+        home, services = self._home, self._home.services
+        key = services.keyring.private.get(LOCAL_PRIVATE) or services.keyring.signer
+        if key is None:
+            raise errors.NoPrivateKey("This machine has no key to introduce itself with.")
+        record = home.record.embedded()
+        signer = named_signer(record)
+        text = CONTEXT + nonce_of(about) + record.canonical()
+        return {
+            "record": record.data,
+            "uid": home.uid,
+            "origin": {
+                "fingerprint": key.public.fingerprint,
+                "public_key": key.public.pem,
+                "machine_id": services.machine.id,
+                "hostname": services.machine.hostname or "",
+            },
+            "signature": key.sign(text).hex(),
+            "signer": signer and {"fingerprint": signer.fingerprint, "public_key": signer.pem},
+            "extensions": self._transfers.chosen_extensions(home.name),
+        }
+
+    async def _peer(self, about: Message) -> Message:
+        """Note who receives; gives the ``ledger`` of what both know. Another one is refused."""
+        machine_id = str(about.get("machine_id", ""))
+        host = str(about.get("hostname", "")) or self._host
+        if machine_id == self._home.services.machine.id:
+            raise errors.InvalidArgs(f"Home area {self._home.name} is on that machine already.")
+        state = self._state
+        if state.phase != SENDING and machine_id != state.machine_id:
+            raise errors.TransferBusy(
+                f"Home area {self._home.name} is on its way to {state.host}; run the same "
+                "command again, to that machine."
+            )
+        self._host = state.host if state.phase != SENDING else host
+        await self._save(state.at(state.phase, machine_id=machine_id, host=self._host))
+        peer = machine_id or "unnamed"
+        if not peer.isalnum():
+            raise errors.StreamError("The other machine's id is none.")
+        return {"ledger": self._transfers.store.ledger("out", self._home.name, peer)}
+
+    async def _freeze(self, about: Message) -> Message:
+        """Wait up to ``wait_s`` (null: for ever) until nobody uses the home, and keep it so.
+
+        Who logs in meanwhile waits for the end of this run. Asked again it has no effect.
+        """
+        state = self._transfers.find("out", self._home.name)
+        if self._is_frozen or (state is not None and state.phase != SENDING):
+            # What leaves cannot be used here anyway.
+            return {}
+        given = about.get("wait_s")
+        wait_s = float(given) if isinstance(given, (int, float)) else None
+        try:
+            async with asyncio.timeout(wait_s):
+                while not await self._try_to_freeze():
+                    await self._transfers.changed_home(self._home.name)
+        except TimeoutError as late:
+            raise errors.HomeBusy(
+                f"Home area {self._home.name} is still in use after {wait_s:g} seconds."
+            ) from late
+        return {}
+
+    async def _leave(self, _about: Message) -> Message:
+        """The home stops being one of this machine; gives ``left_name`` to rename it to."""
+        state = self._state
+        if state.phase == SENDING:
+            if not self._is_frozen:
+                raise errors.HomeBusy(f"Home area {self._home.name} may be in use.")
+            await self._home.flush()
+            file_name = os.path.basename(self._home.image_path)
+            left_name = f"{LEFT_PREFIX}{file_name}.{secrets.token_hex(4)}"
+            state = state.at(
+                LEAVING, aside_name=left_name, image_path=self._home.image_path, host=self._host
+            )
+            await self._save(state)
+            self._home.lease = lease_of(state)
+        return {"left_name": state.aside_name}
+
+    async def _note_left(self, _about: Message) -> Message:
+        """The other side has it: the record is put with those of homes that left."""
+        state = self._state
+        if state.phase == SENDING:
+            raise errors.HomeError(f"Home area {self._home.name} was never told to leave.")
+        if state.phase == LEAVING:
+            state = state.at(LEFT)
+            await self._transfers.let_go(self._home, state)
+        self._home.is_present = False
+        self._home.services.changed(self._home)
+        # Who waited is told where the home is.
+        await self.close()
+        log.info("Home area %s has moved to %s.", self._home.name, state.host)
+        return {}
+
+    async def _come_back(self, _about: Message) -> Message:
+        """The other side gave it up and the data lie in their old place: it is a home again."""
+        if self._state.phase != SENDING:
+            await self._transfers.take_back(self._home)
+        log.info("Home area %s is back.", self._home.name)
+        return {}
+
+    # -- holding the home -------------------------------------------------------------------
+
+    @property
+    def _state(self) -> TransferState:
+        return self._transfers.state("out", self._home.name)
+
+    async def _save(self, state: TransferState) -> None:
+        await self._transfers.save("out", state)
+
+    async def _try_to_freeze(self) -> bool:
+        """Hold the home if it is not in use now."""
+        async with AsyncExitStack() as attempt:
+            try:
+                await attempt.enter_async_context(
+                    self._home.exclusively(Operation.FREEZE, queued=True, background=True)
+                )
+            except errors.HomeBusy:
+                return False
+            self._is_frozen = True
+            await self._held.enter_async_context(attempt.pop_all())
+        return True
+
+
+def nonce_of(about: Message) -> bytes:
+    """What the receiving end made up, so that an introduction cannot be used twice."""
+    try:
+        nonce = bytes.fromhex(str(about.get("nonce", "")))
+    except ValueError as error:
+        raise errors.StreamError("The nonce of an introduction is no hexadecimal text.") from error
+    if not _NONCE_BYTES[0] <= len(nonce) <= _NONCE_BYTES[1]:
+        raise errors.StreamError("The nonce of an introduction has a wrong length.")
+    return nonce
+
+
+def lease_of(state: TransferState) -> leases.Lease:
+    """What is answered about a home that leaves or has left."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(state.when // 1_000_000))
+    if state.phase == LEFT:
+        return leases.moved(f"Home area {state.user} was moved to {state.host} on {day}.")
+    return leases.moved(
+        f"Home area {state.user} is on its way to {state.host} since {day}; "
+        "the command that moves it has to be run again."
+    )

@@ -1,0 +1,151 @@
+"""What clients may ask of a transfer: JSON objects, checked member by member."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from homemgr import errors
+from homemgr.daemon.origins import check_fingerprint
+
+T = TypeVar("T")
+
+#: Longest time to wait for a logout, seconds.
+_MAX_WAIT_S = 7 * 24 * 3600
+#: Origin and signer of one home, and some to spare.
+_MAX_TRUSTED = 16
+_MAX_TEXT = 255
+
+
+@dataclass(frozen=True)
+class SendOptions:
+    """Of SendHome and ExportHome."""
+
+    #: What the caller calls the other machine.
+    host: str = ""
+    #: Refresh a standby copy there; the home stays here.
+    keep: bool = False
+    #: Delete the data here once the other machine has confirmed.
+    remove: bool = False
+    #: How long to wait for the end of all sessions, seconds; None: for ever.
+    wait_s: float | None = None
+    #: Take the home back from where it was sent.
+    undo: bool = False
+
+    def told(self) -> dict[str, object]:
+        """As a worker is told."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ReceiveOptions:
+    """Of ReceiveHome and ImportHome."""
+
+    #: Fingerprints of origins and signers the caller accepts.
+    trust: tuple[str, ...] = ()
+    host: str = ""
+    #: The only user that may arrive.
+    name: str | None = None
+
+    def told(self) -> dict[str, object]:
+        """As a worker is told."""
+        return {"host": self.host, "name": self.name}
+
+
+@dataclass(frozen=True)
+class ForgetOptions:
+    """Of ForgetTransfer."""
+
+    remove: bool = False
+    force: bool = False
+
+
+def to_send(text: str) -> SendOptions:
+    """Options of SendHome and ExportHome; raises InvalidArgs."""
+    given = _Given(text, "host", "keep", "remove", "wait_s", "undo")
+    options = SendOptions(
+        host=given.text("host"),
+        keep=given.flag("keep"),
+        remove=given.flag("remove"),
+        wait_s=given.seconds("wait_s"),
+        undo=given.flag("undo"),
+    )
+    if sum((options.keep, options.remove, options.undo)) > 1:
+        raise errors.InvalidArgs("options: only one of keep, remove and undo can be asked for.")
+    return options
+
+
+def to_receive(text: str) -> ReceiveOptions:
+    """Options of ReceiveHome and ImportHome; raises InvalidArgs."""
+    given = _Given(text, "trust", "host", "name")
+    trust = given.texts("trust")
+    for fingerprint in trust:
+        check_fingerprint(fingerprint)
+    return ReceiveOptions(trust, given.text("host"), given.text("name") or None)
+
+
+def to_forget(text: str) -> ForgetOptions:
+    """Options of ForgetTransfer; raises InvalidArgs."""
+    given = _Given(text, "remove", "force")
+    return ForgetOptions(given.flag("remove"), given.flag("force"))
+
+
+def host_of(text: str) -> str:
+    """The only option of TrustOrigin; raises InvalidArgs."""
+    return _Given(text, "host").text("host")
+
+
+class _Given:
+    """The members of one JSON object."""
+
+    def __init__(self, text: str, *known: str) -> None:
+        try:
+            members = json.loads(text or "{}")
+        except (ValueError, RecursionError) as error:
+            raise errors.InvalidArgs("options: expected a JSON object.") from error
+        if not isinstance(members, dict):
+            raise errors.InvalidArgs("options: expected a JSON object.")
+        unknown = sorted(set(members) - set(known))
+        if unknown:
+            raise errors.InvalidArgs(
+                f"options: {unknown[0]!r} is unknown, expected {', '.join(known)}."
+            )
+        self._members = members
+
+    def flag(self, name: str) -> bool:
+        """True or false; false if it is not given."""
+        return self._of(name, bool, default=False)
+
+    def text(self, name: str) -> str:
+        """One line; empty if it is not given."""
+        value = self._of(name, str, default="")
+        if len(value) > _MAX_TEXT or not value.isprintable():
+            raise errors.InvalidArgs(f"options: {name} is no plain text.")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Some texts; none if it is not given."""
+        values = self._of(name, list, default=[])
+        if len(values) > _MAX_TRUSTED or not all(isinstance(v, str) for v in values):
+            raise errors.InvalidArgs(f"options: {name} is no list of at most {_MAX_TRUSTED} texts.")
+        return tuple(values)
+
+    def seconds(self, name: str) -> float | None:
+        """A time; None if it is not given."""
+        value = self._members.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise errors.InvalidArgs(f"options: {name} is no number.")
+        if not 0 <= value <= _MAX_WAIT_S:
+            raise errors.InvalidArgs(f"options: {name} is not within 0 and {_MAX_WAIT_S}.")
+        return float(value)
+
+    def _of(self, name: str, kind: type[T], *, default: T) -> T:
+        value = self._members.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, kind):
+            raise errors.InvalidArgs(f"options: {name} is no {kind.__name__}.")
+        return value

@@ -1,0 +1,161 @@
+"""How far each transfer is, on disk: what a power cut must not make anybody forget.
+
+``out-USER.json`` for a home sent from here, ``in-USER.json`` for one received here, both
+root's alone. A phase is on disk before the step it allows is taken. The phases:
+
+- out: ``sending`` (the home is used here), ``leaving`` (nowhere, until the other side has
+  it), ``left`` (the other side has it)
+- in: ``receiving``, ``prepared`` (complete, may become a home as soon as the origin has let
+  go), ``committed`` (a home here), ``gone`` (given back to the origin)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+from homemgr import errors, files
+from homemgr.daemon.home import now_usec
+from homemgr.record import names
+from homemgr.record.model import UserRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+Direction = Literal["in", "out"]
+
+SENDING, LEAVING, LEFT = "sending", "leaving", "left"
+RECEIVING, PREPARED, COMMITTED, GONE = "receiving", "prepared", "committed", "gone"
+
+#: A record and a report are within it.
+_MAX_BYTES = 4 << 20
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class TransferState:
+    """One file. ``when`` is microseconds since 1970, of the last change of phase."""
+
+    user: str
+    phase: str
+    #: Name and id of the other machine, as far as it told.
+    host: str = ""
+    machine_id: str = ""
+    when: int = 0
+    #: Content bytes that travelled, as told last.
+    bytes: int = 0
+    #: Where the home lies, or is to lie.
+    image_path: str = ""
+    #: Name beside it under which the home is kept once it has left; or arrives.
+    aside_name: str = ""
+    realm: str | None = None
+    #: Incoming: the origin's key, the uid held, what the record is here once prepared.
+    fingerprint: str = ""
+    uid: int = 0
+    origin_uid: int = 0
+    record: Mapping[str, object] = field(default_factory=dict)
+
+    def at(self, phase: str, **changes: object) -> TransferState:
+        """The state in another phase, from this moment."""
+        return replace(self, phase=phase, when=now_usec(), **changes)  # type: ignore[arg-type]
+
+    def listed(self, direction: Direction) -> dict[str, object]:
+        """As a client is shown it."""
+        shown = ("user", "host", "machine_id", "phase", "when", "bytes")
+        return {"direction": direction, **{name: getattr(self, name) for name in shown}}
+
+
+class TransferStore:
+    """The directory of state files, ledgers and records of homes that left. All may block."""
+
+    def __init__(self, directory: str) -> None:
+        """Use ``directory``, made by `load`."""
+        self.directory = directory
+        self._left = os.path.join(directory, "left")
+
+    def load(self) -> dict[tuple[Direction, str], TransferState]:
+        """Every state that can be read; one that cannot is logged and left where it is."""
+        os.makedirs(self._left, 0o700, exist_ok=True)
+        found: dict[tuple[Direction, str], TransferState] = {}
+        for entry in sorted(os.listdir(self.directory)):
+            direction, _, rest = entry.partition("-")
+            user = rest.removesuffix(_SUFFIX)
+            if direction not in ("in", "out") or user == rest or not names.is_acceptable(user):
+                continue
+            try:
+                text = files.read_bounded(self.directory, entry, _MAX_BYTES)
+                state = _read(json.loads(text))
+                if state.user != user:
+                    raise ValueError("another user's")
+            except (OSError, ValueError, TypeError) as error:
+                log.error("Cannot read the transfer state %s: %s", entry, error)
+                continue
+            found["in" if direction == "in" else "out", user] = state
+        return found
+
+    def save(self, direction: Direction, state: TransferState) -> None:
+        """Have ``state`` on disk when this returns; raises NoDiskSpace and SystemFailure."""
+        name = f"{direction}-{state.user}{_SUFFIX}"
+        text = json.dumps(asdict(state), ensure_ascii=True, indent=1).encode() + b"\n"
+        try:
+            os.makedirs(self._left, 0o700, exist_ok=True)
+            files.write_atomically(self.directory, name, text, 0o600)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Saving the transfer of {state.user}") from error
+
+    def delete(self, direction: Direction, user: str) -> None:
+        """Forget a transfer, its ledgers too."""
+        for entry in os.listdir(self.directory):
+            if entry.startswith(f"{user}@") and entry.partition(f".{direction}.sqlite")[1]:
+                os.unlink(os.path.join(self.directory, entry))
+        self._unlink(self.directory, f"{direction}-{user}{_SUFFIX}")
+
+    def ledger(self, direction: Direction, user: str, peer: str) -> str:
+        """The file of what is known of a home at both ends; ``peer`` is a machine id or key."""
+        return os.path.join(self.directory, f"{user}@{peer}.{direction}.sqlite")
+
+    # -- records of homes that left --------------------------------------------------------
+
+    def keep_left(self, user: str, record: UserRecord) -> None:
+        """Keep the host copy of a home that is no longer one of this machine."""
+        try:
+            files.write_atomically(self._left, f"{user}.identity", record.pretty(), 0o600)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Saving the user record of {user}") from error
+
+    def left_record(self, user: str) -> UserRecord | None:
+        """The host copy of a home that left, if it is there."""
+        try:
+            return UserRecord.parse(files.read_bounded(self._left, f"{user}.identity", _MAX_BYTES))
+        except FileNotFoundError:
+            return None
+        except (OSError, errors.HomeError) as error:
+            log.error("Cannot read the record of %s, who left: %s", user, error)
+            return None
+
+    def delete_left(self, user: str) -> None:
+        """Drop that host copy."""
+        self._unlink(self._left, f"{user}.identity")
+
+    def _unlink(self, directory: str, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
+        with files.opened(directory) as parent:
+            os.fsync(parent)
+
+
+def _read(told: object) -> TransferState:
+    if not isinstance(told, dict):
+        raise TypeError("no object")
+    known = {f.name for f in fields(TransferState)}
+    state = TransferState(**{k: v for k, v in told.items() if k in known})
+    texts = (state.user, state.phase, state.image_path, state.aside_name, state.host)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(state.record, dict):
+        raise TypeError("a member of another type")
+    return state
