@@ -213,7 +213,7 @@ class BadSignature(HomeError):
     """The user record is not signed by a key this machine accepts."""
 
     bus_name = HOME1 + "BadSignature"
-    hint = "Accept the key of the record's origin: homectl add-signing-key, or homemgr trust."
+    hint = "Accept the key of who signed it: homectl add-signing-key, or homemgr origins trust."
     #: PEM of the unknown key that made the signature, if the signature names it.
     public_key: str = ""
 

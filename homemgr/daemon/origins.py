@@ -152,6 +152,5 @@ def untrusted(origins: Iterable[Origin], user: str) -> errors.UntrustedOrigin:
     prints = " and ".join(f"{o.fingerprint} ({o.host})" for o in unique)
     return errors.UntrustedOrigin(
         f"The home of {user} comes from an origin that nobody accepted here yet: {prints}. "
-        "If that is whom you expect, accept it with: homemgr trust "
-        + " ".join(o.fingerprint for o in unique)
+        "If that is whom you expect, accept each with: homemgr origins trust FINGERPRINT"
     )

@@ -41,8 +41,11 @@ _NONCE_BYTES = (16, 64)
 class Sending:
     """One run of a transfer out of this machine; `close` it at its end."""
 
-    def __init__(self, transfers: Transfers, home: Home, host: str) -> None:
-        """Answer for ``home``, on its way to ``host``."""
+    def __init__(
+        self, transfers: Transfers, home: Home, host: str, *, is_undo: bool = False
+    ) -> None:
+        """Answer for ``home``, on its way to ``host``, or to have it back from there."""
+        self._is_undo = is_undo
         self._transfers = transfers
         self._home = home
         self._host = host
@@ -170,8 +173,13 @@ class Sending:
 
     async def _come_back(self, _about: Message) -> Message:
         """The other side gave it up and the data lie in their old place: it is a home again."""
-        if self._state.phase != SENDING:
+        state = self._state
+        if state.phase != SENDING:
             await self._transfers.take_back(self._home)
+            if not self._is_undo:
+                # It is sent again in this very run.
+                await self._save(state.at(SENDING))
+                self._home.lease = leases.while_read(self._home.name, state.host)
         log.info("Home area %s is back.", self._home.name)
         return {}
 

@@ -115,7 +115,7 @@ class Transfers:
     ) -> dict[str, object]:
         """Send ``home`` through ``fds``, or go on with that; gives the worker's result."""
         self._begin(home.name)
-        sending = Sending(self, home, options.host)
+        sending = Sending(self, home, options.host, is_undo=options.undo)
         try:
             state = await self._state_to_send(home, options.host)
             result = await self._work(

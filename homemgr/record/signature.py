@@ -301,7 +301,7 @@ def unknown_signer(record: UserRecord) -> BadSignature:
         return BadSignature(f"{text}; it is damaged, or its signature names no key.")
     error = BadSignature(
         f"{text}, but by the one of fingerprint {key.fingerprint}. If that is whom you expect, "
-        f"accept it with: homemgr trust {key.fingerprint}"
+        f"accept it with: homemgr origins trust {key.fingerprint}"
     )
     error.public_key = key.pem
     return error

@@ -126,7 +126,7 @@ def test_a_home_signed_by_a_stranger_is_refused_with_the_way_to_accept_it(
     own_service.wait_for("tina", "unfixated")
     refused = own_service.failure("ActivateHome", "ss", "tina", people.secret(people.PASSWORD))
     assert refused.name.endswith(".BadSignature")
-    assert f"homemgr trust {stranger.public.fingerprint}" in refused.message
+    assert f"homemgr origins trust {stranger.public.fingerprint}" in refused.message
 
 
 def test_what_is_no_home_is_not_adopted(service: Service) -> None:

@@ -21,7 +21,7 @@ def test_a_key_is_accepted_from_the_moment_it_was_added(service: Service) -> Non
     friend = PrivateKey.generate()
     refused = service.failure("CreateHome", "s", signed_by(friend, "alice"))
     assert refused.name.endswith(".BadSignature")
-    assert f"homemgr trust {friend.public.fingerprint}" in refused.message
+    assert f"homemgr origins trust {friend.public.fingerprint}" in refused.message
     service.call("AddSigningKey", "sst", "friend.public", friend.public.pem, 0)
     assert service.call("GetSigningKey", "s", "friend.public") == [friend.public.pem, 0]
     (rows,) = service.call("ListSigningKeys")

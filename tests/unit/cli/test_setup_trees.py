@@ -380,6 +380,11 @@ def test_people_choose_their_own_extensions_without_asking(root: Path) -> None:
         "choose-extension-own": {"yes"},
         "refresh-extensions": {"auth_admin_keep"},
         "refresh-extensions-own": {"yes"},
+        "send-home": {"auth_admin_keep"},
+        "send-home-own": {"auth_self"},
+        "receive-home": {"auth_admin_keep"},
+        "export-home": {"auth_admin_keep"},
+        "export-home-own": {"auth_self"},
     }
 
 

@@ -53,7 +53,7 @@ def test_the_refusal_of_an_unknown_key_names_it_and_what_accepts_it() -> None:
     with pytest.raises(errors.BadSignature) as refused:
         signature.require_accepted(sign(RECORD, FRIEND), ring())
     print_of = FRIEND.public.fingerprint
-    assert f"homemgr trust {print_of}" in refused.value.message
+    assert f"homemgr origins trust {print_of}" in refused.value.message
     assert refused.value.public_key == FRIEND.public.pem
 
 

@@ -548,6 +548,29 @@ def test_a_transfer_that_may_be_anywhere_is_forgotten_by_force_only(tmp_path: Pa
     run(tmp_path, scenario)
 
 
+def test_a_home_that_was_not_taken_comes_back_and_leaves_again_in_one_run(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "renamed").run()
+
+        async def send(ask: Ask, told: object) -> Told:
+            assert isinstance(told, dict)
+            await introduced(ask, beta)
+            image = Path(str(told["image_path"]))
+            (image.parent / str(told["left_name"])).rename(image)
+            await ask("come-back", {})
+            assert await usable(alpha)
+            with pytest.raises(errors.TransferBusy):
+                await changes.remove(alpha.home("alice"))
+            await ask("freeze", {"wait_s": 1})
+            return await ask("leave", {})
+
+        assert (await alpha.send("alice", send).wait())["left_name"]
+        assert not await usable(alpha)
+
+    run(tmp_path, scenario)
+
+
 def test_what_was_sent_with_remove_leaves_no_trace(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         async def send(ask: Ask, told: object) -> Told:
