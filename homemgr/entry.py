@@ -29,18 +29,24 @@ def homemgrd() -> int:
     os.environ["SYSTEMD_BYPASS_USERDB"] = "io.systemd.Home"
     log_to_the_journal()
     _keep_out_of_core_dumps()
+    from homemgr.work import server
+
+    # Before everything that only the service uses: what both have loaded they share, page
+    # by page, and a small process is forked quickly. And before there is an event loop,
+    # which no fork must copy.
+    control = server.start()
+    # The service speaks to local sockets only. None makes the import fail, as on a Python
+    # without OpenSSL, which would be a megabyte of memory for nothing.
+    sys.modules["ssl"] = None  # type: ignore[assignment]
     import asyncio
 
+    del sys.modules["ssl"]
     from homemgr import errors
     from homemgr.bus import service
     from homemgr.daemon import config
     from homemgr.storage import mountpoint, watch
     from homemgr.wire import messages
-    from homemgr.work import server
 
-    # After all imports, so that service, job server and workers share their memory, and
-    # before there is an event loop, which no fork must copy.
-    control = server.start()
     try:
         return asyncio.run(
             service.serve(control, config.load(os.environ), mountpoint.is_active, watch.Watch)
