@@ -1,0 +1,223 @@
+"""Homes move between two machines over ssh, with everything, and are usable on one of them only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import homes
+from . import machines, users
+from .box import Box, Result, wait_for
+from .users import NOBODY, User
+
+IDENTITY = (b".identity",)
+
+
+@pytest.fixture(scope="module")
+def pair(machine: None) -> Iterator[tuple[Box, Box]]:
+    """Two machines, with different systems."""
+    with Box() as one, Box(base="sid") as other, machines.wired(one, other):
+        yield one, other
+
+
+@pytest.fixture
+def here(pair: tuple[Box, Box]) -> Box:
+    return pair[0]
+
+
+@pytest.fixture
+def there(pair: tuple[Box, Box]) -> Box:
+    return pair[1]
+
+
+@pytest.fixture
+def alice(here: Box, there: Box) -> Iterator[User]:
+    """A user of the one machine with a home full of odd things, gone from both afterwards."""
+    alice = users.create(here)
+    top = here.path(alice.image)
+    (top / "odd").mkdir()
+    homes.make_odd_home(top / "odd")
+    yield alice
+    for box in (here, there):
+        machines.plug_in(box)
+        box.run(["systemctl", "restart", "homemgrd.service"])
+        box.run(["homemgr", "remove", alice.name], check=False)
+        box.run(["homemgr", "transfers", "forget", alice.name, "--remove"], check=False)
+
+
+def homemgr(box: Box, *words: str, check: bool = True, timeout: float = 120) -> Result:
+    return box.run(["homemgr", *words], check=check, timeout=timeout)
+
+
+def migrate(box: Box, user: User, *words: str, check: bool = True) -> Result:
+    return homemgr(box, "migrate", user.name, *words, "--trust", "--no-pager", check=check)
+
+
+def on_disk(box: Box, user: User) -> Path:
+    return box.path(f"/home/.homemgr/{user.name}.homedir")
+
+
+def kept(box: Box, user: User) -> Path:
+    (found,) = box.path("/home/.homemgr").glob(f".#homemgr-left-{user.name}*")
+    return found
+
+
+def is_usable(box: Box, user: User) -> bool:
+    """Whether the password opens a home there."""
+    argv = ["homemgr", "with", user.name, "--", "test", "-e", ".identity"]
+    return box.run(argv, env={"PASSWORD": user.password}, check=False).code == 0
+
+
+def test_a_person_moves_while_logged_in_and_moves_back(here: Box, there: Box, alice: User) -> None:
+    with here.background(["sleep", "infinity"]):
+        pass
+    session = ["sshpass", "-p", alice.password, "ssh", f"{alice.name}@localhost"]
+    with here.background([*session, "touch at-work; exec cat"]) as work:
+        wait_for(lambda: (on_disk(here, alice) / "at-work").exists(), "alice works")
+        words = ["homemgr", "migrate", alice.name, there.name, "--trust", "--wait=60"]
+        with here.background(words) as moving:
+            wait_for(
+                lambda: list(there.path("/home/.homemgr").glob(".#homemgr-in-*/odd/_large")),
+                "most of it is there",
+            )
+            assert moving.poll() is None
+            work.stdin.close()  # type: ignore[union-attr]
+            said = moving.stdout.read()  # type: ignore[union-attr]
+            assert moving.wait(60) == 0, said
+    new = machines.at(there, alice)
+    assert homes.compare(kept(here, alice), on_disk(there, alice), leave_out=IDENTITY) == []
+    assert not on_disk(here, alice).exists()
+    seen = new.ssh("pwd; stat -c owner=%u:%g at-work; cat odd/_large/0042")
+    assert seen.stdout.split() == [new.home, f"owner={new.uid}:{new.uid}", "42"]
+    new.wait_until("inactive")
+    assert set(new.owners_on_disk()) == {NOBODY}
+    refused = here.run(
+        ["homemgr", "activate", alice.name], env={"PASSWORD": alice.password}, check=False
+    )
+    assert refused.code != 0
+    assert there.name in refused.output
+    new.homectl("passwd", new_password="on the new machine")
+    new.password = "on the new machine"
+    new.ssh("echo more >more")
+    new.wait_until("inactive")
+    migrate(there, new, here.name)
+    back = User(here, alice.name, new.password)
+    assert back.ssh("cat more; cat odd/_large/0042").stdout.split() == ["more", "42"]
+    back.wait_until("inactive")
+    assert not on_disk(there, alice).exists()
+
+
+def test_a_refresh_sends_only_what_changed(here: Box, there: Box, alice: User) -> None:
+    first = _result(migrate(here, alice, there.name, "--keep", "--json=short"))
+    (on_disk(here, alice) / "new").write_text("new")
+    os.chown(on_disk(here, alice) / "new", *NOBODY)
+    second = _result(migrate(here, alice, there.name, "--keep", "--json=short"))
+    assert second["sent_bytes"] < 20_000 < first["sent_bytes"]
+    assert is_usable(here, alice)
+    assert machines.at(there, alice).state() == ""
+
+
+def _result(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_a_home_is_fetched_and_taken_back(here: Box, there: Box, alice: User) -> None:
+    homemgr(there, "migrate", alice.name, "--from", here.name, "--trust")
+    assert machines.at(there, alice).state() == "inactive"
+    migrate(here, alice, there.name, "--undo")
+    assert machines.at(there, alice).state() == ""
+    assert is_usable(here, alice)
+
+
+def test_an_origin_is_accepted_by_the_administrator_or_not_at_all(
+    here: Box, there: Box, alice: User
+) -> None:
+    for fingerprint in _origins(there):
+        homemgr(there, "origins", "forget", fingerprint)
+    refused = homemgr(here, "migrate", alice.name, there.name, check=False)
+    assert refused.code != 0
+    assert "--trust" in refused.output
+    assert is_usable(here, alice)
+    migrate(here, alice, there.name)
+    assert _origins(there)
+
+
+def _origins(box: Box) -> list[str]:
+    listed = json.loads(homemgr(box, "origins", "--json=short").stdout)
+    return [origin["fingerprint"] for origin in listed]
+
+
+def test_a_name_that_is_taken_is_refused_before_a_byte_is_sent(
+    here: Box, there: Box, alice: User
+) -> None:
+    there.run(["useradd", "--no-create-home", alice.name])
+    try:
+        refused = migrate(here, alice, there.name, check=False)
+    finally:
+        there.run(["userdel", alice.name])
+    assert refused.code != 0
+    assert alice.name in refused.output
+    assert not list(there.path("/home/.homemgr").glob(f".#homemgr-in-{alice.name}*"))
+    assert is_usable(here, alice)
+
+
+KILLS: dict[str, Callable[[Box, Box], None]] = {
+    "service here": lambda here, there: _kill(here),
+    "service there": lambda here, there: _kill(there),
+    "wire": lambda here, there: machines.pull_plug(there),
+}
+
+
+def _kill(box: Box) -> None:
+    box.run(["systemctl", "kill", "--signal=KILL", "homemgrd.service"])
+
+
+@pytest.mark.parametrize("what", KILLS)
+@pytest.mark.parametrize("after_s", ["0.4", "1.2"])
+def test_broken_off_anywhere_the_same_command_goes_on(
+    here: Box, there: Box, alice: User, what: str, after_s: str
+) -> None:
+    words = ["timeout", "-s", "INT", "25", "homemgr", "migrate", alice.name, there.name, "--trust"]
+    with here.background(words) as moving:
+        here.run(["sleep", after_s])
+        KILLS[what](here, there)
+        if what == "wire":
+            here.run(["pkill", "-f", "homemgr transfer receive"], check=False)
+            there.run(["pkill", "-f", "homemgr transfer receive"], check=False)
+        moving.wait(60)
+    machines.plug_in(there)
+    for box in (here, there):
+        box.run(["systemctl", "start", "homemgrd.service"])
+    usable = [is_usable(box, alice) for box in (here, there)]
+    assert usable.count(True) <= 1
+    migrate(here, alice, there.name)
+    assert homes.compare(kept(here, alice), on_disk(there, alice), leave_out=IDENTITY) == []
+    assert [is_usable(box, alice) for box in (here, there)] == [False, True]
+
+
+def test_an_export_is_imported_on_the_other_machine(here: Box, there: Box, alice: User) -> None:
+    homemgr(here, "export", alice.name, "/root/alice.tar")
+    here.run(["scp", "-q", "/root/alice.tar", f"{there.name}:/root/alice.tar"])
+    homemgr(here, "remove", alice.name)
+    homemgr(there, "import", "/root/alice.tar", "--trust")
+    new = machines.at(there, alice)
+    assert new.ssh("cat odd/_large/0042").stdout == "42"
+    new.wait_until("inactive")
+
+
+def test_systemd_homed_opens_a_home_that_has_moved(here: Box, there: Box, alice: User) -> None:
+    migrate(here, alice, there.name)
+    there.run(["homemgr", "unsetup"])
+    try:
+        new = machines.at(there, alice)
+        new.homectl("activate")
+        assert new.state() == "active"
+        new.homectl("deactivate")
+    finally:
+        there.run(["homemgr", "setup"])
