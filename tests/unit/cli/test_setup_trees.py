@@ -366,7 +366,7 @@ def test_all_nine_actions_come_with_the_defaults_of_homed() -> None:
         assert defaults == ["auth_admin_keep", "auth_admin_keep", last or "auth_admin_keep"]
 
 
-def test_people_choose_their_own_extensions_without_asking(root: Path) -> None:
+def test_people_choose_extensions_without_asking_and_move_with_their_password(root: Path) -> None:
     """Also where systemd-homed's package defines all of its own actions."""
     set_up(root)
     actions = ElementTree.fromstring(read(root, plan.POLKIT_OWN)).findall("action")
