@@ -106,7 +106,7 @@ def contents(draw: st.DrawFn) -> tuple[int, Runs]:
 @st.composite
 def trees(draw: st.DrawFn) -> list[Item]:
     """A home in walk order."""
-    found: list[Item] = [(b"", draw(entries(Kind.DIRECTORY)), None)]
+    found: list[Item] = [(b"", without_lists(draw(entries(Kind.DIRECTORY))), None)]
     kinds = (Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.FIFO, Kind.LINK)
     for name in draw(st.lists(names, max_size=6, unique=True)):
         folders = [path for path, entry, _ in found if entry.kind == Kind.DIRECTORY]
@@ -120,10 +120,14 @@ def trees(draw: st.DrawFn) -> list[Item]:
         elif entry.kind == Kind.FILE:
             size, runs = draw(contents())
             entry = entry._replace(size=size)
-        # Lists that are none have no text, so `policy` drops them before.
-        clean = [pair for pair in entry.xattrs if pair[0] not in (acl.ACCESS, acl.DEFAULT)]
-        found.append((path, entry._replace(xattrs=tuple(clean)), runs))
+        found.append((path, without_lists(entry), runs))
     return found
+
+
+def without_lists(entry: Entry) -> Entry:
+    """Lists that are none have no text, so `policy` drops them before."""
+    clean = [pair for pair in entry.xattrs if pair[0] not in (acl.ACCESS, acl.DEFAULT)]
+    return entry._replace(xattrs=tuple(clean))
 
 
 @settings(deadline=None)
