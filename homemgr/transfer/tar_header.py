@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from homemgr.errors import StreamError
 from homemgr.transfer import acl
@@ -123,17 +124,29 @@ def _entry(kind: Kind, size: int, header: Header, records: Records) -> Entry:
     if kind == Kind.LINK:
         return Entry(kind, 0, 0, 0, 0, 0, 0, target.removeprefix(b"./"), ())
     mtime = _time(records, b"mtime", header.seconds * _SECOND)
+    xattrs = _xattrs(records)
     return Entry(
         kind,
-        header.mode,
+        _mode(header.mode, dict(xattrs).get(acl.ACCESS)),
         number(records[b"uid"]) if b"uid" in records else header.uid,
         number(records[b"gid"]) if b"gid" in records else header.gid,
         mtime,
         _time(records, b"atime", mtime),
         size,
         target if kind == Kind.SYMLINK else b"",
-        _xattrs(records),
+        xattrs,
     )
+
+
+def _mode(mode: int, access: bytes | None) -> int:
+    """The mode with the mask of the list for the group, as chmod(2) shows it.
+
+    bsdtar stores the permissions of the owning group instead.
+    """
+    if access is None:
+        return mode
+    masks = [line.permissions for line in acl.parse(access) if line.tag == acl.MASK]
+    return mode & ~0o070 | masks[0] << 3 if masks else mode
 
 
 def _sparse(records: Records) -> tuple[bytes, int]:
@@ -149,8 +162,8 @@ def _xattrs(records: Records) -> tuple[tuple[bytes, bytes], ...]:
     found = {}
     for key, value in records.items():
         if key.startswith(XATTR):
-            name = key[len(XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")
-            found[name] = value
+            # bsdtar writes more than "%" and "=" in this way.
+            found[unquote_to_bytes(key[len(XATTR) :])] = value
     for name, key in ACL_TEXTS.items():
         # The attribute itself is exact; a text may have names of another machine in it.
         if key in records and name not in found:

@@ -254,6 +254,15 @@ def test_lists_of_other_archivers_are_understood(
         tar_header.describe(header, {b"SCHILY.acl.access": b"user:\xff:rwx"})
 
 
+def test_mode_and_names_of_bsdtar_are_understood() -> None:
+    header = tar_header.parse_header(tar.document(b"home/f", 0))._replace(mode=0o4640)
+    text = b"user::rw-,user:7:rwx:7,group::r--,mask::rwx,other::---"
+    records = {b"SCHILY.acl.access": text, b"SCHILY.xattr.user.%C3%a4": b"x"}
+    entry = tar_header.describe(header, records).entry
+    assert entry.mode == 0o4670
+    assert entry.xattrs[1] == (b"user.\xc3\xa4", b"x")
+
+
 def test_numbers_beyond_octal_are_understood() -> None:
     block = bytearray(tar.document(b"home/f", 0))
     block[108:116] = b"\x80\0\0\0\xff\xff\xff\xfe"
