@@ -299,6 +299,10 @@ def merged(
     with wanted(extensions, mode, hierarchies) as overlays:
         result = attach.merge(view, overlays, options or Options())
     home.publish(view)
+    if result.waiting:
+        # Before Linux 6.15.
+        with home.root() as root:
+            attach.attach_waiting(root, result)
     try:
         yield result
     finally:
