@@ -226,19 +226,21 @@ def _is_stacked(directory: Fd) -> bool:
 
 def _add_layers(fs: int, layers: Sequence[tuple[str, Fd]], upper: Upper | None) -> None:
     for _, directory in layers:
-        _set(fs, "lowerdir+", directory)
+        set_directory(fs, "lowerdir+", directory)
     if upper is not None:
-        _set(fs, "upperdir", upper.directory)
-        _set(fs, "workdir", upper.work)
+        set_directory(fs, "upperdir", upper.directory)
+        set_directory(fs, "workdir", upper.work)
 
 
-def _set(fs: int, key: str, directory: Fd) -> None:
+def set_directory(fs: int, key: str, directory: Fd) -> None:
+    """Give overlayfs the ``directory`` as its ``key``, by descriptor where the kernel can."""
     try:
         fsconfig_set_fd(fs, key, directory.fileno())
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
-        # Before Linux 6.13 it is a path, and this one needs no name of the directory.
+        # Before Linux 6.13 it is a path, and this one needs no name of the directory. EBADF
+        # is the answer to a descriptor that was opened only to look.
         fsconfig_set_string(fs, key, f"/proc/self/fd/{directory.fileno()}")
 
 

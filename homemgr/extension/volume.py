@@ -17,6 +17,7 @@ from homemgr.errors import ExtensionDamaged, ExtensionNotUsable
 from homemgr.extension import digest, gpt, partition_types, superblock
 from homemgr.extension.find import Kind
 from homemgr.extension.shelf import Shelf
+from homemgr.extension.stack import set_directory
 from homemgr.extension.trusted import is_private, open_trusted
 from homemgr.files import Fd
 from homemgr.kernel import loop
@@ -28,7 +29,6 @@ from homemgr.kernel.mounts import (
     OPEN_TREE_CLONE,
     fs_messages,
     fsconfig_create,
-    fsconfig_set_fd,
     fsconfig_set_flag,
     fsconfig_set_string,
     fsmount,
@@ -222,8 +222,8 @@ def _composed(metadata: Fd, objects: Fd) -> Fd:
         # verified, and the object store takes names from nowhere else.
         fsconfig_set_string(fs.fileno(), "metacopy", "on")
         fsconfig_set_string(fs.fileno(), "redirect_dir", "on")
-        fsconfig_set_fd(fs.fileno(), "lowerdir+", metadata.fileno())
-        fsconfig_set_fd(fs.fileno(), "datadir+", objects.fileno())
+        set_directory(fs.fileno(), "lowerdir+", metadata)
+        set_directory(fs.fileno(), "datadir+", objects)
         return _created(fs)
 
 
