@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import extension, login, table
+from tests.bench import extension, login, migrate, table
 from tests.bench.goals import GOALS
 from tests.bench.inside.plan import SMALL
 
@@ -34,3 +34,16 @@ def test_extensions_are_measured_in_every_place() -> None:
         ("plain", "idmapped", "overlay")
     }
     assert "extension of 100 files" in extension.render(samples, SMALL.files)
+
+
+@pytest.mark.usefixtures("machine")
+def test_migrations_are_measured_beside_what_people_use() -> None:
+    samples = migrate.measure(migrate.SMALL_HOME)
+    assert {what: set(by_who) for what, by_who in samples.runs.items()} == {
+        "first copy": {"tar | zstd -1", "rsync -z", "rsync", "homemgr"},
+        "no change": {"rsync", "homemgr"},
+        "1 % changed": {"rsync", "homemgr"},
+    }
+    assert samples.offline_s > 0
+    assert samples.memory_bytes > 0
+    assert "aim" in migrate.render(samples)
