@@ -103,7 +103,8 @@ class Sending:
     async def _peer(self, about: Message) -> Message:
         """Note who receives; gives the ``ledger`` of what both know. Another one is refused."""
         machine_id = str(about.get("machine_id", ""))
-        host = str(about.get("hostname", "")) or self._host
+        # As the caller calls it: under that name it is reached again.
+        host = self._host or str(about.get("hostname", ""))
         if machine_id == self._home.services.machine.id:
             raise errors.InvalidArgs(f"Home area {self._home.name} is on that machine already.")
         state = self._state

@@ -32,6 +32,7 @@ from homemgr.daemon.transfer_states import (
     LEAVING,
     LEFT,
     PREPARED,
+    RECEIVING,
     SENDING,
     Direction,
     TransferState,
@@ -183,9 +184,20 @@ class Transfers:
                 await self._drop("in", state.user)
                 self.release(state)
             return result
+        except errors.HomeError:
+            if verb == "import":
+                await self._forget_import(activity.user)
+            raise
         finally:
             await self._note_bytes("in", activity)
             await receiving.close()
+
+    async def _forget_import(self, user: str) -> None:
+        """A file is read from its beginning or not at all: nothing waits for the next run."""
+        state = self.find("in", user)
+        if state is not None and state.phase == RECEIVING:
+            await self._drop("in", user)
+            self.release(state)
 
     async def _work(
         self,

@@ -74,7 +74,7 @@ def run(task: Task) -> dict[str, object]:
         undo.pop_all()
     arrived = become_home(task, place)
     report.merge(Report.from_json(arrived["report"]))
-    return {**arrived, "report": report.to_json()}
+    return {**arrived, "user": place.user, "report": report.to_json()}
 
 
 def _events(source: Fd, telling: Telling) -> Iterator[Event]:

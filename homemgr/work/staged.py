@@ -56,6 +56,11 @@ class Place(NamedTuple):
         return paths.ensure_base(os.path.dirname(self.image_path))
 
     @property
+    def user(self) -> str:
+        """Whose home it is, with the realm if it has one."""
+        return self.file_name.removesuffix(".homedir")
+
+    @property
     def file_name(self) -> str:
         """What the home will be called in it."""
         return os.path.basename(self.image_path)

@@ -204,7 +204,12 @@ def test_an_export_is_imported_on_the_other_machine(here: Box, there: Box, alice
     homemgr(here, "export", alice.name, "/root/alice.tar")
     here.run(["scp", "-q", "/root/alice.tar", f"{there.name}:/root/alice.tar"])
     homemgr(here, "remove", alice.name)
-    homemgr(there, "import", "/root/alice.tar", "--trust")
+    there.run(["sh", "-c", "head -c 2000000 /root/alice.tar >/root/cut.tar"])
+    refused = homemgr(there, "import", "/root/cut.tar", "--trust", check=False)
+    assert refused.code != 0
+    assert alice.name not in homemgr(there, "transfers").stdout
+    assert not list(there.path("/home/.homemgr").glob(f"*{alice.name}*"))
+    assert alice.name in homemgr(there, "import", "/root/alice.tar", "--trust").output
     new = machines.at(there, alice)
     assert new.ssh("cat odd/_large/0042").stdout == "42"
     new.wait_until("inactive")
@@ -220,3 +225,29 @@ def test_systemd_homed_opens_a_home_that_has_moved(here: Box, there: Box, alice:
         new.homectl("deactivate")
     finally:
         there.run(["homemgr", "setup"])
+
+
+def test_two_migrations_of_one_home_do_not_meet(here: Box, there: Box, alice: User) -> None:
+    words = ["homemgr", "migrate", alice.name, there.name, "--trust"]
+    with here.background(words) as first, here.background(words) as second:
+        outputs = [moving.communicate(timeout=60)[0] for moving in (first, second)]
+    assert 0 in (first.returncode, second.returncode), outputs
+    migrate(here, alice, there.name)
+    assert homes.compare(kept(here, alice), on_disk(there, alice), leave_out=IDENTITY) == []
+
+
+def test_a_disk_without_room_is_told_before_anything_is_sent(
+    here: Box, there: Box, alice: User
+) -> None:
+    found = os.statvfs(there.path("/home"))
+    room = found.f_bavail * found.f_frsize - (6 << 20)
+    there.run(["fallocate", "-l", str(room), "/home/filler"])
+    try:
+        refused = migrate(here, alice, there.name, check=False)
+    finally:
+        there.run(["rm", "/home/filler"])
+    assert refused.code != 0
+    assert "free" in refused.output
+    assert is_usable(here, alice)
+    migrate(here, alice, there.name)
+    assert is_usable(there, alice)
