@@ -9,6 +9,7 @@ makes no sense changes nothing else.
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from homemgr.files import Fd
     from homemgr.transfer.policy import Policy
     from homemgr.work.task import Task
+
+#: What came is made durable at least so often (s): it has to be sent again after a kill.
+_SETTLE_S = 10.0
 
 #: Says in the ledger whether nothing was changed since files and ledger were made to agree.
 _CLEAN = "clean"
@@ -112,23 +116,12 @@ class _Receiver:
     def _take_in(self, stage: _Stage, rules: Policy) -> bool:
         """Take passes until the sender says it was the last; True if all is ready to commit."""
         _mark(stage.ledger, "no")
-        with TreeWriter(stage.top) as writer:
-            while True:
-                arrival = Arrival(
-                    writer, stage.ledger, rules, self._talk.receive, self._telling.count
-                )
-                message = self._one_pass(arrival)
-                if "compare" in message:
-                    arrival.require_complete()
-                    stage.settle()
-                    self._talk.tell(has=stage.digest())
-                elif "pairs" in message:
-                    for frame in frames.in_frames(stage.ledger.pairs()):
-                        self._talk.send(frame)
-                    self._talk.flush()
-                else:
-                    break
-        stage.settle()
+        try:
+            with TreeWriter(stage.top) as writer:
+                message = self._take_passes(stage, writer, rules)
+        finally:
+            # Also if the stream broke: what has come will not be sent again.
+            stage.settle()
         if "keep" in message:
             _mark(stage.ledger, "yes")
             self._talk.tell(kept=True)
@@ -136,13 +129,34 @@ class _Receiver:
         self._prepare(stage, message)
         return True
 
-    def _one_pass(self, arrival: Arrival) -> dict[str, object]:
+    def _take_passes(self, stage: _Stage, writer: TreeWriter, rules: Policy) -> dict[str, object]:
+        """Take passes up to the message that says what comes after the last."""
+        while True:
+            arrival = Arrival(writer, stage.ledger, rules, self._talk.receive, self._telling.count)
+            message = self._one_pass(stage, arrival)
+            if "compare" in message:
+                arrival.require_complete()
+                stage.settle()
+                self._talk.tell(has=stage.digest())
+            elif "pairs" in message:
+                for frame in frames.in_frames(stage.ledger.pairs()):
+                    self._talk.send(frame)
+                self._talk.flush()
+            else:
+                return message
+
+    def _one_pass(self, stage: _Stage, arrival: Arrival) -> dict[str, object]:
         """Take changes up to the next message."""
+        settled_at = time.monotonic()
         while True:
             frame = self._talk.receive()
             if isinstance(frame, Control):
                 return frame.message
             arrival.take(frame)
+            if time.monotonic() - settled_at > _SETTLE_S:
+                # A kill then costs no more than this.
+                stage.settle()
+                settled_at = time.monotonic()
 
     # -- becoming a home ----------------------------------------------------------------------
 

@@ -369,46 +369,72 @@ def test_noise_instead_of_a_stream_is_refused(pair: Pair) -> None:
     assert pair.names()[1] == []
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_damaged_stream_changes_nothing(pair: Pair, seed: int) -> None:
-    """A byte somewhere in the stream is another than was sent, or the stream ends there."""
-    here, to_here = socket.socketpair()
-    there, to_there = socket.socketpair()
-    pair.receiver = Side(pair.target, "receive", there, options={})
-    pair.sender = Side(pair.origin, "send", here, options={}, **pair.origin.arguments())
-    chance = random.Random(seed)
-    at = chance.choice([200, 2_000, 200_000, 1_000_000])
+class Line:
+    """A connection between both sides that can be cut or do harm."""
 
-    def forward(source: socket.socket, target: socket.socket, harm_at: int) -> None:
+    def __init__(self, pair: Pair, harm_at: int, harm: Callable[[bytearray, int], None]) -> None:
+        """Pass on what the sender says up to ``harm_at``, where ``harm`` is done to it."""
+        here, self._to_here = socket.socketpair()
+        there, self._to_there = socket.socketpair()
+        self._harm = harm
+        pair.receiver = Side(pair.target, "receive", there, options={})
+        pair.sender = Side(pair.origin, "send", here, options={}, **pair.origin.arguments())
+        ends = (self._to_here, self._to_there)
+        self._threads = [
+            threading.Thread(target=self._forward, args=(*ends, harm_at)),
+            threading.Thread(target=self._forward, args=(*reversed(ends), -1)),
+        ]
+        for thread in self._threads:
+            thread.start()
+        pair.wait()
+        for thread in self._threads:
+            thread.join(10)
+        for end in ends:
+            end.close()
+
+    def _forward(self, source: socket.socket, target: socket.socket, harm_at: int) -> None:
         passed = 0
-        with suppress(OSError):
+        with suppress(OSError, EOFError):
             while data := bytearray(source.recv(65536)):
                 if passed <= harm_at < passed + len(data):
-                    if not seed % 2:
-                        break
-                    data[harm_at - passed] ^= 1 << chance.randrange(8)
+                    self._harm(data, harm_at - passed)
                 passed += len(data)
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    threads = [
-        threading.Thread(target=forward, args=(to_here, to_there, at)),
-        threading.Thread(target=forward, args=(to_there, to_here, -1)),
-    ]
-    for thread in threads:
-        thread.start()
-    pair.wait()
-    for thread in threads:
-        thread.join(10)
-    to_here.close()
-    to_there.close()
+
+def cut(data: bytearray, at: int) -> None:
+    raise EOFError
+
+
+@pytest.mark.parametrize("at", [200, 2_000, 200_000, 1_000_000])
+@pytest.mark.parametrize("harm", ["cut", "flipped"])
+def test_a_damaged_stream_changes_nothing(pair: Pair, at: int, harm: str) -> None:
+    """A byte somewhere in the stream is another than was sent, or the stream ends there."""
+
+    def flip(data: bytearray, at: int) -> None:
+        data[at] ^= 1 << random.Random(at).randrange(8)
+
+    Line(pair, at, cut if harm == "cut" else flip)
+    assert pair.receiver is not None
     assert pair.receiver.failure is not None
     assert pair.here.exists()
     assert not pair.there.exists()
     pair.go()
     assert_moved(pair)
+
+
+def test_what_came_before_the_line_was_cut_is_not_sent_again(pair: Pair) -> None:
+    for number in range(10):
+        (pair.here / f"part-{number}").write_bytes(random.Random(number).randbytes(300_000))
+    homes.give_away(pair.here)
+    Line(pair, 5_000_000, cut)
+    pair.target.phase = "receiving"
+    result = pair.go()
+    assert_moved(pair)
+    assert int(str(result["sent_bytes"])) < 2_000_000
 
 
 def run_alone(side: Side) -> dict[str, object]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -264,6 +265,15 @@ def test_operation_on_a_home_whose_worker_hangs_can_be_waited_out(service: Servi
     first.result()
 
 
+def holds_lock(pid: int) -> bool:
+    """Whether a process has locked something: before that its work has not begun."""
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            if "lock:" in entry.read_text():
+                return True
+    return False
+
+
 def hold_worker(service: Service, name: str) -> tuple[Pending, int]:
     """An operation in whose midst the worker was stopped, and that worker."""
     for word in itertools.cycle((OTHER_PASSWORD, PASSWORD)):
@@ -272,7 +282,9 @@ def hold_worker(service: Service, name: str) -> tuple[Pending, int]:
         while pending.is_alive():
             for pid in service.workers():
                 os.kill(pid, signal.SIGSTOP)
-                return pending, pid
+                if holds_lock(pid):
+                    return pending, pid
+                os.kill(pid, signal.SIGCONT)
         pending.result()
     raise AssertionError
 
