@@ -37,6 +37,51 @@ def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end - start
 
 
+def pieces(fd: int, start: int, end: int, length: int) -> Iterator[tuple[int, bytes]]:
+    """What a file has from ``start`` to ``end``: offset and at most ``length`` bytes of each."""
+    while start < end and (data := os.pread(fd, min(length, end - start), start)):
+        yield start, data
+        start += len(data)
+
+
+def data_pieces(fd: int, size: int, length: int) -> Iterator[tuple[int, bytes]]:
+    """The data of a file without its holes, up to ``size``, in `pieces`."""
+    for start, count in data_runs(fd, size):
+        yield from pieces(fd, start, start + count, length)
+
+
+def data_blocks(fd: int, size: int, block: int) -> Iterator[list[tuple[int, bytes]]]:
+    """The data of each block: offset in the block and bytes, holes left out."""
+    number = 0
+    runs: list[tuple[int, bytes]] = []
+    for offset, length in data_runs(fd, size):
+        at, end = offset, offset + length
+        while at < end:
+            while at >= (number + 1) * block:
+                yield runs
+                number, runs = number + 1, []
+            start = number * block
+            data = read_at(fd, min(end, start + block) - at, at)
+            if not data:
+                break
+            runs.append((at - start, data))
+            at += len(data)
+    for _ in range(number, -(-size // block)):
+        yield runs
+        runs = []
+
+
+def read_at(fd: int, count: int, offset: int) -> bytes:
+    """``count`` bytes, fewer only at the end of the file."""
+    data = os.pread(fd, count, offset)
+    while 0 < len(data) < count:
+        more = os.pread(fd, count - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 def copy_data(old: int, new: int) -> None:
     """Copy the content of ``old`` from its beginning into the empty file ``new``, keeping holes."""
     size = os.fstat(old).st_size
@@ -70,9 +115,5 @@ def _copy_range(old: int, new: int, start: int, end: int) -> None:
 
 
 def _copy_slowly(old: int, new: int, start: int, end: int) -> None:
-    while start < end:
-        chunk = os.pread(old, min(_CHUNK, end - start), start)
-        if not chunk:
-            return
-        write_at(new, chunk, start)
-        start += len(chunk)
+    for offset, data in pieces(old, start, end, _CHUNK):
+        write_at(new, data, offset)

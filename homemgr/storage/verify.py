@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from homemgr.files import Fd
 from homemgr.storage import reader
 from homemgr.storage.ledger import Row, proof
+from homemgr.storage.sparse import data_pieces
 from homemgr.storage.tree import delete_tree
 from homemgr.transfer.content import ContentDigest
 from homemgr.transfer.entry import Kind, join
@@ -139,18 +140,10 @@ class _Verification:
 
 def _digest(step: Step) -> bytes:
     with reader.open_content(step) as file:
-        return digest_of(file.fileno(), step.stat)
-
-
-def digest_of(fd: int, found: os.stat_result) -> bytes:
-    """The digest of an open file's content, see `ContentDigest`."""
-    state = ContentDigest(found.st_size)
-    for offset, length in reader.data_runs(fd, found.st_size):
-        end = offset + length
-        while offset < end and (data := os.pread(fd, min(_PIECE_BYTES, end - offset), offset)):
+        state = ContentDigest(step.stat.st_size)
+        for offset, data in data_pieces(file.fileno(), step.stat.st_size, _PIECE_BYTES):
             state.data(offset, data)
-            offset += len(data)
-    return state.finish()[0]
+        return state.finish()[0]
 
 
 def _delete(parent: int, name: bytes) -> None:

@@ -13,7 +13,7 @@ from homemgr.storage.ledger import Row
 from homemgr.transfer import content, frames, policy
 from homemgr.transfer.content import ContentDigest
 from homemgr.transfer.entry import Entry, Kind, join
-from homemgr.work.passes import PATCHABLE_BYTES
+from homemgr.work.contents import PATCHABLE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,6 @@ The home must not be in use, and stays one of this machine. See `transfer.tar` f
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import struct
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from homemgr import errors
 from homemgr.errors import StreamError
 from homemgr.files import write_all
 from homemgr.storage import reader
+from homemgr.storage.sparse import pieces
 from homemgr.transfer import codec, policy, tar
 from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.report import Report
@@ -28,7 +28,7 @@ from homemgr.work.telling import Telling
 if TYPE_CHECKING:
     from homemgr.files import Fd
     from homemgr.storage.reader import Step
-    from homemgr.work.passes import Totals
+    from homemgr.work.tally import Totals
     from homemgr.work.task import Task
 
 #: What the archive says it is; another version may mean something else by its members.
@@ -163,13 +163,12 @@ class _Export:
             self._write(tar.padding(length))
 
     def _content(self, fd: int, at: int, end: int) -> None:
-        while at < end:
-            data = os.pread(fd, min(_PIECE_BYTES, end - at), at)
-            if not data:
-                raise StreamError("A file became shorter while it was exported; export again.")
+        for offset, data in pieces(fd, at, end, _PIECE_BYTES):
             self._manifest.data(data)
             self._write(data)
-            at += len(data)
+            at = offset + len(data)
+        if at < end:
+            raise StreamError("A file became shorter while it was exported; export again.")
 
     def _write(self, data: bytes) -> None:
         self._batch += data

@@ -32,7 +32,8 @@ from homemgr.transfer.report import Report
 from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
-from homemgr.work.passes import Pass, Totals, now_ns
+from homemgr.work.passes import Pass, now_ns
+from homemgr.work.tally import Totals
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
