@@ -65,8 +65,8 @@ class Spot(NamedTuple):
 
 def check_path(path: str) -> str:
     """``path``, if it is relative, has no detours and is not too long."""
-    normal = os.path.normpath(path)
-    if not path or path != normal or path.startswith(("/", "..")) or path == ".":
+    first = path.split("/", 1)[0]
+    if path != os.path.normpath(path) or first in ("", ".", ".."):
         raise InvalidArgs(f"{path[:100]!r} is not a relative path without '.' and '..'.")
     names = os.fsencode(path).split(b"/")
     is_long = len(os.fsencode(path)) > PATH_LIMIT or any(len(name) > _NAME_LIMIT for name in names)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from homemgr.errors import HomeError, HostileHome, InvalidArgs
@@ -24,6 +24,8 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda names: os.fsdecode(b"
 
 
 @given(PATHS)
+@example("..a")
+@example("..a/...")
 def test_every_path_of_a_home_can_be_remembered(path: str) -> None:
     assert home_side.check_path(path) == path
 
