@@ -150,6 +150,8 @@ class Receiving:
                 f"expected {names.with_realm(state.user, state.realm)}."
             )
         self._require_signer(record)
+        # It may have changed since the introduction, and whoever signed it may have mistaken.
+        validate(record, Purpose.REGISTER, self._services.machine)
         await accounts.require_free(record.on(self._services.machine).aliases)
         signed = signature.signed_here(record.without("signature"), self._services.keyring)
         await self._transfers.save("in", state.at(PREPARED, record=dict(signed.data)))
@@ -183,7 +185,9 @@ class Receiving:
         """
         state = self._state
         home = self._transfers.manager.registry.by_name(state.user)
-        if state.phase == COMMITTED and home is not None:
+        # Also one that was listed, but the daemon ended before it noted that.
+        is_listed = state.phase == PREPARED and home is not None and home.lease is None
+        if home is not None and (state.phase == COMMITTED or is_listed):
             async with home.exclusively(Operation.UNREGISTER):
                 if home.effective.good_authentication_counter:
                     raise errors.HomeBusy(

@@ -153,6 +153,7 @@ class Sending:
             state = state.at(
                 LEAVING, aside_name=left_name, image_path=self._home.image_path, host=self._host
             )
+            await self._transfers.forget_arrival(self._home.name)
             await self._save(state)
             self._home.lease = lease_of(state)
         return {"left_name": state.aside_name}

@@ -330,9 +330,14 @@ class Transfers:
         await self.save("out", state)
         home.lease = lease_of(state)
         await home.withdraw_record()
-        if self.find("in", home.name) is not None:
-            # That it once came here is over.
-            await self._drop("in", home.name)
+
+    async def forget_arrival(self, user: str) -> None:
+        """That the home once came here is over: it is about to leave.
+
+        Had a killed daemon both states to read, it would take what leaves for what came back.
+        """
+        if self.find("in", user) is not None:
+            await self._drop("in", user)
 
     async def take_back(self, home: Home) -> None:
         """The home is one of this machine again, as it was when it left."""

@@ -15,6 +15,8 @@ from machines import Ask, Site, Told
 from homemgr import errors
 from homemgr.daemon import changes, registration
 from homemgr.daemon.transfer_options import ForgetOptions, to_forget, to_receive, to_send
+from homemgr.daemon.transfer_states import Direction, TransferState
+from homemgr.record.jsontext import JsonObject
 from homemgr.record.model import UserRecord
 from homemgr.record.signature import PrivateKey, Verdict, sign, verdict
 
@@ -243,6 +245,53 @@ def test_a_home_comes_back_to_where_it_was(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("cut", ["leave", "renamed", "arrived", "committed"])
+def test_coming_back_cut_and_killed_anywhere_goes_on(tmp_path: Path, cut: str) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        (beta.base / "alice.homedir/note").write_text("of beta")
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(beta, alpha, cut).run()
+        await beta.restart()
+        assert not await usable(beta)
+        await Pair(beta, alpha).run()
+        assert [await usable(alpha), await usable(beta)] == [True, False]
+        assert (alpha.base / "alice.homedir/note").read_text() == "of beta"
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_undo_asks_a_home_whose_arrival_was_not_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        transfers = beta.manager.transfers
+        save = transfers.save
+
+        async def full(direction: Direction, state: TransferState) -> None:
+            if state.phase == "committed":
+                raise errors.NoDiskSpace("full")
+            await save(direction, state)
+
+        monkeypatch.setattr(transfers, "save", full)
+        with pytest.raises(errors.NoDiskSpace):
+            await Pair(alpha, beta).run()
+        monkeypatch.undo()
+        if killed:
+            await beta.restart()
+        beta.home("alice").update_status({"goodAuthenticationCounter": 1})
+        with pytest.raises(errors.HomeBusy, match="has been used"):
+            await Pair(alpha, beta).run(undo=True)
+        beta.home("alice").update_status({"goodAuthenticationCounter": 0})
+        await Pair(alpha, beta).run(undo=True)
+        assert beta.manager.registry.by_name("alice") is None
+        assert not (tmp_path / "b/records/alice.identity").exists()
+        assert await usable(alpha)
+
+    run(tmp_path, scenario)
+
+
 # --- trust ----------------------------------------------------------------------------
 
 
@@ -339,6 +388,10 @@ def test_introductions_cannot_be_made_up_or_used_again(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+#: Signed by the origin, but nothing that may be registered here.
+UNFIT: tuple[JsonObject, ...] = ({"uid": 0}, {"blobDirectory": "/etc"}, {"gid": 4, "uid": UID})
+
+
 def test_a_record_that_changed_hands_on_the_way_is_not_prepared(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         introduction = await introduction_of(alpha, beta)
@@ -353,6 +406,12 @@ def test_a_record_that_changed_hands_on_the_way_is_not_prepared(tmp_path: Path) 
                 await ask("prepare", {"identity": bob.pretty().decode()})
             with pytest.raises(errors.HostileHome):
                 await ask("prepare", {"identity": "{}"})
+            signer = alpha.services.keyring.signer
+            assert signer is not None
+            for unfit in UNFIT:
+                record = sign(UserRecord({"userName": "alice", **unfit}), signer)
+                with pytest.raises(errors.HomeError, match="(?i)" + next(iter(unfit))):
+                    await ask("prepare", {"identity": record.pretty().decode()})
             with pytest.raises(errors.StreamError):
                 await ask("commit", {})
             return {}
