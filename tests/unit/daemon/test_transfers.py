@@ -392,6 +392,26 @@ def test_introductions_cannot_be_made_up_or_used_again(tmp_path: Path) -> None:
 UNFIT: tuple[JsonObject, ...] = ({"uid": 0}, {"blobDirectory": "/etc"}, {"gid": 4, "uid": UID})
 
 
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_a_record_that_became_unfit_on_the_way_is_not_prepared(
+    tmp_path: Path, unfit: JsonObject
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction = await introduction_of(alpha, beta)
+        signer = alpha.services.keyring.signer
+        assert signer is not None
+        record = sign(UserRecord({"userName": "alice", **unfit}), signer)
+
+        async def receive(ask: Ask, _told: object) -> Told:
+            await ask("hello", {"nonce": NONCE, "introduction": introduction})
+            return await ask("prepare", {"identity": record.pretty().decode()})
+
+        with pytest.raises(errors.HomeError, match="(?i)" + next(iter(unfit))):
+            await beta.receive(receive, alpha.fingerprint).wait()
+
+    run(tmp_path, scenario)
+
+
 def test_a_record_that_changed_hands_on_the_way_is_not_prepared(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         introduction = await introduction_of(alpha, beta)
@@ -406,12 +426,6 @@ def test_a_record_that_changed_hands_on_the_way_is_not_prepared(tmp_path: Path) 
                 await ask("prepare", {"identity": bob.pretty().decode()})
             with pytest.raises(errors.HostileHome):
                 await ask("prepare", {"identity": "{}"})
-            signer = alpha.services.keyring.signer
-            assert signer is not None
-            for unfit in UNFIT:
-                record = sign(UserRecord({"userName": "alice", **unfit}), signer)
-                with pytest.raises(errors.HomeError, match="(?i)" + next(iter(unfit))):
-                    await ask("prepare", {"identity": record.pretty().decode()})
             with pytest.raises(errors.StreamError):
                 await ask("commit", {})
             return {}
