@@ -281,10 +281,12 @@ def hold_worker(service: Service, name: str) -> tuple[Pending, int]:
         pending = service.begin("ChangePasswordHome", "sss", name, secret(word), secret(old))
         while pending.is_alive():
             for pid in service.workers():
-                os.kill(pid, signal.SIGSTOP)
-                if holds_lock(pid):
-                    return pending, pid
-                os.kill(pid, signal.SIGCONT)
+                # It may be done with its work at any moment.
+                with suppress(ProcessLookupError, FileNotFoundError):
+                    os.kill(pid, signal.SIGSTOP)
+                    if holds_lock(pid):
+                        return pending, pid
+                    os.kill(pid, signal.SIGCONT)
         pending.result()
     raise AssertionError
 
