@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from homemgr import errors
@@ -68,12 +69,14 @@ class Receiving:
         self._on_user = on_user
         self._user: str | None = None
         self._signer: PublicKey | None = None
+        self._introduced: UserRecord | None = None
         self._extensions: list[str] = []
         self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
             "hello": self._hello,
             "prepare": self._prepare,
             "commit": self._commit,
             "undo": self._undo,
+            "restart": self._restart,
         }
 
     async def answer(self, question: str, about: Message) -> Message:
@@ -108,6 +111,7 @@ class Receiving:
             raise errors.InvalidArgs(f"name: expected {self._only}, the home is {record.name}'s.")
         await self._require_trust(record, key, origin)
         self._extensions = _texts(introduction.get("extensions"))
+        self._introduced = record
         self._transfers.begin_receiving(record.name)
         self._user = record.name
         self._on_user(record.name)
@@ -198,6 +202,17 @@ class Receiving:
         elif state.phase != GONE:
             await self._transfers.save("in", state.at(GONE))
         return {"file_name": os.path.basename(state.image_path), "stage_name": state.aside_name}
+
+    async def _restart(self, _about: Message) -> Message:
+        """What was given back comes again: name and uid are held again, if they still can be."""
+        state, record = self._state, self._introduced
+        assert record is not None
+        if state.phase != GONE:
+            raise errors.StreamError(f"The home of {state.user} is {state.phase} here.")
+        self._transfers.release(state)
+        uid = await self._uid_for(record, state.uid)
+        await self._transfers.save("in", replace(state.at(RECEIVING), uid=uid))
+        return {}
 
     # -- whom to believe ----------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class _Receiver:
                 return self._undo(parent, place)
             if step == "passes":
                 if stage is None:
-                    raise StreamError("The sender sends a home area that has arrived already.")
+                    stage = self._restart(closing, parent, place, size)
                 if not self._take_in(stage, rules):
                     return {"files": stage.ledger.totals()[0]}
             self._talk.hear("commit")
@@ -98,6 +98,9 @@ class _Receiver:
         if place.phase == "prepared" and not staging.is_there(parent, place.stage_name):
             # It was given its name, and then we were killed.
             return None
+        if place.phase == "receiving" and staging.is_there(parent, place.file_name):
+            # It was given back, and is to arrive again.
+            staging.withdraw(parent, place.file_name, place.stage_name)
         is_new = not staging.is_there(parent, place.stage_name)
         top = closing.enter_context(staging.open_stage(parent, place.stage_name))
         ledger = closing.enter_context(Ledger(place.ledger))
@@ -110,6 +113,18 @@ class _Receiver:
             ledger.commit()
         require_room(top, ledger.totals()[1], size)
         return _Stage(top, ledger, place)
+
+    def _restart(self, closing: ExitStack, parent: Fd, place: Place, size: Size) -> _Stage:
+        """Take in again what was given back and then not undone at the sender."""
+        if place.phase != "gone":
+            raise StreamError("The sender sends a home area that has arrived already.")
+        with Ledger(place.ledger) as ledger:
+            # Part of the tree may have been deleted by then.
+            _mark(ledger, "no")
+        self._ask("restart")
+        stage = self._stage(closing, parent, place._replace(phase="receiving"), size)
+        assert stage is not None
+        return stage
 
     # -- the tree ---------------------------------------------------------------------------
 

@@ -107,6 +107,7 @@ class Target(Daemon):
             "prepare": self.prepare,
             "commit": self.commit,
             "undo": self.undo,
+            "restart": self.restart,
         }
 
     def hello(self, about: job.Message) -> job.Message:
@@ -130,6 +131,10 @@ class Target(Daemon):
             "uid": 60001,
             "report": {"counts": {"uid-changed": 1}, "notes": []},
         }
+
+    def restart(self, about: job.Message) -> job.Message:
+        self.phase = "receiving"
+        return {}
 
     def undo(self, about: job.Message) -> job.Message:
         self.phase = "gone"
@@ -291,6 +296,23 @@ def test_a_standby_copy_is_refreshed_and_sends_only_what_changed(pair: Pair) -> 
     pair.target.phase = "receiving"
     pair.go()
     assert_moved(pair)
+
+
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+def test_a_home_given_back_in_the_middle_of_an_undo_moves_again(
+    pair: Pair, is_withdrawn: bool
+) -> None:
+    pair.go()
+    # The receiver was killed after its promise; then the sender did not ask to undo.
+    pair.target.phase, pair.origin.phase = "gone", "leaving"
+    if is_withdrawn:
+        stage = pair.there.parent / ".#homemgr-in-alice.0123abcd"
+        pair.there.rename(stage)
+        (stage / "large").unlink()
+    content = (pair.left / "large").read_bytes()
+    pair.go()
+    assert_moved(pair)
+    assert (pair.there / "large").read_bytes() == content
 
 
 def test_undo_brings_the_home_back(pair: Pair) -> None:

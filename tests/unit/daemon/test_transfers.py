@@ -292,6 +292,31 @@ def test_undo_asks_a_home_whose_arrival_was_not_noted(
     run(tmp_path, scenario)
 
 
+def test_what_was_given_back_and_not_undone_arrives_again(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "undone").run(undo=True)
+        await beta.restart()
+        introduction = await introduction_of(alpha, beta)
+
+        async def receive(ask: Ask, _told: object) -> Told:
+            hello = await ask("hello", {"nonce": NONCE, "introduction": introduction})
+            await ask("restart", {})
+            return hello
+
+        assert (await beta.receive(receive).wait())["phase"] == "gone"
+        with pytest.raises(errors.StreamError):
+            await beta.receive(receive).wait()
+        assert not await usable(beta)
+        assert (await greet(beta, introduction))["phase"] == "receiving"
+        registry = beta.manager.registry
+        with pytest.raises(errors.UserNameExists), registry.reserving_names(["alice"]):
+            pass
+
+    run(tmp_path, scenario)
+
+
 # --- trust ----------------------------------------------------------------------------
 
 
