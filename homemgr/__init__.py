@@ -6,8 +6,8 @@ record room knows:
 - ``entry``: composition root of `homemgr` and `homemgrd`
 - ``cli``: verbs, options, prompts; speaks to the service over the bus
 - ``bus``: org.freedesktop.home1 and io.systemd.UserDatabase as tables
-- ``daemon``: homes, their state, queues, references; who may do what
-- ``work``: one module for each verb, run in a process of its own
+- ``daemon``: homes, their state, queues, references, transfers; who may do what
+- ``work``: one module for each verb, and what verbs share; run in a process of its own
 - ``storage``: how a home lies on disk and becomes a detached mount
 - ``extension``: trees and images that are merged into a home while it is active
 - ``transfer``: how a home travels: entries, digests, frames, archives; pure

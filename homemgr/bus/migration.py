@@ -91,7 +91,7 @@ async def _take_in(
 async def _list(face: ExtensionFace, call: Call) -> object:
     """All transfers for root, others see their own."""
     uid = (await call.caller()).uid
-    rows = _transfers(face).listed()
+    rows = _transfers(face).register.listed()
     if uid != 0:
         own = face.faces.manager.registry.by_uid(uid)
         rows = [row for row in rows if own is not None and row["user"] == own.name]
@@ -101,10 +101,10 @@ async def _list(face: ExtensionFace, call: Call) -> object:
 async def _forget(face: ExtensionFace, call: Call, user_name: str, options: str) -> None:
     asked = transfer_options.to_forget(options)
     action = "receive-home"
-    if _transfers(face).direction_of(user_name) == "out":
+    if _transfers(face).register.direction_of(user_name) == "out":
         action = "send-home"
     await face.faces.authority.require_for_machine(call, action)
-    await _transfers(face).forget(user_name, asked)
+    await _transfers(face).places.forget(user_name, asked)
 
 
 def _list_origins(face: ExtensionFace, _call: Call) -> object:

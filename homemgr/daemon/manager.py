@@ -202,7 +202,7 @@ class Manager:
 
     async def _notice(self, image: discovery.Image) -> None:
         """List an image as unfixated unless its name is known or taken."""
-        if self.transfers.hides(image.path):
+        if self.transfers.register.hides(image.path):
             return
         home = self.registry.by_name(image.user)
         if home is not None and home.name != image.user:

@@ -91,7 +91,7 @@ class Receiving:
     async def close(self) -> None:
         """End this run; what is on disk stays for the next one."""
         if self._user is not None:
-            self._transfers.end_receiving(self._user)
+            self._transfers.register.end(self._user)
 
     # -- the questions ---------------------------------------------------------------------
 
@@ -112,10 +112,10 @@ class Receiving:
         await self._require_trust(record, key, origin)
         self._extensions = _texts(introduction.get("extensions"))
         self._introduced = record
-        self._transfers.begin_receiving(record.name)
+        self._transfers.register.begin(record.name)
         self._user = record.name
         self._on_user(record.name)
-        known = self._transfers.find("in", record.name)
+        known = self._transfers.register.find("in", record.name)
         if known is None:
             told = introduction.get("uid")
             state = await self._new(record, origin, told if isinstance(told, int) else None)
@@ -158,7 +158,7 @@ class Receiving:
         validate(record, Purpose.REGISTER, self._services.machine)
         await accounts.require_free(record.on(self._services.machine).aliases)
         signed = signature.signed_here(record.without("signature"), self._services.keyring)
-        await self._transfers.save("in", state.at(PREPARED, record=dict(signed.data)))
+        await self._transfers.register.save("in", state.at(PREPARED, record=dict(signed.data)))
         return {"identity": signed.embedded().pretty().decode()}
 
     async def _commit(self, _about: Message) -> Message:
@@ -172,8 +172,8 @@ class Receiving:
         record = UserRecord(cast("JsonObject", dict(state.record)))
         home = self._transfers.manager.registry.by_name(state.user)
         if state.phase == PREPARED or home is None:
-            home = await self._transfers.take_in(state, record)
-            await self._transfers.save("in", state.at(COMMITTED))
+            home = await self._transfers.places.take_in(state, record)
+            await self._transfers.register.save("in", state.at(COMMITTED))
             await self._transfers.choose_extensions(home, self._extensions)
         return {
             "uid": home.uid,
@@ -197,10 +197,10 @@ class Receiving:
                     raise errors.HomeBusy(
                         f"Home area {state.user} has been used here; move it back instead."
                     )
-                await self._transfers.save("in", state.at(GONE))
-                await self._transfers.give_up(home)
+                await self._transfers.register.save("in", state.at(GONE))
+                await self._transfers.places.give_up(home)
         elif state.phase != GONE:
-            await self._transfers.save("in", state.at(GONE))
+            await self._transfers.register.save("in", state.at(GONE))
         return {"file_name": os.path.basename(state.image_path), "stage_name": state.aside_name}
 
     async def _restart(self, _about: Message) -> Message:
@@ -209,9 +209,9 @@ class Receiving:
         assert record is not None
         if state.phase != GONE:
             raise errors.StreamError(f"The home of {state.user} is {state.phase} here.")
-        self._transfers.release(state)
+        self._transfers.places.release(state)
         uid = await self._uid_for(record, state.uid)
-        await self._transfers.save("in", replace(state.at(RECEIVING), uid=uid))
+        await self._transfers.register.save("in", replace(state.at(RECEIVING), uid=uid))
         return {}
 
     # -- whom to believe ----------------------------------------------------------------------
@@ -252,13 +252,13 @@ class Receiving:
     @property
     def _state(self) -> TransferState:
         assert self._user is not None
-        return self._transfers.state("in", self._user)
+        return self._transfers.register.state("in", self._user)
 
     async def _new(self, record: UserRecord, origin: Origin, told: int | None) -> TransferState:
         """A place, a name and a uid for a home that begins to arrive; all are held."""
         manager, config = self._transfers.manager, self._services.config
         names.check_new_name(record.name)
-        moved = self._transfers.find("out", record.name)
+        moved = self._transfers.register.find("out", record.name)
         home = manager.registry.by_name(record.name)
         if home is not None and (moved is None or home.lease is None):
             raise errors.UserNameExists(f"There is a home area of {record.name} here already.")
@@ -283,12 +283,12 @@ class Receiving:
             origin_uid=told or 0,
         ).at(RECEIVING)
         if await asyncio.to_thread(os.path.lexists, state.image_path):
-            self._transfers.release(state)
+            self._transfers.places.release(state)
             raise errors.PathExists(f"{state.image_path} exists already; remove or adopt it.")
         try:
-            await self._transfers.save("in", state)
+            await self._transfers.register.save("in", state)
         except errors.HomeError:
-            self._transfers.release(state)
+            self._transfers.places.release(state)
             raise
         return state
 

@@ -125,7 +125,7 @@ class Sending:
 
         Who logs in meanwhile waits for the end of this run. Asked again it has no effect.
         """
-        state = self._transfers.find("out", self._home.name)
+        state = self._transfers.register.find("out", self._home.name)
         if self._is_frozen or (state is not None and state.phase != SENDING):
             # What leaves cannot be used here anyway.
             return {}
@@ -153,7 +153,7 @@ class Sending:
             state = state.at(
                 LEAVING, aside_name=left_name, image_path=self._home.image_path, host=self._host
             )
-            await self._transfers.forget_arrival(self._home.name)
+            await self._transfers.places.forget_arrival(self._home.name)
             await self._save(state)
             self._home.lease = lease_of(state)
         return {"left_name": state.aside_name}
@@ -165,7 +165,7 @@ class Sending:
             raise errors.HomeError(f"Home area {self._home.name} was never told to leave.")
         if state.phase == LEAVING:
             state = state.at(LEFT)
-            await self._transfers.let_go(self._home, state)
+            await self._transfers.places.let_go(self._home, state)
         self._home.is_present = False
         self._home.services.changed(self._home)
         # Who waited is told where the home is.
@@ -177,7 +177,7 @@ class Sending:
         """The other side gave it up and the data lie in their old place: it is a home again."""
         state = self._state
         if state.phase != SENDING:
-            await self._transfers.take_back(self._home)
+            await self._transfers.places.take_back(self._home)
             if not self._is_undo:
                 # It is sent again in this very run.
                 await self._save(state.at(SENDING))
@@ -189,10 +189,10 @@ class Sending:
 
     @property
     def _state(self) -> TransferState:
-        return self._transfers.state("out", self._home.name)
+        return self._transfers.register.state("out", self._home.name)
 
     async def _save(self, state: TransferState) -> None:
-        await self._transfers.save("out", state)
+        await self._transfers.register.save("out", state)
 
     async def _try_to_freeze(self) -> bool:
         """Hold the home if it is not in use now."""

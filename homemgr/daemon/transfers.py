@@ -1,8 +1,8 @@
-"""Homes on their way to and from other machines: runs, leases, what is on disk, recovery.
+"""Homes on their way to and from other machines: the runs, and all that they need.
 
 One run for each user at a time. What a worker asks meanwhile is answered by ``sending`` and
-``receiving``; here is what changes a home's place among the homes of this machine, in an
-order in which a kill between any two steps leaves it usable at one end at most.
+``receiving``; ``transfer_register`` knows the states, and ``places`` changes a home's place
+among the homes of this machine.
 
 Arguments for the workers: ``send`` and ``export`` get what every verb on a home gets, and
 options, ledger_directory, image_path, phase and left_name (of the state on disk);
@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,15 +22,14 @@ from homemgr import errors
 from homemgr.daemon import leases
 from homemgr.daemon.home import Home, now_usec
 from homemgr.daemon.origins import Origin, Origins, check_fingerprint
+from homemgr.daemon.places import Places
 from homemgr.daemon.receiving import Receiving
-from homemgr.daemon.sending import Sending, lease_of
+from homemgr.daemon.sending import Sending
 from homemgr.daemon.states import Operation
+from homemgr.daemon.transfer_register import TransferRegister
 from homemgr.daemon.transfer_states import (
-    COMMITTED,
     GONE,
-    LEAVING,
     LEFT,
-    PREPARED,
     RECEIVING,
     SENDING,
     Direction,
@@ -45,9 +43,7 @@ if TYPE_CHECKING:
 
     from homemgr.daemon.activity import Activity
     from homemgr.daemon.manager import Manager
-    from homemgr.daemon.transfer_options import ForgetOptions, ReceiveOptions, SendOptions
-    from homemgr.record.jsontext import JsonObject
-    from homemgr.record.model import UserRecord
+    from homemgr.daemon.transfer_options import ReceiveOptions, SendOptions
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +57,8 @@ class Transfers:
         self.manager = manager
         self.store = TransferStore(config.transfer_directory)
         self.origins = Origins(config.origin_directory)
-        self._states: dict[tuple[Direction, str], TransferState] = {}
-        self._running: set[str] = set()
+        self.register = TransferRegister(self.store)
+        self.places = Places(manager, self.store, self.register)
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         manager.registry.changed.append(self._note_change)
 
@@ -71,43 +67,8 @@ class Transfers:
     async def recover(self) -> None:
         """Take up what is on disk; before homes are looked for, and after records are loaded."""
         await asyncio.to_thread(self.origins.load)
-        self._states = await asyncio.to_thread(self.store.load)
-        for (direction, _), state in list(self._states.items()):
-            if direction == "in":
-                await self._recover_incoming(state)
-        for (direction, _), state in list(self._states.items()):
-            if direction == "out":
-                await self._recover_outgoing(state)
-
-    async def _recover_incoming(self, state: TransferState) -> None:
-        if state.phase == COMMITTED:
-            return
-        home = self.manager.registry.by_name(state.user)
-        if home is None:
-            if self.find("out", state.user) is None:
-                self.manager.registry.hold(state.user, state.uid)
-        elif state.phase == GONE and self.find("out", state.user) is None:
-            # Killed between the promise to give it up and the deed.
-            await self.give_up(home)
-
-    async def _recover_outgoing(self, state: TransferState) -> None:
-        home = self.manager.registry.by_name(state.user)
-        incoming = self.find("in", state.user)
-        if home is not None and incoming and incoming.phase in (PREPARED, COMMITTED):
-            # It had come back when we were killed.
-            await self._drop("out", state.user)
-            return
-        if state.phase == LEFT:
-            record = await asyncio.to_thread(self.store.left_record, state.user)
-            if home is None and record is not None:
-                home = Home(self.manager.services, record, is_fixated=True)
-                self.manager.enlist(home)
-            elif home is not None:
-                # Killed between the two copies of the record.
-                await home.withdraw_record()
-        if home is not None and state.phase in (LEAVING, LEFT):
-            home.lease = lease_of(state)
-            home.is_present = state.phase == LEAVING
+        await self.register.load()
+        await self.places.recover()
 
     # -- runs -----------------------------------------------------------------------------
 
@@ -115,7 +76,7 @@ class Transfers:
         self, activity: Activity, home: Home, options: SendOptions, fds: Sequence[int]
     ) -> dict[str, object]:
         """Send ``home`` through ``fds``, or go on with that; gives the worker's result."""
-        self._begin(home.name)
+        self.register.begin(home.name)
         sending = Sending(self, home, options.host, is_undo=options.undo)
         try:
             state = await self._state_to_send(home, options.host)
@@ -126,8 +87,8 @@ class Transfers:
                 {**self._of_home(home, state), "options": options.told()},
                 fds,
             )
-            if options.remove and self.state("out", home.name).phase == LEFT:
-                await self._forget_left(home)
+            if options.remove and self.register.state("out", home.name).phase == LEFT:
+                await self.places.forget_left(home)
             return result
         finally:
             await sending.close()
@@ -137,7 +98,7 @@ class Transfers:
         self, activity: Activity, home: Home, options: SendOptions, fds: Sequence[int]
     ) -> dict[str, object]:
         """Write ``home`` to a file; it stays one of this machine."""
-        self._begin(home.name)
+        self.register.begin(home.name)
         sending = Sending(self, home, "a file")
         try:
             home.check_lease(Operation.AUTHENTICATE)
@@ -178,11 +139,11 @@ class Transfers:
         }
         try:
             result = await self._work(verb, activity, receiving, arguments, fds)
-            state = self.find("in", activity.user)
+            state = self.register.find("in", activity.user)
             if state is not None and state.phase == GONE:
                 # The origin knows: nothing is left to be said about it.
-                await self._drop("in", state.user)
-                self.release(state)
+                await self.register.drop("in", state.user)
+                self.places.release(state)
             return result
         except errors.HomeError:
             if verb == "import":
@@ -194,10 +155,10 @@ class Transfers:
 
     async def _forget_import(self, user: str) -> None:
         """A file is read from its beginning or not at all: nothing waits for the next run."""
-        state = self.find("in", user)
+        state = self.register.find("in", user)
         if state is not None and state.phase == RECEIVING:
-            await self._drop("in", user)
-            self.release(state)
+            await self.register.drop("in", user)
+            self.places.release(state)
 
     async def _work(
         self,
@@ -226,59 +187,30 @@ class Transfers:
         }
 
     async def _state_to_send(self, home: Home, host: str) -> TransferState:
-        state = self.find("out", home.name)
+        state = self.register.find("out", home.name)
         if state is not None and state.phase != SENDING:
             return state
         _require_fixated(home)
         home.lease = leases.while_read(home.name, host or "another machine")
         state = TransferState(home.name, SENDING, host=host, image_path=home.image_path)
-        await self.save("out", state.at(SENDING))
+        await self.register.save("out", state.at(SENDING))
         return state
 
-    def _begin(self, user: str) -> None:
-        if user in self._running:
-            raise errors.TransferBusy(f"A transfer of home area {user} is under way.")
-        self._running.add(user)
-
     async def _end_sending(self, home: Home, activity: Activity) -> None:
-        self._running.discard(home.name)
+        self.register.end(home.name)
         await self._note_bytes("out", activity)
-        state = self.find("out", home.name)
+        state = self.register.find("out", home.name)
         if state is None or state.phase == SENDING:
             home.lease = None
 
     async def _note_bytes(self, direction: Direction, activity: Activity) -> None:
-        state, count = self.find(direction, activity.user), activity.progress.get("bytes")
+        state, count = self.register.find(direction, activity.user), activity.progress.get("bytes")
         if state is not None and isinstance(count, int) and count != state.bytes:
             # For the list alone.
             with suppress(errors.HomeError):
-                await self.save(direction, dataclasses.replace(state, bytes=count))
+                await self.register.save(direction, dataclasses.replace(state, bytes=count))
 
     # -- what the two sides ask for ----------------------------------------------------------
-
-    def find(self, direction: Direction, user: str) -> TransferState | None:
-        """The state of a transfer, if there is one."""
-        return self._states.get((direction, user))
-
-    def state(self, direction: Direction, user: str) -> TransferState:
-        """The state of a transfer that runs; raises HomeError if it was forgotten meanwhile."""
-        state = self.find(direction, user)
-        if state is None:
-            raise errors.TransferInterrupted(f"The transfer of {user} was forgotten.")
-        return state
-
-    async def save(self, direction: Direction, state: TransferState) -> None:
-        """Have a state on disk and in effect when this returns."""
-        await asyncio.to_thread(self.store.save, direction, state)
-        self._states[direction, state.user] = state
-
-    def begin_receiving(self, user: str) -> None:
-        """Let nobody else send or receive this user; raises TransferBusy."""
-        self._begin(user)
-
-    def end_receiving(self, user: str) -> None:
-        """The run is over."""
-        self._running.discard(user)
 
     async def changed_home(self, user: str) -> None:
         """Return when something about this home has changed."""
@@ -295,17 +227,6 @@ class Transfers:
             if not future.done():
                 future.set_result(None)
 
-    def hides(self, image_path: str) -> bool:
-        """Whether an image on disk is none to be found: it arrives, or was given back."""
-        return any(
-            direction == "in" and state.phase != COMMITTED and state.image_path == image_path
-            for (direction, _), state in self._states.items()
-        )
-
-    def release(self, state: TransferState) -> None:
-        """Give up name and uid that were held for an arriving home."""
-        self.manager.registry.release(state.user)
-
     async def trust(self, origin: Origin, *, by_uid: int) -> None:
         """Accept an origin from now on."""
         await self.origins.trust(origin, now_usec=now_usec(), by_uid=by_uid)
@@ -321,134 +242,6 @@ class Transfers:
                 await self.manager.services.extensions.choose(home, name, is_chosen=True)
             except errors.HomeError as error:
                 log.info("%s", error)
-
-    # -- a home's place among the homes of this machine ---------------------------------------
-
-    async def let_go(self, home: Home, state: TransferState) -> None:
-        """The home is the other machine's: its record moves to those of homes that left."""
-        await asyncio.to_thread(self.store.keep_left, home.name, home.record.for_host())
-        await self.save("out", state)
-        home.lease = lease_of(state)
-        await home.withdraw_record()
-
-    async def forget_arrival(self, user: str) -> None:
-        """That the home once came here is over: it is about to leave.
-
-        Had a killed daemon both states to read, it would take what leaves for what came back.
-        """
-        if self.find("in", user) is not None:
-            await self._drop("in", user)
-
-    async def take_back(self, home: Home) -> None:
-        """The home is one of this machine again, as it was when it left."""
-        record = home.record.for_host()
-        await asyncio.to_thread(self.manager.services.store.save, home.name, record)
-        await self._drop("out", home.name)
-        await asyncio.to_thread(self.store.delete_left, home.name)
-        home.lease = None
-        home.is_present = True
-        home.observe()
-        self.manager.services.changed(home)
-
-    async def take_in(self, state: TransferState, record: UserRecord) -> Home:
-        """List a home that has arrived; its record is on disk before."""
-        services, registry = self.manager.services, self.manager.registry
-        machine = services.machine
-        binding: JsonObject = {
-            "imagePath": state.image_path,
-            "storage": "directory",
-            "homeDirectory": record.on(machine).home_directory,
-            "uid": state.uid,
-            "gid": state.uid,
-            "blobDirectory": services.store.blob_directory(state.user),
-        }
-        bound = record.with_binding(machine.id, binding)
-        await asyncio.to_thread(services.store.save, state.user, bound.for_host())
-        former = registry.by_name(state.user)
-        left = self.find("out", state.user)
-        if former is not None:
-            former.forget()
-        registry.release(state.user)
-        home = Home(services, bound, is_fixated=True)
-        self.manager.enlist(home)
-        await asyncio.to_thread(services.store.make_blob_directory, state.user)
-        if left is not None:
-            await self._drop("out", state.user)
-            await asyncio.to_thread(self.store.delete_left, state.user)
-            await self._abandon(left)
-        log.info("Home area %s has arrived from %s.", state.user, state.host)
-        return home
-
-    async def give_up(self, home: Home) -> None:
-        """The home is its origin's again: nobody can use it here from now on."""
-        await home.drop_record()
-        log.info("Home area %s is given back.", home.name)
-
-    # -- lists ----------------------------------------------------------------------------
-
-    def listed(self) -> list[dict[str, object]]:
-        """All transfers, as a client is shown them."""
-        order = sorted(self._states.items(), key=lambda item: (item[0][1], item[0][0]))
-        return [state.listed(direction) for (direction, _), state in order]
-
-    def direction_of(self, user: str) -> Direction:
-        """Which way a user's transfer goes, the outgoing first; raises NoSuchHome."""
-        directions: tuple[Direction, ...] = ("out", "in")
-        for direction in directions:
-            if self.find(direction, user) is not None:
-                return direction
-        raise errors.NoSuchHome(f"No transfer of {user} is known.")
-
-    async def forget(self, user: str, options: ForgetOptions) -> None:
-        """Forget a transfer, with the data it keeps if ``remove``.
-
-        Of a home that has left: its record too, so that name and uid are free here. Raises
-        TransferBusy while it runs, or while only the same command can tell which end has
-        the home (``force`` decides that it is not here).
-        """
-        direction = self.direction_of(user)
-        state = self.state(direction, user)
-        self._begin(user)
-        try:
-            if state.phase in (LEAVING, PREPARED) and not options.force:
-                raise errors.TransferBusy(
-                    f"The transfer of {user} is {state.phase}: the home may be at either end. "
-                    "Run the command that began it again, or undo it there."
-                )
-            if state.phase in (LEFT, LEAVING):
-                home = self.manager.registry.require(user)
-                await self._forget_left(home, remove=options.remove)
-                return
-            await self._drop(direction, user)
-            if direction == "in" and state.phase != COMMITTED:
-                self.release(state)
-                await self._abandon(state)
-        finally:
-            self._running.discard(user)
-
-    async def _forget_left(self, home: Home, *, remove: bool = True) -> None:
-        """Forget a home that has left, and delete what was kept of it if so wanted."""
-        state = self.state("out", home.name)
-        if remove:
-            await self._abandon(state)
-        await asyncio.to_thread(self.store.delete_left, home.name)
-        await self._drop("out", home.name)
-        await home.drop_record()
-
-    async def _abandon(self, state: TransferState) -> None:
-        """Delete the tree beside homes that a transfer keeps, if there is one."""
-        if not state.aside_name:
-            return
-        directory = os.path.dirname(state.image_path)
-        arguments = {"directory": directory, "name": state.aside_name}
-        try:
-            await self.manager.services.runner.run("abandon", arguments)
-        except errors.HomeError as error:
-            log.warning("%s/%s stays: %s", directory, state.aside_name, error)
-
-    async def _drop(self, direction: Direction, user: str) -> None:
-        await asyncio.to_thread(self.store.delete, direction, user)
-        self._states.pop((direction, user), None)
 
     async def trust_by_fingerprint(self, fingerprint: str, host: str, *, by_uid: int) -> None:
         """Accept an origin, and the signer of a record that was refused, by fingerprint."""

@@ -156,7 +156,7 @@ def test_a_home_moves_with_its_uid_and_can_be_changed_where_it_arrives(tmp_path:
         assert not (tmp_path / "a/records/alice.identity").exists()
         assert alpha.home("alice").state == "absent"
         assert await usable(beta)
-        (row,) = alpha.manager.transfers.listed()
+        (row,) = alpha.manager.transfers.register.listed()
         assert (row["direction"], row["phase"], row["host"]) == ("out", "left", "beta")
         assert row["bytes"] == 7
         (origin,) = beta.manager.transfers.origins.listed()
@@ -208,7 +208,11 @@ def test_undo_cut_anywhere_goes_on(tmp_path: Path, cut: str, killed: bool) -> No
         await Pair(alpha, beta).run(undo=True)
         assert [await usable(alpha), await usable(beta)] == [True, False]
         assert alpha.home("alice").uid == UID
-        assert alpha.manager.transfers.listed() == beta.manager.transfers.listed() == []
+        assert (
+            alpha.manager.transfers.register.listed()
+            == beta.manager.transfers.register.listed()
+            == []
+        )
         await beta.restart()
         assert not await usable(beta)
         assert (tmp_path / "a/records/alice.identity").exists()
@@ -266,15 +270,15 @@ def test_undo_asks_a_home_whose_arrival_was_not_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
-        transfers = beta.manager.transfers
-        save = transfers.save
+        register = beta.manager.transfers.register
+        save = register.save
 
         async def full(direction: Direction, state: TransferState) -> None:
             if state.phase == "committed":
                 raise errors.NoDiskSpace("full")
             await save(direction, state)
 
-        monkeypatch.setattr(transfers, "save", full)
+        monkeypatch.setattr(register, "save", full)
         with pytest.raises(errors.NoDiskSpace):
             await Pair(alpha, beta).run()
         monkeypatch.undo()
@@ -348,7 +352,7 @@ def test_an_unknown_origin_is_named_and_accepted_by_fingerprint(tmp_path: Path) 
         introduction = await introduction_of(alpha, beta)
         with pytest.raises(errors.UntrustedOrigin, match=alpha.fingerprint):
             await greet(beta, introduction)
-        assert beta.manager.transfers.listed() == []
+        assert beta.manager.transfers.register.listed() == []
         with pytest.raises(errors.UntrustedOrigin):
             await greet(beta, introduction, "0" * 64)
         transfers = beta.manager.transfers
@@ -407,7 +411,7 @@ def test_introductions_cannot_be_made_up_or_used_again(tmp_path: Path) -> None:
             await greet(beta, good, trust, nonce="cd" * 32)
         with pytest.raises(errors.StreamError):
             await greet(beta, good, trust, nonce="ab")
-        assert beta.manager.transfers.listed() == []
+        assert beta.manager.transfers.register.listed() == []
         assert beta.manager.transfers.origins.listed() == []
 
     run(tmp_path, scenario)
@@ -476,7 +480,7 @@ def test_names_and_uids_of_arriving_homes_are_kept(tmp_path: Path) -> None:
             with pytest.raises(errors.UIDInUse):
                 await registration.register(beta.manager, taken)
             await beta.restart()
-        await beta.manager.transfers.forget("alice", ForgetOptions())
+        await beta.manager.transfers.places.forget("alice", ForgetOptions())
         await registration.register(beta.manager, taken)
 
     run(tmp_path, scenario)
@@ -507,7 +511,7 @@ def test_collisions_are_refused_before_anything_is_kept(tmp_path: Path) -> None:
         await beta.add("alice", 60400)
         with pytest.raises(errors.UserNameExists):
             await greet(beta, introduction, alpha.fingerprint)
-        assert beta.manager.transfers.listed() == []
+        assert beta.manager.transfers.register.listed() == []
 
     run(tmp_path, scenario)
 
@@ -622,13 +626,13 @@ def test_what_left_is_forgotten_with_or_without_its_data(tmp_path: Path, remove:
     async def scenario(alpha: Site, beta: Site) -> None:
         await Pair(alpha, beta).run()
         transfers = alpha.manager.transfers
-        await transfers.forget("alice", ForgetOptions(remove=remove))
+        await transfers.places.forget("alice", ForgetOptions(remove=remove))
         assert alpha.manager.registry.by_name("alice") is None
         assert len(list(alpha.base.iterdir())) == (0 if remove else 1)
         with pytest.raises(errors.NoSuchHome):
-            await transfers.forget("alice", ForgetOptions())
+            await transfers.places.forget("alice", ForgetOptions())
         await alpha.restart()
-        assert alpha.manager.transfers.listed() == []
+        assert alpha.manager.transfers.register.listed() == []
 
     run(tmp_path, scenario)
 
@@ -639,8 +643,8 @@ def test_a_transfer_that_may_be_anywhere_is_forgotten_by_force_only(tmp_path: Pa
             await Pair(alpha, beta, "renamed").run()
         for site in (alpha, beta):
             with pytest.raises(errors.TransferBusy, match="either end"):
-                await site.manager.transfers.forget("alice", ForgetOptions())
-        await beta.manager.transfers.forget("alice", ForgetOptions(force=True))
+                await site.manager.transfers.places.forget("alice", ForgetOptions())
+        await beta.manager.transfers.places.forget("alice", ForgetOptions(force=True))
         assert list(beta.base.iterdir()) == []
 
     run(tmp_path, scenario)
@@ -683,7 +687,7 @@ def test_what_was_sent_with_remove_leaves_no_trace(tmp_path: Path) -> None:
         await alpha.send("alice", send, remove=True).wait()
         assert list(alpha.base.iterdir()) == []
         assert alpha.manager.registry.by_name("alice") is None
-        assert alpha.manager.transfers.listed() == []
+        assert alpha.manager.transfers.register.listed() == []
 
     run(tmp_path, scenario)
 
@@ -697,7 +701,7 @@ def test_damaged_state_files_are_left_alone(tmp_path: Path) -> None:
             json.dumps({"user": "carl", "phase": "left", "image_path": 5})
         )
         await alpha.restart()
-        assert alpha.manager.transfers.listed() == []
+        assert alpha.manager.transfers.register.listed() == []
         assert await usable(alpha)
         assert (directory / "out-alice.json").read_text() == "{"
 
