@@ -88,6 +88,11 @@ class Receiving:
         # A step that was begun is finished, also if the job is ended in the middle of it.
         return await asyncio.shield(asyncio.ensure_future(self._questions[question](about)))
 
+    @property
+    def user(self) -> str | None:
+        """Who arrives; None as long as another run may be his."""
+        return self._user
+
     async def close(self) -> None:
         """End this run; what is on disk stays for the next one."""
         if self._user is not None:

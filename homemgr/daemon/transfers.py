@@ -146,8 +146,8 @@ class Transfers:
                 self.places.release(state)
             return result
         except errors.HomeError:
-            if verb == "import":
-                await self._forget_import(activity.user)
+            if verb == "import" and receiving.user is not None:
+                await self._forget_import(receiving.user)
             raise
         finally:
             await self._note_bytes("in", activity)

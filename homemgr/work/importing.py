@@ -11,7 +11,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr.errors import HomeExists, StreamError
+from homemgr.errors import HomeExists, StreamError, TransferBusy
 from homemgr.storage import staging
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.writer import FileWriter, TreeWriter
@@ -53,7 +53,12 @@ def run(task: Task) -> dict[str, object]:
     telling.expect(size.files, size.bytes)
     about = {"nonce": header.nonce, "introduction": header.introduction, "size": size._asdict()}
     place = Place.of(task.channel.ask("hello", about))
-    if place.phase not in ("new", "receiving", "prepared"):
+    if place.phase == "prepared":
+        raise TransferBusy(
+            "This home area is about to arrive from its machine; run the same `homemgr migrate`"
+            " again there to its end, or `homemgr transfers forget` here."
+        )
+    if place.phase not in ("new", "receiving"):
         raise HomeExists("This home area has arrived here already.")
     rules = rules_for(task, header.introduction)
     with ExitStack() as closing:

@@ -516,3 +516,13 @@ def test_of_a_damaged_export_nothing_is_made(
     with pytest.raises(errors.HomeError):
         import_(pair, tmp_path / "harmed.tar")
     assert pair.names()[1] == []
+
+
+def test_an_import_leaves_alone_what_is_about_to_arrive(pair: Pair, tmp_path: Path) -> None:
+    export(pair, tmp_path / "alice.tar")
+    stage = pair.target.area / ".homemgr/.#homemgr-in-alice.0123abcd"
+    stage.mkdir()
+    pair.target.phase = "prepared"
+    with pytest.raises(errors.TransferBusy):
+        import_(pair, tmp_path / "alice.tar")
+    assert stage.exists()
