@@ -12,7 +12,7 @@ from homemgr.errors import StreamError
 from homemgr.storage.ledger import Row
 from homemgr.transfer import content, frames, policy
 from homemgr.transfer.content import ContentDigest
-from homemgr.transfer.entry import Entry, Kind, join
+from homemgr.transfer.entry import MAX_PATH, Entry, Kind, join
 from homemgr.work.contents import PATCHABLE_BYTES
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class Arrival:
         if bool(self._paths) != bool(name):
             raise StreamError("Only the first directory of a walk is the top.")
         path = join(self._paths[-1], name) if self._paths else b""
+        if len(path) > MAX_PATH:
+            # Each directory would repeat it in the ledger.
+            raise StreamError(f"A path is longer than {MAX_PATH} bytes.")
         if entry is not None:
             self._check(path, entry, Kind.DIRECTORY)
             self._ledger.put(path, Row(entry, b"", b"", b""))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from homemgr.errors import StreamError
 from homemgr.files import Fd
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage.ledger import Ledger
@@ -18,6 +19,7 @@ from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import frames
 from homemgr.transfer.decoder import Decoder
+from homemgr.transfer.entry import MAX_PATH, Entry, Kind
 from homemgr.transfer.frames import Frame
 from homemgr.transfer.policy import Policy
 from homemgr.work.arrival import Arrival
@@ -192,3 +194,10 @@ def test_a_tree_changed_by_a_power_cut_is_repaired(journey: Journey) -> None:
     sent = changes(journey.go())
     assert_same(journey)
     assert len(sent) < 20
+
+
+def test_a_path_without_end_is_refused(journey: Journey) -> None:
+    top = Entry(Kind.DIRECTORY, 0o700, NOBODY, NOBODY, 0, 0, 0, b"", ())
+    below = [frames.Enter(b"n" * 255, top)] * (MAX_PATH // 256 + 1)
+    with pytest.raises(StreamError, match="longer than"):
+        journey.arrive([frames.Enter(b"", top), *below])
