@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from homemgr import errors
 from homemgr.daemon import accounts, arrival
+from homemgr.daemon.home import now_usec
 from homemgr.daemon.origins import CONTEXT, Origin, untrusted
 from homemgr.daemon.sending import nonce_of
 from homemgr.daemon.states import Operation
@@ -28,7 +29,7 @@ from homemgr.daemon.transfer_states import (
     RECEIVING,
     TransferState,
 )
-from homemgr.record import names, signature, uids
+from homemgr.record import changes, names, signature, uids
 from homemgr.record.model import UserRecord
 from homemgr.record.signature import PublicKey
 from homemgr.record.validate import Purpose, parse_embedded, validate
@@ -162,7 +163,8 @@ class Receiving:
         # It may have changed since the introduction, and whoever signed it may have mistaken.
         validate(record, Purpose.REGISTER, self._services.machine)
         await accounts.require_free(record.on(self._services.machine).aliases)
-        signed = signature.signed_here(record.without("signature"), self._services.keyring)
+        record = changes.without_future(record, now_usec())
+        signed = signature.signed_here(record, self._services.keyring)
         await self._transfers.register.save("in", state.at(PREPARED, record=dict(signed.data)))
         return {"identity": signed.embedded().pretty().decode()}
 

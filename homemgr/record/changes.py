@@ -51,6 +51,20 @@ def stamped(record: UserRecord, now_usec: int, *, is_password_change: bool = Fal
     return record.without("signature").replaced(dict.fromkeys(names, now_usec))
 
 
+def without_future(record: UserRecord, now_usec: int) -> UserRecord:
+    """The record without its signatures and with no stamp later than now.
+
+    For a record that is signed anew where it arrives: the clock it was stamped by may have
+    been ahead, and until ours gets there neither `stamped` nor any client could change it.
+    """
+    stamps = {
+        "lastChangeUSec": record.last_change_usec,
+        "lastPasswordChangeUSec": record.last_password_change_usec,
+    }
+    late = {name: now_usec for name, stamp in stamps.items() if stamp and stamp > now_usec}
+    return record.without("signature").replaced(late)
+
+
 def check_update(current: UserRecord, new: UserRecord) -> None:
     """Refuse an update that is not a newer state of the same user's record.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import users
+from . import machines, users
 from .box import Box, wait_for
 
 if TYPE_CHECKING:
@@ -109,6 +109,25 @@ def box(request: pytest.FixtureRequest, machine: None) -> Iterator[Box]:
         files=dict(world.files),
     ) as booted:
         yield booted
+
+
+@pytest.fixture(scope="module")
+def pair(machine: None) -> Iterator[tuple[Box, Box]]:
+    """Two machines with a wire between them, and with different systems."""
+    with Box() as one, Box(base="sid") as other, machines.wired(one, other):
+        yield one, other
+
+
+@pytest.fixture
+def here(pair: tuple[Box, Box]) -> Box:
+    """The machine where homes begin."""
+    return pair[0]
+
+
+@pytest.fixture
+def there(pair: tuple[Box, Box]) -> Box:
+    """The other one, of the newest system."""
+    return pair[1]
 
 
 @pytest.fixture

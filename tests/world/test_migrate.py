@@ -5,72 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .. import homes
-from . import machines, users
+from . import machines
 from .box import Box, Result, wait_for
+from .migration import IDENTITY, homemgr, is_usable, kept, migrate, on_disk, traveller
 from .users import NOBODY, User
-
-IDENTITY = (b".identity",)
-
-
-@pytest.fixture(scope="module")
-def pair(machine: None) -> Iterator[tuple[Box, Box]]:
-    """Two machines, with different systems."""
-    with Box() as one, Box(base="sid") as other, machines.wired(one, other):
-        yield one, other
-
-
-@pytest.fixture
-def here(pair: tuple[Box, Box]) -> Box:
-    return pair[0]
-
-
-@pytest.fixture
-def there(pair: tuple[Box, Box]) -> Box:
-    return pair[1]
 
 
 @pytest.fixture
 def alice(here: Box, there: Box) -> Iterator[User]:
     """A user of the one machine with a home full of odd things, gone from both afterwards."""
-    alice = users.create(here)
-    top = here.path(alice.image)
-    (top / "odd").mkdir()
-    homes.make_odd_home(top / "odd")
-    yield alice
-    for box in (here, there):
-        machines.plug_in(box)
-        box.run(["systemctl", "restart", "homemgrd.service"])
-        box.run(["homemgr", "remove", alice.name], check=False)
-        box.run(["homemgr", "transfers", "forget", alice.name, "--remove"], check=False)
-
-
-def homemgr(box: Box, *words: str, check: bool = True, timeout: float = 120) -> Result:
-    return box.run(["homemgr", *words], check=check, timeout=timeout)
-
-
-def migrate(box: Box, user: User, *words: str, check: bool = True) -> Result:
-    return homemgr(box, "migrate", user.name, *words, "--trust", "--no-pager", check=check)
-
-
-def on_disk(box: Box, user: User) -> Path:
-    return box.path(f"/home/.homemgr/{user.name}.homedir")
-
-
-def kept(box: Box, user: User) -> Path:
-    (found,) = box.path("/home/.homemgr").glob(f".#homemgr-left-{user.name}*")
-    return found
-
-
-def is_usable(box: Box, user: User) -> bool:
-    """Whether the password opens a home there."""
-    argv = ["homemgr", "with", user.name, "--", "test", "-e", ".identity"]
-    return box.run(argv, env={"PASSWORD": user.password}, check=False).code == 0
+    with traveller(here, there) as alice:
+        yield alice
 
 
 def test_a_person_moves_while_logged_in_and_moves_back(here: Box, there: Box, alice: User) -> None:

@@ -99,6 +99,24 @@ def test_unknown_members_survive_a_password_change(data: JsonObject) -> None:
     assert back.replaced(privileged=privileged).same_content(record)
 
 
+@pytest.mark.parametrize(
+    ("stamp", "kept"), [(NOW - 1, NOW - 1), (NOW, NOW), (NOW + 1, NOW), (2**62, NOW)]
+)
+@pytest.mark.parametrize("name", ["lastChangeUSec", "lastPasswordChangeUSec"])
+def test_what_arrives_from_a_clock_ahead_can_be_changed(
+    record: UserRecord, name: str, stamp: int, kept: int
+) -> None:
+    known = record.replaced({name: stamp}).replaced(signature=[{"data": "x"}])
+    arrived = changes.without_future(known, NOW)
+    assert arrived.data == record.replaced({name: kept}).data
+    changes.with_new_password(arrived, ["new"], NOW + 1)
+
+
+def test_a_stamp_that_is_missing_stays_so(record: UserRecord) -> None:
+    unstamped = record.without("lastChangeUSec")
+    assert changes.without_future(unstamped, NOW).data == unstamped.data
+
+
 # --- updates ------------------------------------------------------------------
 
 

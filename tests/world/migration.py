@@ -1,0 +1,68 @@
+"""What tests of migrations do over and over: somebody with a home full of odd things, the commands.
+
+Knows where homes lie while they come, are used and have left. Must not know how machines are
+connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import homes
+from . import machines, users
+from .box import Box, Result
+from .users import User
+
+#: Differs in every home that has moved: it is signed where it is used.
+IDENTITY = (b".identity",)
+
+
+@contextmanager
+def traveller(here: Box, there: Box) -> Iterator[User]:
+    """A user of the one machine, gone from both afterwards."""
+    user = users.create(here)
+    top = here.path(user.image)
+    (top / "odd").mkdir()
+    homes.make_odd_home(top / "odd")
+    try:
+        yield user
+    finally:
+        for box in (here, there):
+            forget(box, user)
+
+
+def forget(box: Box, user: User) -> None:
+    """Whatever a test did, nothing of this user is on this machine afterwards."""
+    machines.plug_in(box)
+    box.run(["systemctl", "restart", "homemgrd.service"])
+    box.run(["homemgr", "remove", user.name], check=False)
+    box.run(["homemgr", "transfers", "forget", user.name, "--remove"], check=False)
+
+
+def homemgr(box: Box, *words: str, check: bool = True, timeout: float = 120) -> Result:
+    """homemgr WORDS."""
+    return box.run(["homemgr", *words], check=check, timeout=timeout)
+
+
+def migrate(box: Box, user: User, *words: str, check: bool = True) -> Result:
+    """homemgr migrate USER WORDS, where the other machine is trusted."""
+    return homemgr(box, "migrate", user.name, *words, "--trust", "--no-pager", check=check)
+
+
+def on_disk(box: Box, user: User) -> Path:
+    """The files of a home."""
+    return box.path(f"/home/.homemgr/{user.name}.homedir")
+
+
+def kept(box: Box, user: User) -> Path:
+    """The files of a home that has left."""
+    (found,) = box.path("/home/.homemgr").glob(f".#homemgr-left-{user.name}*")
+    return found
+
+
+def is_usable(box: Box, user: User) -> bool:
+    """Whether the password opens a home there."""
+    argv = ["homemgr", "with", user.name, "--", "test", "-e", ".identity"]
+    return box.run(argv, env={"PASSWORD": user.password}, check=False).code == 0
