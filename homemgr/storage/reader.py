@@ -216,7 +216,7 @@ def read_entry(step: Step) -> Entry:
         found.st_atime_ns,
         found.st_size if kind == Kind.FILE else 0,
         target,
-        _xattrs(step),
+        attributes(step),
     )
 
 
@@ -229,8 +229,11 @@ def _link_text(step: Step) -> bytes:
         raise
 
 
-def _xattrs(step: Step) -> tuple[tuple[bytes, bytes], ...]:
-    """All extended attributes: by descriptor, or of what is not open through its directory."""
+def attributes(step: Step) -> tuple[tuple[bytes, bytes], ...]:
+    """All extended attributes: by descriptor, or of what is not open through its directory.
+
+    Raises FileVanished.
+    """
     is_open = step.what != ENTRY
     # The directory is the one we hold; the name's own link is not followed.
     where = step.fd if is_open else b"/proc/self/fd/%d/%b" % (step.parent, step.name)

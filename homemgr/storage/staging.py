@@ -81,3 +81,9 @@ def free_bytes(fd: Fd) -> int:
     """Bytes that can still be stored on the file system of ``fd``."""
     found = os.fstatvfs(fd.fileno())
     return found.f_bavail * found.f_frsize
+
+
+def free_entries(fd: Fd) -> int | None:
+    """Names that can still be made on the file system of ``fd``; None if it sets no number."""
+    found = os.fstatvfs(fd.fileno())
+    return found.f_favail if found.f_files else None

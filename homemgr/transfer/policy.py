@@ -91,6 +91,16 @@ def sanitise(path: bytes, entry: Entry, policy: Policy) -> tuple[Entry | None, l
     return entry._replace(mode=new_mode, uid=new_uid, gid=new_gid, xattrs=xattrs), notes
 
 
+def is_acl(name: bytes) -> bool:
+    """Whether an extended attribute is an access control list."""
+    return name in _WITH_ACL
+
+
+def is_of_user(name: bytes) -> bool:
+    """Whether an extended attribute is one that users give to their files."""
+    return name.startswith(_USER) and name != _USER and not name.startswith(_OVERLAY)
+
+
 def _translated(number: int, own: int, policy: Policy) -> int | None:
     """The id on the way; None if it cannot be stored."""
     if number == own:
@@ -128,12 +138,7 @@ def _xattrs(path: bytes, entry: Entry, policy: Policy, notes: list[Note]) -> Xat
             new = _list(path, entry.kind, name, value, policy, notes)
             if new is not None:
                 kept.append((name, new))
-        elif (
-            name.startswith(_USER)
-            and name != _USER
-            and not name.startswith(_OVERLAY)
-            and entry.kind in _WITH_USER_XATTRS
-        ):
+        elif is_of_user(name) and entry.kind in _WITH_USER_XATTRS:
             kept.append((name, value))
         elif name == _CAPABILITY:
             notes.append(Note("capability-dropped", path, ""))

@@ -19,20 +19,23 @@ from homemgr.storage import reader
 from homemgr.storage.sparse import pieces
 from homemgr.transfer import codec, policy, tar
 from homemgr.transfer.entry import Entry, Kind
+from homemgr.transfer.needs import Ability, needs_to_json
 from homemgr.transfer.report import Report
 from homemgr.work.cleaning import clean_home
 from homemgr.work.exclusion import alone_with_home
-from homemgr.work.send import LEFT_OUT, Options, measure
+from homemgr.work.send import LEFT_OUT, Options
+from homemgr.work.survey import survey
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
     from homemgr.files import Fd
     from homemgr.storage.reader import Step
+    from homemgr.transfer.needs import Needs
     from homemgr.work.tally import Totals
     from homemgr.work.task import Task
 
 #: What the archive says it is; another version may mean something else by its members.
-FORMAT = "homemgr export 1"
+FORMAT = "homemgr export 2"
 
 #: Written at once.
 _BATCH_BYTES = 1 << 20
@@ -82,10 +85,10 @@ def run(task: Task) -> dict[str, object]:
         closing.enter_context(alone_with_home(task))
         top = closing.enter_context(task.storage.open_home(task.image_path))
         clean_home(task, top.fd)
-        size = measure(top.fd)
+        size, needs = survey(top.fd, LEFT_OUT, list(Ability))
         is_wide = task.effective.idmap_policy != "strict"
         rules = policy.Policy(top.disk_uid, top.disk_gid, is_wide=is_wide)
-        return _Export(task, task.fds[0], rules, size).run(top.fd)
+        return _Export(task, task.fds[0], rules).run(top.fd, size, needs)
 
 
 #: Longer than anybody waits (s).
@@ -95,29 +98,28 @@ _FOR_EVER_S = 1e9
 class _Export:
     """One archive."""
 
-    def __init__(self, task: Task, out: Fd, rules: policy.Policy, size: Totals) -> None:
+    def __init__(self, task: Task, out: Fd, rules: policy.Policy) -> None:
         self._task = task
         self._out = out.fileno()
         self._rules = rules
-        self._size = size
         self._telling = Telling(task.channel)
-        self._telling.expect(size.files, size.size)
         self._manifest = Manifest()
         self._report = Report()
         self._first: dict[tuple[int, int], bytes] = {}
         self._batch = bytearray()
         self._written = 0
 
-    def run(self, top: Fd) -> dict[str, object]:
+    def run(self, top: Fd, size: Totals, needs: Needs) -> dict[str, object]:
+        self._telling.expect(size.files, size.size)
         self._telling.phase("exporting")
         nonce = secrets.token_hex(32)
         introduction = self._task.channel.ask("introduce", {"nonce": nonce})
-        size = {"files": self._size.files, "bytes": self._size.size}
         about: dict[str, object] = {
             "format": FORMAT,
             "nonce": nonce,
             "introduction": introduction,
-            "size": size,
+            "size": {"files": size.files, "bytes": size.size},
+            "needs": needs_to_json(needs),
         }
         self._document(tar.RECORD, about)
         for step in reader.walk(top, leave_out=LEFT_OUT):

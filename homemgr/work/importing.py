@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import HomeExists, StreamError, TransferBusy
 from homemgr.storage import staging
+from homemgr.storage.abilities import probe
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.writer import FileWriter, TreeWriter
 from homemgr.transfer import policy, tar, untar
@@ -20,7 +21,16 @@ from homemgr.transfer.entry import Kind, split
 from homemgr.transfer.frames import Data
 from homemgr.transfer.report import Report
 from homemgr.work.export import FORMAT, Manifest
-from homemgr.work.staged import Place, become_home, prepare, require_room, rules_for, size_of
+from homemgr.work.staged import (
+    Place,
+    Size,
+    become_home,
+    prepare,
+    require_able,
+    require_room,
+    rules_for,
+    size_of,
+)
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
@@ -42,6 +52,7 @@ class _Header(NamedTuple):
     nonce: object
     introduction: object
     size: object
+    needs: object
 
 
 def run(task: Task) -> dict[str, object]:
@@ -51,7 +62,7 @@ def run(task: Task) -> dict[str, object]:
     header = _header(_document(events, tar.RECORD))
     size = size_of(header.size)
     telling.expect(size.files, size.bytes)
-    about = {"nonce": header.nonce, "introduction": header.introduction, "size": size._asdict()}
+    about = {"nonce": header.nonce, "introduction": header.introduction}
     place = Place.of(task.channel.ask("hello", about))
     if place.phase == "prepared":
         raise TransferBusy(
@@ -71,7 +82,8 @@ def run(task: Task) -> dict[str, object]:
         undo = closing.enter_context(ExitStack())
         undo.callback(staging.abandon, parent, place.stage_name)
         stage = closing.enter_context(staging.open_stage(parent, place.stage_name))
-        require_room(stage, 0, size)
+        require_room(stage, Size(0, 0), size)
+        require_able(probe(stage), header.needs)
         telling.phase("importing")
         report = _Restoring(stage, rules, telling).run(events)
         assert isinstance(header.introduction, dict)
@@ -124,7 +136,9 @@ def _header(about: dict[str, object]) -> _Header:
         raise StreamError(
             f"The archive is of format {str(about.get('format'))[:40]!r}, expected {FORMAT!r}."
         )
-    return _Header(about.get("nonce"), about.get("introduction"), about.get("size"))
+    return _Header(
+        about.get("nonce"), about.get("introduction"), about.get("size"), about.get("needs")
+    )
 
 
 class _Restoring:

@@ -16,19 +16,31 @@ from typing import TYPE_CHECKING, NamedTuple
 from homemgr.errors import StreamError
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import staging
+from homemgr.storage.abilities import probe
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import frames
 from homemgr.transfer.frames import Control
+from homemgr.transfer.needs import limits_to_json
 from homemgr.work.arrival import Arrival
 from homemgr.work.conversation import Conversation
 from homemgr.work.send import LEFT_OUT
-from homemgr.work.staged import Place, Size, become_home, prepare, require_room, rules_for, size_of
+from homemgr.work.staged import (
+    Place,
+    Size,
+    become_home,
+    prepare,
+    require_able,
+    require_room,
+    rules_for,
+    size_of,
+)
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
     from homemgr.files import Fd
+    from homemgr.transfer.needs import Limits
     from homemgr.transfer.policy import Policy
     from homemgr.work.task import Task
 
@@ -37,6 +49,9 @@ _SETTLE_S = 10.0
 
 #: Says in the ledger whether nothing was changed since files and ledger were made to agree.
 _CLEAN = "clean"
+
+#: Says in the ledger whether the file system was found to be able to hold the home.
+_ABLE = "able"
 
 
 def run(task: Task) -> dict[str, object]:
@@ -58,30 +73,29 @@ class _Receiver:
         """Hear who sends what, say what we have of it, and do what the sender then says."""
         nonce = secrets.token_hex(32)
         self._talk.tell(challenge=nonce)
-        said = self._talk.hear_message("introduction")
-        size = size_of(said.get("size"))
-        place = Place.of(
-            self._ask("hello", nonce=nonce, introduction=said["introduction"], size=size._asdict())
-        )
-        self._telling.expect(size.files, size.bytes)
-        rules = rules_for(self._task, said["introduction"])
+        introduction = self._talk.hear("introduction")
+        place = Place.of(self._ask("hello", nonce=nonce, introduction=introduction))
+        rules = rules_for(self._task, introduction)
         with ExitStack() as closing:
             parent = closing.enter_context(place.open_parent())
-            stage = self._stage(closing, parent, place, size)
+            stage = self._stage(closing, parent, place)
+            limits = stage.limits() if stage else {}
             self._talk.tell(
                 hello={
                     "phase": place.phase,
                     "digest": stage.digest() if stage else "",
+                    "limits": limits_to_json(limits),
                     "machine_id": self._task.machine.id,
                     "hostname": self._task.machine.hostname or "",
                 }
             )
-            step = self._talk.hear("go")
-            if step == "undo":
+            said = self._talk.hear_message("go")
+            if said["go"] == "undo":
                 return self._undo(parent, place)
-            if step == "passes":
+            if said["go"] == "passes":
                 if stage is None:
-                    stage = self._restart(closing, parent, place, size)
+                    stage = self._restart(closing, parent, place)
+                self._require_fit(stage, limits, said)
                 if not self._take_in(stage, rules):
                     return {"files": stage.ledger.totals()[0]}
             self._talk.hear("commit")
@@ -91,7 +105,17 @@ class _Receiver:
     def _ask(self, question: str, **about: object) -> dict[str, object]:
         return self._task.channel.ask(question, about)
 
-    def _stage(self, closing: ExitStack, parent: Fd, place: Place, size: Size) -> _Stage | None:
+    def _require_fit(self, stage: _Stage, limits: Limits, said: dict[str, object]) -> None:
+        """Raise NoDiskSpace or NotSupported if the home cannot be stored here."""
+        size = size_of(said.get("size"))
+        self._telling.expect(size.files, size.bytes)
+        require_room(stage.top, Size(*stage.ledger.totals()), size)
+        require_able(limits, said.get("needs"))
+        stage.ledger.set_meta(_ABLE, "yes")
+        stage.ledger.commit()
+        self._talk.tell(fits=True)
+
+    def _stage(self, closing: ExitStack, parent: Fd, place: Place) -> _Stage | None:
         """The tree as far as it came, made sure of; None once it has become a home."""
         if place.phase not in ("new", "receiving", "prepared"):
             return None
@@ -107,14 +131,14 @@ class _Receiver:
         if is_new:
             # The ledger of a tree that is gone says nothing of this one.
             ledger.drop(b"")
+            ledger.set_meta(_ABLE, "no")
             ledger.commit()
         elif ledger.meta(_CLEAN) != "yes":
             verify(top, ledger, LEFT_OUT)
             ledger.commit()
-        require_room(top, ledger.totals()[1], size)
         return _Stage(top, ledger, place)
 
-    def _restart(self, closing: ExitStack, parent: Fd, place: Place, size: Size) -> _Stage:
+    def _restart(self, closing: ExitStack, parent: Fd, place: Place) -> _Stage:
         """Take in again what was given back and then not undone at the sender."""
         if place.phase != "gone":
             raise StreamError("The sender sends a home area that has arrived already.")
@@ -122,7 +146,7 @@ class _Receiver:
             # Part of the tree may have been deleted by then.
             _mark(ledger, "no")
         self._ask("restart")
-        stage = self._stage(closing, parent, place._replace(phase="receiving"), size)
+        stage = self._stage(closing, parent, place._replace(phase="receiving"))
         assert stage is not None
         return stage
 
@@ -207,6 +231,10 @@ class _Stage(NamedTuple):
     top: Fd
     ledger: Ledger
     place: Place
+
+    def limits(self) -> Limits:
+        """What the file system cannot do; nothing once it was found to do for this home."""
+        return {} if self.ledger.meta(_ABLE) == "yes" else probe(self.top)
 
     def digest(self) -> str:
         """What the sender compares with its own."""

@@ -23,16 +23,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors
 from homemgr.kernel.synchronization import syncfs
-from homemgr.storage import paths, reader, staging
+from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
 from homemgr.transfer.frames import Pairs
+from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
 from homemgr.transfer.report import Report
 from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
+from homemgr.work.mounted import mounted_in
 from homemgr.work.passes import Pass, now_ns
+from homemgr.work.survey import survey
 from homemgr.work.tally import Totals
 from homemgr.work.telling import Telling
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from homemgr.files import Fd
     from homemgr.storage.top import Top
+    from homemgr.transfer.needs import Limits
     from homemgr.work.task import Task
 
 #: Not part of the tree: the record is made anew on arrival.
@@ -90,8 +94,8 @@ class _Sender:
         self._options = Options.of(task)
         self._telling = Telling(task.channel)
         self._report = Report()
+        self._mounted = Report()
         self._totals = Totals(0, 0, 0)
-        self._size = Totals(0, 0, 0)
         self._offline_s = 0.0
         #: As the daemon has it on disk.
         self._phase = task.text("phase")
@@ -100,19 +104,18 @@ class _Sender:
     def run(self) -> dict[str, object]:
         """Introduce ourselves, find out where we stand, and go on from there."""
         nonce = self._talk.hear("challenge")
-        introduction = self._ask("introduce", nonce=nonce)
-        self._measure()
-        size = {"files": self._size.files, "bytes": self._size.size}
-        self._talk.tell(introduction=introduction, size=size)
+        self._talk.tell(introduction=self._ask("introduce", nonce=nonce))
         hello = self._talk.hear_object("hello")
         ledger = str(self._ask("peer", **hello)["ledger"])
         step = next_step(self._phase, str(hello.get("phase")), self._options)
-        self._talk.tell(go=step)
+        if step != "passes":
+            self._talk.tell(go=step)
         if step == "undo":
             return self._undo()
         if step == "passes":
             if self._phase != "sending":
                 self._come_back()
+            self._announce(limits_from_json(hello.get("limits")))
             if not self._bring_over(ledger, str(hello.get("digest")), str(nonce)):
                 return self._result({})
         if self._phase != "left":
@@ -127,6 +130,7 @@ class _Sender:
 
     def _result(self, arrival: dict[str, object]) -> dict[str, object]:
         report = self._report
+        report.merge(self._mounted)
         if (there := arrival.get("report")) is not None:
             report.merge(Report.from_json(there))
         return {
@@ -140,15 +144,16 @@ class _Sender:
 
     # -- the tree ------------------------------------------------------------------------
 
-    def _measure(self) -> None:
-        """What the home takes, for the other side's judgement and for the progress."""
-        try:
-            with self._task.storage.open_home(self._task.image_path) as top:
-                self._size = measure(top.fd)
-        except errors.HomeAbsent:
-            # It has left already; only the last words are missing.
-            return
-        self._telling.expect(self._size.files, self._size.size)
+    def _announce(self, limits: Limits) -> None:
+        """Say what the home takes and needs; the other side ends it if that is too much there."""
+        with self._task.storage.open_home(self._task.image_path) as top:
+            size, needs = survey(top.fd, LEFT_OUT, limits)
+        self._mounted.extend(mounted_in(self._task.effective.home_directory))
+        self._telling.expect(size.files, size.size)
+        told = {"files": size.files, "bytes": size.size}
+        self._talk.tell(go="passes", size=told, needs=needs_to_json(needs))
+        # Nobody is kept from his home, and nothing is sent, for what cannot be stored there.
+        self._talk.hear("fits")
 
     def _bring_over(self, ledger_path: str, digest: str, nonce: str) -> bool:
         """Send the tree. True if the other side has all of it, and nobody can change it here."""
@@ -283,16 +288,6 @@ class _Walk(NamedTuple):
     top: Top
     ledger: Ledger
     rules: Policy
-
-
-def measure(top: Fd) -> Totals:
-    """How many entries there are below ``top``, and the bytes they take on disk."""
-    files = size = 0
-    for step in reader.walk(top, leave_out=LEFT_OUT):
-        if step.what != reader.LEAVE:
-            files += 1
-            size += step.stat.st_blocks * 512
-    return Totals(files, size, 0)
 
 
 def next_step(here: str, there: str, options: Options) -> str:

@@ -15,14 +15,18 @@ from homemgr.storage import directory, paths, public_blobs, staging
 from homemgr.storage.embedded import read_blobs, read_identity, write_identity
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.top import Top
+from homemgr.transfer.needs import lacking, needs_from_json
 from homemgr.transfer.policy import Policy
 
 if TYPE_CHECKING:
     from homemgr.record.jsontext import JsonObject
+    from homemgr.transfer.needs import Limits
     from homemgr.work.task import Task
 
-#: Room that must stay free on the file system (bytes), and what each entry takes besides its data.
+#: Room that must stay free on the file system (bytes and entries), and what each entry takes
+#: besides its data (bytes).
 _SPARE_BYTES = 8 << 20
+_SPARE_ENTRIES = 256
 _ENTRY_BYTES = 512
 
 
@@ -84,16 +88,33 @@ def rules_for(task: Task, introduction: object) -> Policy:
     return Policy(NOBODY, NOBODY, is_wide=policy != "strict")
 
 
-def require_room(top: Fd, there: int, size: Size) -> None:
+def require_room(top: Fd, there: Size, size: Size) -> None:
     """Raise NoDiskSpace before anything is sent, rather than in the middle of it.
 
-    ``there`` is how many bytes have arrived already.
+    ``there`` is what has arrived already. Some room must stay for everybody else.
     """
-    needed = max(0, size.bytes - there) + size.files * _ENTRY_BYTES + _SPARE_BYTES
+    missing = max(0, size.files - there.files)
+    needed = max(0, size.bytes - there.bytes) + missing * _ENTRY_BYTES + _SPARE_BYTES
     free = staging.free_bytes(top)
     if needed > free:
         raise errors.NoDiskSpace(
             f"The home area needs {needed} bytes, {free} are free where it would be stored."
+        )
+    entries = staging.free_entries(top)
+    if entries is not None and missing + _SPARE_ENTRIES > entries:
+        raise errors.NoDiskSpace(
+            f"The home area needs {missing + _SPARE_ENTRIES} new files and directories, {entries}"
+            " can be made where it would be stored."
+        )
+
+
+def require_able(limits: Limits, needs: object) -> None:
+    """Raise NotSupported if the file system cannot hold what the sender says the home needs."""
+    missing = lacking(needs_from_json(needs), limits)
+    if missing:
+        raise errors.NotSupported(
+            "The file system where the home area would be stored cannot hold it: it lacks"
+            f" {missing}."
         )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from homemgr.transfer.frames import Frame
 
 #: The first line of each direction; another version is refused before anything is believed.
-GREETING = b"homemgr transfer 1\n"
+GREETING = b"homemgr transfer 2\n"
 
 #: Fast enough for a network of several hundred megabytes a second, and most of the gain.
 _LEVEL = 1

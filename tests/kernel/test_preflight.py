@@ -1,0 +1,255 @@
+"""What is found out before a home is sent: what it needs, and what the other file system can do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from homemgr import errors
+from homemgr.files import Fd
+from homemgr.kernel import mounts
+from homemgr.storage import staging
+from homemgr.storage.abilities import probe
+from homemgr.transfer import acl
+from homemgr.transfer.needs import Ability, Need
+from homemgr.work.survey import survey
+
+from .. import homes, volumes
+from . import test_transfer
+from .test_transfer import Pair, export, import_
+from .travels import opened
+
+pair = test_transfer.pair
+
+NOBODY = 65534
+STAGE = ".#homemgr-in-alice.0123abcd"
+
+
+@contextmanager
+def mounted(target: Path, kind: str = "tmpfs", **options: str) -> Iterator[None]:
+    """A file system of its own at ``target``, as long as the block runs."""
+    volumes.mount_new(kind, kind, target, **options)
+    target.chmod(0o700)
+    try:
+        yield
+    finally:
+        mounts.umount2(str(target), 0)
+
+
+@contextmanager
+def staged(parent: Path) -> Iterator[Fd]:
+    with opened(parent) as base, staging.open_stage(base, STAGE) as stage:
+        yield stage
+
+
+# -- what a file system can do ---------------------------------------------------------------
+
+
+def longest(most: int, attempt: Callable[[int], None]) -> int:
+    """The largest number that works, tried from above."""
+    for number in range(most, 0, -1):
+        with suppress(OSError):
+            attempt(number)
+            return number
+    return 0
+
+
+def test_what_was_tried_is_what_can_be_stored(every_area: Path) -> None:
+    with staged(every_area) as stage:
+        before = os.fstat(stage.fileno())
+        limits = probe(stage)
+        assert os.listdir(stage.fileno()) == []
+        assert os.fstat(stage.fileno()).st_mtime_ns == before.st_mtime_ns
+    file = every_area / "file"
+    file.touch()
+
+    def symlink(length: int) -> None:
+        (every_area / "link").symlink_to("x" * length)
+
+    def xattr(length: int) -> None:
+        os.setxattr(file, "user.homemgr-probe", b"x" * length)
+
+    assert limits.pop(Ability.SYMLINK_LENGTH, 4095) == longest(4095, symlink)
+    assert limits.pop(Ability.XATTR_VALUE, 65536) == longest(65536, xattr)
+    most = limits.pop(Ability.FILE_SIZE, (1 << 63) - 1)
+    if most < (1 << 63) - 1:
+        os.truncate(file, most)
+        with pytest.raises(OSError, match="too large"):
+            os.truncate(file, most + 1)
+    # Everything else can be done on all of them.
+    assert limits == {}
+
+
+def test_a_file_system_without_idmapped_mounts_can_hold_no_home(area: Path) -> None:
+    with mounted(area, "ramfs"), staged(area) as stage:
+        with pytest.raises(errors.NotSupported, match="other ids"):
+            probe(stage)
+        assert os.listdir(stage.fileno()) == []
+
+
+# -- what a home needs ------------------------------------------------------------------------
+
+
+def test_everything_that_a_home_needs_is_found(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / ("n" * 200)).write_bytes(b"x" * 4096)
+    (tmp_path / "some/Alike").touch()
+    (tmp_path / "some/alike").touch()
+    # The same name elsewhere is another one.
+    (tmp_path / "Some").mkdir()
+    (tmp_path / "link").symlink_to("y" * 300)
+    for number in range(3):
+        (tmp_path / f"some/name{number}").hardlink_to(tmp_path / ("n" * 200))
+    os.mkfifo(tmp_path / "pipe")
+    os.setxattr(tmp_path / "some", "user.note", b"z" * 77)
+    os.truncate(tmp_path / "some/alike", 1 << 30)
+    subprocess.run(["setfacl", "-m", "u:1:r", tmp_path / "some/Alike"], check=True)
+    (Path(os.fsdecode(bytes(tmp_path) + b"/odd\xff"))).touch()
+    with opened(tmp_path) as top:
+        totals, needs = survey(top, frozenset(), list(Ability))
+        assert survey(top, frozenset(), ()) == (totals, {})
+    assert needs.pop(Ability.ALIKE_NAMES).path in (b"some", b"some/alike")
+    assert needs == {
+        Ability.FILE_SIZE: Need(1 << 30, b"some/alike"),
+        Ability.NAME_LENGTH: Need(200, b"n" * 200),
+        Ability.ODD_NAMES: Need(1, b"odd\xff"),
+        Ability.SYMLINK_LENGTH: Need(300, b"link"),
+        Ability.HARD_LINKS: Need(4, b"n" * 200),
+        Ability.FIFOS: Need(1, b"pipe"),
+        Ability.HOLES: Need(1, b"some/alike"),
+        Ability.XATTR_VALUE: Need(77, b"some"),
+        Ability.ACLS: Need(1, b"some/Alike"),
+    }
+    assert totals.files == len(list(tmp_path.rglob("*"))) + 1
+
+
+def test_a_plain_home_needs_no_more_than_its_sizes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 4096)
+    with opened(tmp_path) as top:
+        _, needs = survey(top, frozenset(), list(Ability))
+    assert needs == {
+        Ability.FILE_SIZE: Need(4096, b"file"),
+        Ability.NAME_LENGTH: Need(4, b"file"),
+        Ability.HARD_LINKS: Need(1, b"file"),
+    }
+
+
+# -- the refusal -------------------------------------------------------------------------------
+
+
+def assert_nothing_was_sent(pair: Pair) -> None:
+    assert pair.here.exists()
+    assert "freeze" not in pair.origin.questions
+    assert pair.target.questions == ["hello"]
+    stage = pair.there.parent / STAGE
+    assert not stage.exists() or os.listdir(stage) == []
+
+
+@pytest.fixture
+def roomy(pair: Pair) -> Iterator[Pair]:
+    """The home may have anything in it; over there is a small ext4."""
+    with mounted(pair.here.parent):
+        pair.here.mkdir(mode=0o700)
+        (pair.here / ".identity").write_text("{}")
+        yield pair
+
+
+def too_long_link(home: Path) -> str:
+    (home / "link").symlink_to("x" * 2000)
+    return r"a symbolic link of 2000 bytes \('link'; at most 1023\)"
+
+
+def too_long_attribute(home: Path) -> str:
+    (home / "file").touch()
+    os.setxattr(home / "file", "user.note", b"x" * 3000)
+    return r"an extended attribute of 3000 bytes \('file'; at most 9\d\d\)"
+
+
+def too_large_file(home: Path) -> str:
+    (home / "file").touch()
+    os.truncate(home / "file", 1 << 46)
+    return r"a file of 70368744177664 bytes \('file'; at most \d+\)"
+
+
+def over_the_wire(pair: Pair, _file: Path) -> None:
+    pair.go()
+
+
+def in_a_file(pair: Pair, file: Path) -> None:
+    export(pair, file)
+    import_(pair, file)
+
+
+WAYS = {"wire": over_the_wire, "file": in_a_file}
+
+
+@pytest.mark.parametrize("fill", [too_long_link, too_long_attribute, too_large_file])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_home_that_cannot_be_stored_there_is_refused_before_it_is_sent(
+    roomy: Pair, tmp_path: Path, fill: Callable[[Path], str], way: str
+) -> None:
+    expected = fill(roomy.here)
+    homes.give_away(roomy.here)
+    with pytest.raises(errors.NotSupported, match=expected):
+        WAYS[way](roomy, tmp_path / "alice.tar")
+    if way == "wire":
+        assert_nothing_was_sent(roomy)
+        assert roomy.receiver is not None
+        # Who waits over there reads the same.
+        assert isinstance(roomy.receiver.failure, errors.NotSupported)
+    else:
+        assert roomy.names()[1] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"size": "9m"}, r"needs \d+ bytes"), ({"nr_inodes": "300"}, "new files and directories")],
+)
+def test_a_home_for_which_there_is_no_room_is_refused_before_it_is_sent(
+    pair: Pair, options: dict[str, str], text: str
+) -> None:
+    for number in range(50):
+        (pair.here / f"note{number}").write_text("note")
+    homes.give_away(pair.here)
+    with mounted(pair.there.parent, **options):
+        with pytest.raises(errors.NoDiskSpace, match=text):
+            pair.go()
+        assert_nothing_was_sent(pair)
+
+
+def test_what_was_found_to_fit_once_is_not_tried_again(pair: Pair) -> None:
+    pair.go(keep=True)
+    # It would be refused now, and is not looked for.
+    (pair.here / "other").write_text("other")
+    os.setxattr(pair.here / "other", acl.ACCESS, acl.build(ACL))
+    homes.give_away(pair.here)
+    pair.target.phase = "receiving"
+    pair.go()
+    assert homes.compare(pair.left, pair.there, leave_out=(b".identity",)) == []
+
+
+ACL = [
+    acl.AclEntry(acl.USER_OBJ, acl.NO_ID, 6),
+    acl.AclEntry(acl.USER, NOBODY, 4),
+    acl.AclEntry(acl.GROUP_OBJ, acl.NO_ID, 0),
+    acl.AclEntry(acl.MASK, acl.NO_ID, 4),
+    acl.AclEntry(acl.OTHER, acl.NO_ID, 0),
+]
+
+
+def test_what_is_mounted_in_a_home_in_use_is_in_the_report(pair: Pair) -> None:
+    visible = pair.origin.area / "alice"
+    visible.mkdir()
+    with mounted(visible):
+        (visible / "usb").mkdir()
+        with mounted(visible / "usb"):
+            result = pair.go(keep=True)
+    assert result["report"] == {
+        "counts": {"mount-skipped": 1},
+        "notes": [{"kind": "mount-skipped", "path": "usb", "detail": "tmpfs"}],
+    }
