@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -9,11 +10,17 @@ import struct
 from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
 
 _SNAP_DESTROY = 0x5000940F
+_SNAP_CREATE_V2 = 0x50009417
 _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_SETFLAGS = 0x4008941A
+_GET_SUBVOL_ROOTREF = 0xD000943D
 
 #: struct btrfs_ioctl_vol_args: a descriptor, not used here, and a name.
 _VOL_ARGS = "=q4088s"
+#: struct btrfs_ioctl_vol_args_v2: a descriptor, a transaction, flags, four not used here, a name.
+_VOL_ARGS_V2 = "=qQQ32x4040s"
+#: struct btrfs_ioctl_get_subvol_rootref_args: after 255 entries of 16 bytes how many are filled.
+_ROOTREF_BYTES, _ROOTREF_COUNT = 4096, 8 + 255 * 16
 _RDONLY = 1 << 1
 
 #: The top directory of every subvolume has this inode number, and nothing else has it.
@@ -31,6 +38,28 @@ def make_writable(fd: int) -> None:
     (flags,) = struct.unpack("=Q", fcntl.ioctl(fd, _SUBVOL_GETFLAGS, bytes(8)))
     if flags & _RDONLY:
         fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", flags & ~_RDONLY))
+
+
+def create_snapshot(source: int, parent: int, name: str) -> None:
+    """Make ``name`` in ``parent`` a read-only copy of the subvolume ``source`` at this moment.
+
+    EXDEV on another file system. Subvolumes within it are empty directories in the copy.
+    """
+    arguments = struct.pack(_VOL_ARGS_V2, source, 0, _RDONLY, os.fsencode(name))
+    fcntl.ioctl(parent, _SNAP_CREATE_V2, bytearray(arguments))
+
+
+def has_subvolumes(fd: int) -> bool:
+    """Whether there are other subvolumes or snapshots within the subvolume of ``fd``."""
+    answer = bytearray(_ROOTREF_BYTES)
+    try:
+        fcntl.ioctl(fd, _GET_SUBVOL_ROOTREF, answer)
+    except OSError as error:
+        # More of them than fit into one answer.
+        if error.errno != errno.EOVERFLOW:
+            raise
+        return True
+    return answer[_ROOTREF_COUNT] > 0
 
 
 def destroy_subvolume(parent: int, name: str) -> None:

@@ -44,22 +44,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Names of trees that are not yet, or no longer, a home: prefix, NAME, dot, random digits.
+#: Names of trees that are not yet, or no longer, a home, and of what holds snapshots of one:
+#: prefix, NAME, dot, random digits.
 NEW_PREFIX = ".#homemgr-new-"
 GONE_PREFIX = ".#homemgr-gone-"
+SNAPSHOT_PREFIX = ".#homemgr-snap-"
 
 #: Two operations on one name never meet; longer would cost room for the name.
-_RANDOM_BYTES = 4
+RANDOM_BYTES = 4
 
 #: How often a sweep may be faster than we with our own new directory.
 _RACES = 20
 
 
 class Swept(NamedTuple):
-    """What was left behind by killed operations: names being created, names being removed."""
+    """What killed operations left: names being created or removed, or of which was a snapshot."""
 
     new: list[str]
     gone: list[str]
+    snapshots: list[str]
 
 
 def open_home(image_path: str) -> Top:
@@ -125,9 +128,9 @@ def create(
 def _make_top(base: Fd, file_name: str, undo: ExitStack) -> tuple[str, Fd]:
     """A new directory, locked to tell `sweep` that somebody is at work; ``undo`` removes it."""
     for _ in range(_RACES):
-        temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
+        temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(RANDOM_BYTES)}"
         os.mkdir(temporary, 0o700, dir_fd=base.fileno())
-        top = _lock(base, temporary)
+        top = lock_tree(base, temporary)
         if top is not None:
             undo.callback(delete_tree, base, temporary)
             undo.callback(top.close)
@@ -136,7 +139,7 @@ def _make_top(base: Fd, file_name: str, undo: ExitStack) -> tuple[str, Fd]:
     raise HomeBusy(f"New directories in {location(base.fileno())} disappear as soon as made.")
 
 
-def _lock(parent: Fd, name: str) -> Fd | None:
+def lock_tree(parent: Fd, name: str) -> Fd | None:
     """The directory ``name``, ours alone until closed; None if it is another's, or none."""
     try:
         tree = Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())
@@ -193,7 +196,7 @@ def _require_nobody(top: Fd) -> None:
 def set_aside(parent: Fd, file_name: str) -> str:
     """Rename the home ``file_name`` so that it is no home any more; returns its new name."""
     _check_name(file_name)
-    aside = f"{GONE_PREFIX}{file_name}.{secrets.token_hex(_RANDOM_BYTES)}"
+    aside = f"{GONE_PREFIX}{file_name}.{secrets.token_hex(RANDOM_BYTES)}"
     try:
         renameat2(parent.fileno(), file_name, parent.fileno(), aside, RENAME_NOREPLACE)
     except FileNotFoundError as error:
@@ -234,17 +237,18 @@ def remove(parent: Fd, file_name: str) -> None:
 
 def sweep(parent: Fd) -> Swept:
     """Delete what killed operations left behind; trees somebody still works on stay."""
-    swept = Swept([], [])
+    swept = Swept([], [], [])
+    prefixes = (NEW_PREFIX, GONE_PREFIX, SNAPSHOT_PREFIX)
     for entry in sorted(os.listdir(parent.fileno())):
-        for prefix, names in ((NEW_PREFIX, swept.new), (GONE_PREFIX, swept.gone)):
-            if entry.startswith(prefix) and _sweep_one(parent, entry):
+        for prefix, names in zip(prefixes, swept, strict=True):
+            if entry.startswith(prefix) and sweep_one(parent, entry):
                 names.append(_original(entry, prefix))
     return swept
 
 
-def _sweep_one(parent: Fd, name: str) -> bool:
+def sweep_one(parent: Fd, name: str) -> bool:
     """Delete one tree; False if it has to stay, which must not keep the others."""
-    tree = _lock(parent, name)
+    tree = lock_tree(parent, name)
     if tree is None:
         return False
     with tree:
@@ -261,7 +265,7 @@ def _original(entry: str, prefix: str) -> str:
 
 
 def _check_name(file_name: str) -> None:
-    room = 255 - len(GONE_PREFIX) - 1 - 2 * _RANDOM_BYTES
+    room = 255 - len(GONE_PREFIX) - 1 - 2 * RANDOM_BYTES
     if not file_name or file_name.startswith(".") or "/" in file_name or "\0" in file_name:
         raise InvalidArgs(f"{file_name!r} cannot be the file name of a home area.")
     if len(os.fsencode(file_name)) > room:

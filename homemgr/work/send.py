@@ -1,9 +1,9 @@
 """Verb send: bring a home area to another machine, over a stream that somebody else opened.
 
-While the home is in use pass after pass travels; the last one, with nobody in the home, is
-short. Then exactly one side at a time may let the home be used: the other side is ready
-for good, this side gives it up for good, the other side takes it. The daemon keeps the phase
-on disk, so that the same command goes on wherever a power cut left it:
+While the home is in use pass after pass travels, of a snapshot each where there can be one; the
+last one, with nobody in the home, is short. Then exactly one side at a time may let the home be
+used: the other side is ready for good, this side gives it up for good, the other side takes it.
+The daemon keeps the phase on disk, so that the same command goes on wherever a power cut left it:
 
     here       sending .................... leaving ............... left
     there      receiving ....... prepared .............. committed
@@ -26,6 +26,7 @@ from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
+from homemgr.storage.snapshot import Snapshots
 from homemgr.transfer.frames import Pairs
 from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
@@ -161,7 +162,9 @@ class _Sender:
             top = closing.enter_context(self._task.storage.open_home(self._task.image_path))
             ledger = closing.enter_context(Ledger(ledger_path))
             self._agree(ledger, digest)
-            walk = _Walk(top, ledger, self._rules(top))
+            parent = closing.enter_context(self._parent())
+            snapshots = closing.enter_context(Snapshots(parent, self._file_name, top.fd))
+            walk = _Walk(top, ledger, self._rules(top), snapshots)
             if self._options.is_kept:
                 self._pass(walk, "copying")
                 self._talk.tell(keep=True)
@@ -234,10 +237,11 @@ class _Sender:
         self._telling.phase(phase)
         settled_ns = now_ns()
         syncfs(walk.top.fd.fileno())
-        one = Pass(
-            walk.top.fd, walk.ledger, walk.rules, self._talk.send, settled_ns, self._telling.count
-        )
-        totals = one.run(LEFT_OUT)
+        with walk.snapshots.taken() as moment:
+            one = Pass(
+                moment, walk.ledger, walk.rules, self._talk.send, settled_ns, self._telling.count
+            )
+            totals = one.run(LEFT_OUT)
         walk.ledger.commit()
         self._report, self._totals = one.report, totals
         digest = walk.ledger.digest().hex()
@@ -288,6 +292,7 @@ class _Walk(NamedTuple):
     top: Top
     ledger: Ledger
     rules: Policy
+    snapshots: Snapshots
 
 
 def next_step(here: str, there: str, options: Options) -> str:

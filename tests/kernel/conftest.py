@@ -81,6 +81,24 @@ def one_volume(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     image.unlink()
 
 
+@pytest.fixture(scope="package")
+def btrfs_volume(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A btrfs, for what only that has."""
+    image = tmp_path_factory.mktemp("image") / "btrfs-only"
+    target = ground / "btrfs-only"
+    volumes.mount_image(image, "btrfs", target, 1 << 30)
+    yield target
+    mounts.umount2(str(target), 0)
+    target.rmdir()
+    image.unlink()
+
+
+@pytest.fixture
+def btrfs_area(btrfs_volume: Path) -> Iterator[Path]:
+    """A safe directory for one test, on btrfs."""
+    yield from _fresh(btrfs_volume)
+
+
 @pytest.fixture
 def area(one_volume: Path) -> Iterator[Path]:
     """A safe directory for one test, on ext4."""
@@ -149,7 +167,7 @@ def nothing_left(
 ) -> Iterator[None]:
     """No mount, descriptor, child or loop device more than before."""
     images = str(tmp_path_factory.getbasetemp())
-    for name in ("volume", "one_volume", "ground"):
+    for name in ("volume", "one_volume", "btrfs_volume", "ground"):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     before = _traces(images)

@@ -295,7 +295,7 @@ def test_sweep_leaves_work_in_progress_and_strangers(base: Fd, area: Path) -> No
     with Fd.open(busy, DIRECTORY_FLAGS) as worked_on:
         fcntl.flock(worked_on.fileno(), fcntl.LOCK_EX)
         swept = directory.sweep(base)
-    assert swept == (["b.homedir"], ["c@example.com.homedir"])
+    assert swept == (["b.homedir"], ["c@example.com.homedir"], [])
     assert sorted(os.listdir(area / "base")) == [
         ".#homemgr-new-a.homedir.0001",
         ".#homemgr-new-file.0004",

@@ -245,14 +245,19 @@ class Pair:
 
 @pytest.fixture
 def pair(one_volume: Path) -> Iterator[Pair]:
-    top = one_volume / "transfer"
+    yield from machines(one_volume / "transfer", Path.mkdir)
+
+
+def machines(top: Path, make_home: Callable[[Path], object]) -> Iterator[Pair]:
+    """Two of them below ``top``, the one with a small home."""
     areas = top / "one", top / "other"
     for area in areas:
         (area / ".homemgr").mkdir(parents=True, mode=0o700)
         (area / ".homemgr").chmod(0o700)
         area.chmod(0o755)
     made = Pair(Origin(areas[0], "sending"), Target(areas[1], "new"))
-    made.here.mkdir(mode=0o700)
+    make_home(made.here)
+    made.here.chmod(0o700)
     (made.here / ".identity").write_text("{}")
     (made.here / "file").write_text("content")
     (made.here / "large").write_bytes(random.Random(1).randbytes(3_000_000))

@@ -1,0 +1,140 @@
+"""Snapshots of homes on btrfs: of one moment, out of reach, and gone with who took them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from homemgr.files import Fd
+from homemgr.storage import directory
+from homemgr.storage.snapshot import Snapshots
+
+from .. import homes
+from .travels import opened
+
+NAME = "alice.homedir"
+
+
+def subvolume(path: Path) -> None:
+    subprocess.run(["btrfs", "-q", "subvolume", "create", str(path)], check=True)
+    path.chmod(0o700)
+
+
+@pytest.fixture
+def home(btrfs_area: Path) -> Path:
+    path = btrfs_area / NAME
+    subvolume(path)
+    (path / "note").write_text("before")
+    homes.give_away(path)
+    return path
+
+
+def snapshots(home: Path, closing: ExitStack) -> Snapshots:
+    parent, top = (closing.enter_context(opened(path)) for path in (home.parent, home))
+    return closing.enter_context(Snapshots(parent, home.name, top))
+
+
+def read(top: Fd, name: str) -> str:
+    with Fd.open(name, os.O_RDONLY, dir_fd=top.fileno()) as file:
+        return os.read(file.fileno(), 100).decode()
+
+
+def test_a_snapshot_is_of_one_moment_and_then_gone(home: Path) -> None:
+    with ExitStack() as closing:
+        taken = snapshots(home, closing)
+        with taken.taken() as first:
+            (home / "note").write_text("after")
+            with taken.taken() as second:
+                assert (read(first, "note"), read(second, "note")) == ("before", "after")
+            with pytest.raises(OSError, match="Read-only"):
+                os.unlink("note", dir_fd=first.fileno())
+            (place,) = home.parent.glob(".#*")
+            found = place.stat()
+            assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o700)
+            assert len(os.listdir(place)) == 1
+    assert os.listdir(home.parent) == [NAME]
+
+
+def test_a_snapshot_differs_in_nothing(home: Path) -> None:
+    homes.make_odd_home(home)
+    os.sync()
+    with ExitStack() as closing, snapshots(home, closing).taken() as snapshot:
+        place = Path(os.readlink(f"/proc/self/fd/{snapshot.fileno()}"))
+        assert homes.compare(home, place, atimes=True) == []
+        for path in (Path(), Path("note"), Path("_links/m-first")):
+            one, other = (home / path).stat(), (place / path).stat()
+            assert (one.st_ino, one.st_ctime_ns) == (other.st_ino, other.st_ctime_ns)
+
+
+@pytest.mark.parametrize("what", ["directory", "with others in it"])
+def test_where_no_snapshot_can_be_the_home_itself_is_read(btrfs_area: Path, what: str) -> None:
+    home = btrfs_area / NAME
+    if what == "directory":
+        home.mkdir()
+    else:
+        subvolume(home)
+        (home / "deep").mkdir()
+        subvolume(home / "deep/other")
+    with ExitStack() as closing:
+        taken = snapshots(home, closing)
+        for _ in range(2):
+            with taken.taken() as seen:
+                assert os.path.samestat(os.fstat(seen.fileno()), home.stat())
+    assert os.listdir(btrfs_area) == [NAME]
+
+
+def test_a_disk_without_room_costs_the_snapshot_only(home: Path) -> None:
+    filler = home.parent / "filler"
+    with filler.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    with suppress(OSError):
+        for number in range(1_000_000):
+            (home / f"small-{number}").write_bytes(b"x" * 2000)
+    with ExitStack() as closing, snapshots(home, closing).taken() as seen:
+        assert read(seen, "note") == "before"
+
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def holder(home: Path, other_process: Start) -> subprocess.Popen[bytes]:
+    """A process that has taken a snapshot and keeps it."""
+    code = (
+        "import os, sys, time\n"
+        "from homemgr.files import DIRECTORY_FLAGS, Fd\n"
+        "from homemgr.storage.snapshot import Snapshots\n"
+        "parent, home = (Fd.open(path, DIRECTORY_FLAGS) for path in sys.argv[1:])\n"
+        "with Snapshots(parent, os.path.basename(sys.argv[2]), home) as some, some.taken():\n"
+        "    print(flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    return other_process(code, str(home.parent), str(home), cwd=os.getcwd())
+
+
+def test_what_a_killed_process_left_is_swept(home: Path, holder: subprocess.Popen[bytes]) -> None:
+    with opened(home.parent) as parent:
+        assert directory.sweep(parent).snapshots == []
+        assert len(os.listdir(home.parent)) == 2
+        holder.kill()
+        holder.wait()
+        assert directory.sweep(parent).snapshots == [NAME]
+    assert os.listdir(home.parent) == [NAME]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_snapshot(
+    home: Path, holder: subprocess.Popen[bytes]
+) -> None:
+    holder.kill()
+    holder.wait()
+    with ExitStack() as closing:
+        snapshots(home, closing)
+        assert os.listdir(home.parent) == [NAME]

@@ -1,0 +1,114 @@
+"""Homes that are btrfs subvolumes travel from snapshots: while in use, and whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from homemgr import errors, job
+
+from .. import homes
+from .test_snapshot import subvolume
+from .test_transfer import QUESTIONS, Gone, Pair, assert_moved, machines
+
+
+@pytest.fixture
+def pair(btrfs_volume: Path) -> Iterator[Pair]:
+    yield from machines(btrfs_volume / "transfer", subvolume)
+
+
+@contextmanager
+def counting(*files: Path) -> Iterator[None]:
+    """Somebody writes the same number into one file after the other, and then the next number."""
+    is_over = threading.Event()
+
+    def count() -> None:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            for file in files:
+                with file.open("r+b") as there:
+                    there.write(b"%8d" % number)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        counter.join()
+
+
+def test_a_copy_of_a_home_in_use_is_of_one_moment(pair: Pair) -> None:
+    homes.make_odd_home(pair.here)
+    first, last = pair.here / "0-first", pair.here / "~-last"
+    for file in (first, last):
+        file.write_bytes(b"%8d" % 0)
+    homes.give_away(pair.here)
+    with counting(first, last):
+        pair.go(keep=True)
+    stage = pair.target.area / ".homemgr/.#homemgr-in-alice.0123abcd"
+    numbers = [int((stage / path.name).read_bytes()) for path in (first, last)]
+    assert numbers[0] > 0
+    assert numbers[0] - numbers[1] in (0, 1)
+    assert pair.names() == (["alice.homedir"], [stage.name])
+
+
+def test_a_home_moves_after_passes_while_it_is_in_use(pair: Pair) -> None:
+    homes.make_odd_home(pair.here)
+    freezes = iter(range(100))
+
+    def freeze(about: job.Message) -> job.Message:
+        number = next(freezes)
+        (pair.here / f"made-{number}").write_text("x")
+        (pair.here / "_large" / f"{number:04}").rename(pair.here / f"moved-{number}")
+        homes.give_away(pair.here)
+        if number < 3:
+            raise errors.HomeBusy("logged in")
+        return {}
+
+    pair.origin.answers["freeze"] = freeze
+    pair.go(wait_s=60)
+    assert_moved(pair)
+    assert next(freezes) > 3
+
+
+@pytest.mark.parametrize("moment", ["asked", "answered"])
+@pytest.mark.parametrize("question", [q for side, q in QUESTIONS if side == "origin"])
+def test_a_sender_killed_at_any_question_leaves_no_snapshot(
+    pair: Pair, question: str, moment: str
+) -> None:
+    answered = pair.origin.answers[question]
+
+    def killed(about: job.Message) -> job.Message:
+        answer = answered(about) if moment == "answered" else {}
+        assert pair.sender is not None
+        pair.sender.worker.kill()
+        pair.sender.worker.wait()
+        raise Gone(answer)
+
+    pair.origin.answers[question] = killed
+    pair.start()
+    pair.wait()
+    pair.origin.answers[question] = answered
+    pair.go()
+    assert_moved(pair)
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.2, 0.3, 0.4, 0.5])
+def test_a_sender_killed_at_any_time_leaves_no_snapshot(pair: Pair, after_s: float) -> None:
+    homes.make_odd_home(pair.here)
+    pair.start()
+    time.sleep(after_s)
+    assert pair.sender is not None
+    pair.sender.worker.kill()
+    pair.wait()
+    assert os.listdir(pair.here.parent)
+    pair.go()
+    assert_moved(pair)
