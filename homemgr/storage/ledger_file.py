@@ -29,6 +29,9 @@ _USE = (
     "PRAGMA synchronous = FULL",
 )
 
+#: With less there may be no room for one more file (bytes); xfs makes room for 64 at once.
+_FULL_BYTES = 1 << 20
+
 _SCHEMA = (
     """CREATE TABLE entry (
         directory BLOB NOT NULL, name BLOB NOT NULL,
@@ -105,8 +108,15 @@ def _code(error: sqlite3.Error) -> int:
 def failure(error: sqlite3.Error, path: str) -> HomeError:
     """The answer for what SQLite says about the ledger at ``path``."""
     code = _code(error)
-    if code == sqlite3.SQLITE_FULL:
+    # The latter too if there is no space for its journal, and does not say so.
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_CANTOPEN and _is_full(path)):
         return NoDiskSpace(f"No space is left to write {path}.")
     if code == sqlite3.SQLITE_BUSY:
         return TransferBusy("Another transfer of this home area with the same peer is under way.")
     return SystemFailure(OSError(errno.EIO, os.strerror(errno.EIO)), f"{path}: {error}")
+
+
+def _is_full(path: str) -> bool:
+    """Whether the file system has hardly a block left: what it keeps for itself counts as used."""
+    found = os.statvfs(os.path.dirname(path))
+    return found.f_bavail * found.f_frsize < _FULL_BYTES

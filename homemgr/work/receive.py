@@ -8,16 +8,19 @@ makes no sense changes nothing else.
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr.errors import StreamError
+from homemgr.errors import HomeError, StreamError
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import staging
 from homemgr.storage.abilities import probe
 from homemgr.storage.ledger import Ledger
+from homemgr.storage.reserve import hold_space
 from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import frames
@@ -30,6 +33,7 @@ from homemgr.work.staged import (
     Place,
     Size,
     become_home,
+    cut_short,
     prepare,
     require_able,
     require_room,
@@ -44,8 +48,13 @@ if TYPE_CHECKING:
     from homemgr.transfer.policy import Policy
     from homemgr.work.task import Task
 
+log = logging.getLogger(__name__)
+
 #: What came is made durable at least so often (s): it has to be sent again after a kill.
 _SETTLE_S = 10.0
+
+#: Held back for the ledger, which may be on the disk that fills up (bytes).
+_HELD_BYTES = 8 << 20
 
 #: Says in the ledger whether nothing was changed since files and ledger were made to agree.
 _CLEAN = "clean"
@@ -155,12 +164,18 @@ class _Receiver:
     def _take_in(self, stage: _Stage, rules: Policy) -> bool:
         """Take passes until the sender says it was the last; True if all is ready to commit."""
         _mark(stage.ledger, "no")
-        try:
-            with TreeWriter(stage.top) as writer:
-                message = self._take_passes(stage, writer, rules)
-        finally:
-            # Also if the stream broke: what has come will not be sent again.
-            stage.settle()
+        with hold_space(os.path.dirname(stage.place.ledger), _HELD_BYTES) as held:
+            try:
+                with TreeWriter(stage.top) as writer:
+                    message = self._take_passes(stage, writer, rules)
+            except BaseException as error:
+                # What has come will not be sent again, also if the disk is full now.
+                held.close()
+                stage.save()
+                if isinstance(error, OSError):
+                    raise cut_short(error, stage.place) from error
+                raise
+        stage.settle()
         if "keep" in message:
             _mark(stage.ledger, "yes")
             self._talk.tell(kept=True)
@@ -244,6 +259,13 @@ class _Stage(NamedTuple):
         """Have on disk what the ledger says: files first."""
         syncfs(self.top.fileno())
         self.ledger.commit()
+
+    def save(self) -> None:
+        """Settle after a failure; what cannot be noted down comes again, which is no other one."""
+        try:
+            self.settle()
+        except (HomeError, OSError) as error:
+            log.warning("What has arrived will be sent again: %s", error)
 
 
 def _mark(ledger: Ledger, value: str) -> None:

@@ -34,6 +34,7 @@ from homemgr.transfer.report import Report
 from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
+from homemgr.work.keeping import Keeping
 from homemgr.work.mounted import mounted_in
 from homemgr.work.passes import Pass, now_ns
 from homemgr.work.survey import survey
@@ -237,12 +238,14 @@ class _Sender:
         self._telling.phase(phase)
         settled_ns = now_ns()
         syncfs(walk.top.fd.fileno())
+        send = Keeping(walk.ledger, self._talk.send)
         with walk.snapshots.taken() as moment:
-            one = Pass(
-                moment, walk.ledger, walk.rules, self._talk.send, settled_ns, self._telling.count
-            )
-            totals = one.run(LEFT_OUT)
-        walk.ledger.commit()
+            one = Pass(moment, walk.ledger, walk.rules, send, settled_ns, self._telling.count)
+            try:
+                totals = one.run(LEFT_OUT)
+            finally:
+                # Also if the stream broke: what has arrived of it will not be sent again.
+                walk.ledger.commit()
         self._report, self._totals = one.report, totals
         digest = walk.ledger.digest().hex()
         self._talk.tell(compare=digest)

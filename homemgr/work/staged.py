@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Room that must stay free on the file system (bytes and entries), and what each entry takes
 #: besides its data (bytes).
-_SPARE_BYTES = 8 << 20
+_SPARE_BYTES = 16 << 20
 _SPARE_ENTRIES = 256
 _ENTRY_BYTES = 512
 
@@ -116,6 +117,16 @@ def require_able(limits: Limits, needs: object) -> None:
             "The file system where the home area would be stored cannot hold it: it lacks"
             f" {missing}."
         )
+
+
+def cut_short(error: OSError, place: Place) -> errors.HomeError:
+    """What to say when a system call failed while the tree arrived."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return errors.NoDiskSpace(
+            f"No space is left in {os.path.dirname(place.image_path)}, where the home area"
+            " arrives. What has come is kept: make room, and run the same command again."
+        )
+    return errors.from_os_error(error, f"Receiving home area {place.user}")
 
 
 def prepare(task: Task, stage: Fd, place: Place, record: object) -> None:
