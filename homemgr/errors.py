@@ -318,6 +318,20 @@ class UntrustedOrigin(HomeError):
     hint = "Compare the fingerprints with those of the origin, then accept them with --trust."
 
 
+class WrongReceiver(HomeError):
+    """The home was sent to somebody else than who received it."""
+
+    bus_name = HOMEMGR1_ERROR + "WrongReceiver"
+    hint = "Nothing was made of it; let the machine that has the home send it here itself."
+
+
+class AlteredContent(HomeError):
+    """What arrived is not what its origin signed."""
+
+    bus_name = HOMEMGR1_ERROR + "AlteredContent"
+    hint = "Nothing was made of it; fetch it again from where it comes."
+
+
 class HomeMoved(HomeError):
     """The home area was moved to another machine."""
 

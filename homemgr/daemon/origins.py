@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What is signed begins with this, so that no signature can be used for anything else.
-CONTEXT = b"homemgr-origin 1\0"
-
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".json"
 _MAX_BYTES = 64 * 1024

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, cast
 
 from homemgr import errors
 from homemgr.daemon import accounts, arrival
+from homemgr.daemon.belief import Belief
 from homemgr.daemon.home import now_usec
-from homemgr.daemon.origins import CONTEXT, Origin, untrusted
-from homemgr.daemon.sending import nonce_of
+from homemgr.daemon.introductions import A_FILE, digest_of, nonce_of, receiver_of
 from homemgr.daemon.states import Operation
 from homemgr.daemon.transfer_states import (
     COMMITTED,
@@ -31,12 +31,12 @@ from homemgr.daemon.transfer_states import (
 )
 from homemgr.record import changes, names, signature, uids
 from homemgr.record.model import UserRecord
-from homemgr.record.signature import PublicKey
 from homemgr.record.validate import Purpose, parse_embedded, validate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
+    from homemgr.daemon.origins import Origin
     from homemgr.daemon.transfers import Transfers
     from homemgr.job import Message
     from homemgr.record.jsontext import JsonObject
@@ -56,6 +56,7 @@ class Receiving:
         trust: Collection[str],
         by_uid: int,
         only: str | None = None,
+        is_from_file: bool = False,
         on_user: Callable[[str], None] = lambda name: None,
     ) -> None:
         """Accept origins and signers of ``trust`` (fingerprints), in the name of ``by_uid``.
@@ -64,12 +65,11 @@ class Receiving:
         """
         self._transfers = transfers
         self._services = transfers.manager.services
-        self._trust = frozenset(trust)
-        self._by_uid = by_uid
+        receiver = A_FILE if is_from_file else receiver_of(self._services)
+        self._belief = Belief(transfers, receiver, trust=trust, by_uid=by_uid)
         self._only = only
         self._on_user = on_user
         self._user: str | None = None
-        self._signer: PublicKey | None = None
         self._introduced: UserRecord | None = None
         self._extensions: list[str] = []
         self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
@@ -106,16 +106,16 @@ class Receiving:
 
         Gives phase (new, receiving, prepared, committed, gone), stage_name and file_name in
         base_directory, ledger, uid, report. Raises UntrustedOrigin, BadSignature,
-        UserNameExists, TransferBusy before anything is on disk.
+        WrongReceiver, UserNameExists, TransferBusy before anything is on disk.
         """
         introduction = about.get("introduction")
         if not isinstance(introduction, dict):
             raise errors.StreamError("The origin did not introduce itself.")
-        record, key, origin = _verified(introduction, nonce_of(about))
+        record, origin = self._belief.meet(introduction, nonce_of(about))
         validate(record, Purpose.REGISTER, self._services.machine)
         if self._only is not None and record.name != self._only:
             raise errors.InvalidArgs(f"name: expected {self._only}, the home is {record.name}'s.")
-        await self._require_trust(record, key, origin)
+        await self._belief.require_trust(record)
         self._extensions = _texts(introduction.get("extensions"))
         self._introduced = record
         self._transfers.register.begin(record.name)
@@ -145,8 +145,9 @@ class Receiving:
     async def _prepare(self, about: Message) -> Message:
         """The tree is complete: ``identity`` is the text of the record that arrived in it.
 
-        Gives ``identity``, the text to put in its place: signed by this machine, so that
-        everything can be changed here.
+        ``digest`` (hex) is that of the files here, ``seal`` (hex) what the origin signed when
+        it had sent all. Gives ``identity``, the text to put in its place: signed by this
+        machine, so that everything can be changed here. Raises AlteredContent, BadSignature.
         """
         state = self._state
         if state.phase not in (RECEIVING, PREPARED):
@@ -159,10 +160,11 @@ class Receiving:
                 f"The home holds the record of {record.user_and_realm}, "
                 f"expected {names.with_realm(state.user, state.realm)}."
             )
-        self._require_signer(record)
+        self._belief.require_signer(record)
         # It may have changed since the introduction, and whoever signed it may have mistaken.
         validate(record, Purpose.REGISTER, self._services.machine)
         await accounts.require_free(record.on(self._services.machine).aliases)
+        self._belief.require_seal(record, digest_of(about), about.get("seal"))
         record = changes.without_future(record, now_usec())
         signed = signature.signed_here(record, self._services.keyring)
         await self._transfers.register.save("in", state.at(PREPARED, record=dict(signed.data)))
@@ -220,39 +222,6 @@ class Receiving:
         uid = await self._uid_for(record, state.uid)
         await self._transfers.register.save("in", replace(state.at(RECEIVING), uid=uid))
         return {}
-
-    # -- whom to believe ----------------------------------------------------------------------
-
-    async def _require_trust(self, record: UserRecord, key: PublicKey, origin: Origin) -> None:
-        """Raise UntrustedOrigin unless origin and signer were accepted; note new acceptances."""
-        signer = _signer_of(record, origin)
-        strangers = [
-            one
-            for one in (origin, signer)
-            if one is not None and not self._is_trusted(PublicKey.from_pem(one.public_key.encode()))
-        ]
-        refused = [one for one in strangers if one.fingerprint not in self._trust]
-        if refused:
-            for one in refused:
-                self._transfers.origins.note_seen(one)
-            raise untrusted(strangers, record.name)
-        if signer is None and not signature.verdict(record, self._services.keyring).is_accepted:
-            raise signature.unknown_signer(record)
-        for one in strangers:
-            await self._transfers.trust(one, by_uid=self._by_uid)
-        self._signer = key if signer is None else PublicKey.from_pem(signer.public_key.encode())
-
-    def _is_trusted(self, key: PublicKey) -> bool:
-        known = self._services.keyring.name_of(key) is not None
-        return known or self._transfers.origins.trusts(key)
-
-    def _require_signer(self, record: UserRecord) -> None:
-        """Raise BadSignature unless a key we accept, or the signer met before, made it."""
-        if signature.verdict(record, self._services.keyring).is_accepted:
-            return
-        signer = signature.named_signer(record)
-        if signer is None or not (signer == self._signer or self._is_trusted(signer)):
-            raise signature.unknown_signer(record)
 
     # -- where and as whom -------------------------------------------------------------------
 
@@ -312,34 +281,6 @@ class Receiving:
                 uid = await registry.reserve_uid(user, None, None, accounts.id_taken)
         registry.hold(user, uid)
         return uid
-
-
-def _verified(introduction: Message, nonce: bytes) -> tuple[UserRecord, PublicKey, Origin]:
-    """The record, and the origin that proved to hold its key just now."""
-    data, told = introduction.get("record"), introduction.get("origin")
-    if not isinstance(data, dict) or not isinstance(told, dict):
-        raise errors.StreamError("The origin's introduction has no record or no origin.")
-    record = UserRecord(cast("JsonObject", data)).embedded()
-    try:
-        key = PublicKey.from_pem(str(told.get("public_key", "")).encode(), "The origin's key")
-        proof = bytes.fromhex(str(introduction.get("signature", "")))
-    except (errors.InvalidArgs, ValueError) as error:
-        raise errors.StreamError("The origin's introduction is malformed.") from error
-    if not key.verifies(proof, CONTEXT + nonce + record.canonical()):
-        raise errors.BadSignature("The origin does not hold the key it introduced itself with.")
-    host, machine_id = str(told.get("hostname", "")), str(told.get("machine_id", ""))
-    return record, key, Origin(key.fingerprint, key.pem, host[:255], machine_id[:64])
-
-
-def _signer_of(record: UserRecord, origin: Origin) -> Origin | None:
-    """Who signed the record, as an entry of the list; None if its signature names nobody."""
-    key = signature.named_signer(record)
-    if key is None:
-        return None
-    if key.fingerprint == origin.fingerprint:
-        return origin
-    host = f"signer of {record.user_and_realm}, from {origin.host}"
-    return Origin(key.fingerprint, key.pem, host, "")
 
 
 def _texts(value: object) -> list[str]:

@@ -18,10 +18,18 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon import leases
-from homemgr.daemon.origins import CONTEXT
+from homemgr.daemon.introductions import (
+    A_FILE,
+    content_text,
+    digest_of,
+    introduction_text,
+    machine_of,
+    nonce_of,
+    own_key,
+)
 from homemgr.daemon.states import Operation
 from homemgr.daemon.transfer_states import LEAVING, LEFT, SENDING, TransferState
-from homemgr.record.signature import LOCAL_PRIVATE, named_signer
+from homemgr.record.signature import named_signer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,20 +37,24 @@ if TYPE_CHECKING:
     from homemgr.daemon.home import Home
     from homemgr.daemon.transfers import Transfers
     from homemgr.job import Message
+    from homemgr.record.signature import PrivateKey
 
 log = logging.getLogger(__name__)
 
 LEFT_PREFIX = ".#homemgr-left-"
-
-#: Shortest and longest nonce.
-_NONCE_BYTES = (16, 64)
 
 
 class Sending:
     """One run of a transfer out of this machine; `close` it at its end."""
 
     def __init__(
-        self, transfers: Transfers, home: Home, host: str, *, is_undo: bool = False
+        self,
+        transfers: Transfers,
+        home: Home,
+        host: str,
+        *,
+        is_undo: bool = False,
+        is_to_file: bool = False,
     ) -> None:
         """Answer for ``home``, on its way to ``host``, or to have it back from there."""
         self._is_undo = is_undo
@@ -51,8 +63,12 @@ class Sending:
         self._host = host
         self._held = AsyncExitStack()
         self._is_frozen = False
+        #: Whom it is sent to, and what that one made up; a machine says who it is.
+        self._receiver = A_FILE if is_to_file else ""
+        self._nonce = b""
         self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
             "introduce": self._introduce,
+            "seal": self._seal,
             "peer": self._peer,
             "freeze": self._freeze,
             "leave": self._leave,
@@ -78,14 +94,16 @@ class Sending:
     # -- the questions ---------------------------------------------------------------------
 
     async def _introduce(self, about: Message) -> Message:
-        """Who sends what: the record, signed together with the receiver's ``nonce`` (hex)."""
+        """Who sends what: the record, signed together with ``receiver`` and its ``nonce`` (hex)."""
         home, services = self._home, self._home.services
-        key = services.keyring.private.get(LOCAL_PRIVATE) or services.keyring.signer
-        if key is None:
-            raise errors.NoPrivateKey("This machine has no key to introduce itself with.")
+        if self._receiver != A_FILE:
+            self._receiver = str(about.get("receiver", ""))
+            self._require_peer(machine_of(self._receiver))
+        self._nonce = nonce_of(about)
+        key = self._key()
         record = home.record.embedded()
         signer = named_signer(record)
-        text = CONTEXT + nonce_of(about) + record.canonical()
+        text = introduction_text(self._nonce, self._receiver, record)
         return {
             "record": record.data,
             "uid": home.uid,
@@ -95,16 +113,28 @@ class Sending:
                 "machine_id": services.machine.id,
                 "hostname": services.machine.hostname or "",
             },
+            "receiver": self._receiver,
             "signature": key.sign(text).hex(),
             "signer": signer and {"fingerprint": signer.fingerprint, "public_key": signer.pem},
             "extensions": self._transfers.chosen_extensions(home.name),
         }
 
-    async def _peer(self, about: Message) -> Message:
-        """Note who receives; gives the ``ledger`` of what both know. Another one is refused."""
-        machine_id = str(about.get("machine_id", ""))
-        # As the caller calls it: under that name it is reached again.
-        host = self._host or str(about.get("hostname", ""))
+    async def _seal(self, about: Message) -> Message:
+        """All was sent: ``record`` as it is now, and a ``seal`` of it and the ``digest`` (hex)."""
+        if not self._nonce:
+            raise errors.StreamError("A seal was asked for before an introduction.")
+        digest, record = digest_of(about), self._home.record.embedded()
+        text = content_text(self._nonce, self._receiver, digest, record)
+        return {"record": record.data, "seal": self._key().sign(text).hex()}
+
+    def _key(self) -> PrivateKey:
+        key = own_key(self._home.services.keyring)
+        if key is None:
+            raise errors.NoPrivateKey("This machine has no key to introduce itself with.")
+        return key
+
+    def _require_peer(self, machine_id: str) -> None:
+        """Raise InvalidArgs or TransferBusy unless the home may go to this machine."""
         if machine_id == self._home.services.machine.id:
             raise errors.InvalidArgs(f"Home area {self._home.name} is on that machine already.")
         state = self._state
@@ -113,12 +143,18 @@ class Sending:
                 f"Home area {self._home.name} is on its way to {state.host}; run the same "
                 "command again, to that machine."
             )
+
+    async def _peer(self, about: Message) -> Message:
+        """Note who receives; gives the ``ledger`` of what both know. Another one is refused."""
+        machine_id = str(about.get("machine_id", ""))
+        # As the caller calls it: under that name it is reached again.
+        host = self._host or str(about.get("hostname", ""))
+        if machine_id != machine_of(self._receiver):
+            raise errors.WrongReceiver("The other machine says it is one, and then another.")
+        state = self._state
         self._host = state.host if state.phase != SENDING else host
         await self._save(state.at(state.phase, machine_id=machine_id, host=self._host))
-        peer = machine_id or "unnamed"
-        if not peer.isalnum():
-            raise errors.StreamError("The other machine's id is none.")
-        return {"ledger": self._transfers.store.ledger("out", self._home.name, peer)}
+        return {"ledger": self._transfers.store.ledger("out", self._home.name, machine_id)}
 
     async def _freeze(self, about: Message) -> Message:
         """Wait up to ``wait_s`` (null: for ever) until nobody uses the home, and keep it so.
@@ -206,17 +242,6 @@ class Sending:
             self._is_frozen = True
             await self._held.enter_async_context(attempt.pop_all())
         return True
-
-
-def nonce_of(about: Message) -> bytes:
-    """What the receiving end made up, so that an introduction cannot be used twice."""
-    try:
-        nonce = bytes.fromhex(str(about.get("nonce", "")))
-    except ValueError as error:
-        raise errors.StreamError("The nonce of an introduction is no hexadecimal text.") from error
-    if not _NONCE_BYTES[0] <= len(nonce) <= _NONCE_BYTES[1]:
-        raise errors.StreamError("The nonce of an introduction has a wrong length.")
-    return nonce
 
 
 def lease_of(state: TransferState) -> leases.Lease:

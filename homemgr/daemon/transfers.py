@@ -7,7 +7,8 @@ among the homes of this machine.
 Arguments for the workers: ``send`` and ``export`` get what every verb on a home gets, and
 options, ledger_directory, image_path, phase and left_name (of the state on disk);
 ``receive`` and ``import`` get options, base_directory, ledger_directory, machine,
-public_keys and own_keys. Descriptors: in, out; one alone for export and import.
+public_keys, own_keys and receiver (this machine, for the sender). Descriptors: in, out; one
+alone for export and import.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon import leases
 from homemgr.daemon.home import Home, now_usec
+from homemgr.daemon.introductions import receiver_of
 from homemgr.daemon.origins import Origin, Origins, check_fingerprint
 from homemgr.daemon.places import Places
 from homemgr.daemon.receiving import Receiving
@@ -99,7 +101,7 @@ class Transfers:
     ) -> dict[str, object]:
         """Write ``home`` to a file; it stays one of this machine."""
         self.register.begin(home.name)
-        sending = Sending(self, home, "a file")
+        sending = Sending(self, home, "a file", is_to_file=True)
         try:
             home.check_lease(Operation.AUTHENTICATE)
             _require_fixated(home)
@@ -126,7 +128,12 @@ class Transfers:
             activity.user = name
 
         receiving = Receiving(
-            self, trust=options.trust, by_uid=by_uid, only=options.name, on_user=on_user
+            self,
+            trust=options.trust,
+            by_uid=by_uid,
+            only=options.name,
+            is_from_file=verb == "import",
+            on_user=on_user,
         )
         services = self.manager.services
         arguments: dict[str, object] = {
@@ -136,6 +143,7 @@ class Transfers:
             "machine": dataclasses.asdict(services.machine),
             "public_keys": {n: k.pem for n, k in services.keyring.public.items()},
             "own_keys": list(services.keyring.own),
+            "receiver": receiver_of(services),
         }
         try:
             result = await self._work(verb, activity, receiving, arguments, fds)

@@ -126,7 +126,9 @@ class _Export:
             if step.what != reader.LEAVE:
                 self._entry(step)
                 self._telling.count(self._manifest.entries, self._manifest.bytes)
-        self._document(tar.MANIFEST, self._manifest.to_json())
+        manifest = self._manifest.to_json()
+        sealed = self._task.channel.ask("seal", {"digest": manifest["digest"]})
+        self._document(tar.MANIFEST, {**manifest, "seal": sealed["seal"]})
         self._write(tar.END)
         self._flush()
         return {**self._manifest.to_json(), "sent_bytes": self._written, **self._told()}

@@ -22,6 +22,7 @@ from homemgr.transfer.frames import Data
 from homemgr.transfer.report import Report
 from homemgr.work.export import FORMAT, Manifest
 from homemgr.work.staged import (
+    Content,
     Place,
     Size,
     become_home,
@@ -85,11 +86,14 @@ def run(task: Task) -> dict[str, object]:
         require_room(stage, Size(0, 0), size)
         require_able(probe(stage), header.needs)
         telling.phase("importing")
-        report = _Restoring(stage, rules, telling).run(events)
+        restoring = _Restoring(stage, rules, telling)
+        manifest = restoring.run(events)
         assert isinstance(header.introduction, dict)
-        prepare(task, stage, place, header.introduction["record"])
+        record, seal = header.introduction["record"], manifest.get("seal")
+        prepare(task, stage, place, Content(record, str(manifest["digest"]), seal))
         undo.pop_all()
     arrived = become_home(task, place)
+    report = restoring.report
     report.merge(Report.from_json(arrived["report"]))
     return {**arrived, "user": place.user, "report": report.to_json()}
 
@@ -149,12 +153,12 @@ class _Restoring:
         self._rules = rules
         self._telling = telling
         self._manifest = Manifest()
-        self._report = Report()
+        self.report = Report()
         #: Paths of the directories we are in.
         self._within: list[bytes] = []
 
-    def run(self, events: Iterator[Event]) -> Report:
-        """Take everything up to the manifest, which must be that of what came."""
+    def run(self, events: Iterator[Event]) -> dict[str, object]:
+        """Take everything up to the manifest, which must be that of what came; gives it."""
         with self._writer:
             for event in events:
                 if not isinstance(event, untar.Member):
@@ -165,17 +169,18 @@ class _Restoring:
             while self._within:
                 self._leave()
         told = _text(events)
-        if told != self._manifest.to_json():
+        mine = self._manifest.to_json()
+        if {name: told.get(name) for name in mine} != mine:
             raise StreamError("The archive is damaged: its manifest is not that of its content.")
         for _ in events:
             raise StreamError("The archive goes on after its manifest.")
-        return self._report
+        return told
 
     def _take(self, member: Member, events: Iterator[Event]) -> None:
         path = member.path
         entry, notes = policy.sanitise(path, member.entry, self._rules)
         self._manifest.entry(path, member.entry)
-        self._report.extend(notes)
+        self.report.extend(notes)
         directory, name = split(path)
         if path:
             while self._within and self._within[-1] != directory:

@@ -30,6 +30,7 @@ from homemgr.work.arrival import Arrival
 from homemgr.work.conversation import Conversation
 from homemgr.work.send import LEFT_OUT
 from homemgr.work.staged import (
+    Content,
     Place,
     Size,
     become_home,
@@ -77,11 +78,13 @@ class _Receiver:
         self._task = task
         self._talk = talk
         self._telling = Telling(task.channel)
+        #: Of what both sides had at the end of the last pass.
+        self._digest = ""
 
     def run(self) -> dict[str, object]:
         """Hear who sends what, say what we have of it, and do what the sender then says."""
         nonce = secrets.token_hex(32)
-        self._talk.tell(challenge=nonce)
+        self._talk.tell(challenge=nonce, receiver=self._task.text("receiver"))
         introduction = self._talk.hear("introduction")
         place = Place.of(self._ask("hello", nonce=nonce, introduction=introduction))
         rules = rules_for(self._task, introduction)
@@ -191,7 +194,8 @@ class _Receiver:
             if "compare" in message:
                 arrival.require_complete()
                 stage.settle()
-                self._talk.tell(has=stage.digest())
+                self._digest = stage.digest()
+                self._talk.tell(has=self._digest)
             elif "pairs" in message:
                 for frame in frames.in_frames(stage.ledger.pairs()):
                     self._talk.send(frame)
@@ -218,7 +222,8 @@ class _Receiver:
         """Be ready to become a home whenever the sender says so."""
         if "prepare" not in message:
             raise StreamError("The sender said neither that there is more nor that this is all.")
-        prepare(self._task, stage.top, stage.place, message["prepare"])
+        content = Content(message["prepare"], self._digest, message.get("seal"))
+        prepare(self._task, stage.top, stage.place, content)
         _mark(stage.ledger, "yes")
         self._talk.tell(prepared=True)
 

@@ -99,14 +99,17 @@ class _Sender:
         self._mounted = Report()
         self._totals = Totals(0, 0, 0)
         self._offline_s = 0.0
+        #: Of what both sides had at the end of the last pass.
+        self._digest = ""
         #: As the daemon has it on disk.
         self._phase = task.text("phase")
         self._left_name = task.text("left_name")
 
     def run(self) -> dict[str, object]:
         """Introduce ourselves, find out where we stand, and go on from there."""
-        nonce = self._talk.hear("challenge")
-        self._talk.tell(introduction=self._ask("introduce", nonce=nonce))
+        said = self._talk.hear_message("challenge")
+        asked = {"nonce": said["challenge"], "receiver": said.get("receiver")}
+        self._talk.tell(introduction=self._ask("introduce", **asked))
         hello = self._talk.hear_object("hello")
         ledger = str(self._ask("peer", **hello)["ledger"])
         step = next_step(self._phase, str(hello.get("phase")), self._options)
@@ -118,7 +121,7 @@ class _Sender:
             if self._phase != "sending":
                 self._come_back()
             self._announce(limits_from_json(hello.get("limits")))
-            if not self._bring_over(ledger, str(hello.get("digest")), str(nonce)):
+            if not self._bring_over(ledger, str(hello.get("digest"))):
                 return self._result({})
         if self._phase != "left":
             self._leave()
@@ -157,7 +160,7 @@ class _Sender:
         # Nobody is kept from his home, and nothing is sent, for what cannot be stored there.
         self._talk.hear("fits")
 
-    def _bring_over(self, ledger_path: str, digest: str, nonce: str) -> bool:
+    def _bring_over(self, ledger_path: str, digest: str) -> bool:
         """Send the tree. True if the other side has all of it, and nobody can change it here."""
         with ExitStack() as closing:
             top = closing.enter_context(self._task.storage.open_home(self._task.image_path))
@@ -176,8 +179,9 @@ class _Sender:
             clean_home(self._task, top.fd)
             frozen_at = time.monotonic()
             self._pass(walk, "last pass")
-            # Once more: a password may have been changed since the first word.
-            self._talk.tell(prepare=self._ask("introduce", nonce=nonce)["record"])
+            # The record once more: a password may have been changed since the first word.
+            sealed = self._ask("seal", digest=self._digest)
+            self._talk.tell(prepare=sealed["record"], seal=sealed["seal"])
             self._talk.hear("prepared")
             self._offline_s = time.monotonic() - frozen_at
         return True
@@ -247,9 +251,9 @@ class _Sender:
                 # Also if the stream broke: what has arrived of it will not be sent again.
                 walk.ledger.commit()
         self._report, self._totals = one.report, totals
-        digest = walk.ledger.digest().hex()
-        self._talk.tell(compare=digest)
-        if self._talk.hear("has") != digest:
+        self._digest = walk.ledger.digest().hex()
+        self._talk.tell(compare=self._digest)
+        if self._talk.hear("has") != self._digest:
             raise errors.StreamError(
                 "What arrived differs from what was sent; nothing was changed here."
                 " Run the same command again: it sends again what is different."

@@ -38,6 +38,14 @@ class Size(NamedTuple):
     bytes: int
 
 
+class Content(NamedTuple):
+    """What arrived, for the daemon's judgement: the seal is the origin's, the digest (hex) ours."""
+
+    record: object
+    digest: str
+    seal: object
+
+
 class Place(NamedTuple):
     """Where the home arrives, as the daemon decided."""
 
@@ -129,9 +137,10 @@ def cut_short(error: OSError, place: Place) -> errors.HomeError:
     return errors.from_os_error(error, f"Receiving home area {place.user}")
 
 
-def prepare(task: Task, stage: Fd, place: Place, record: object) -> None:
+def prepare(task: Task, stage: Fd, place: Place, content: Content) -> None:
     """Complete the tree with the record, signed here, and have all of it on disk for good."""
-    answer = task.channel.ask("prepare", {"identity": record})
+    about = {"identity": content.record, "digest": content.digest, "seal": content.seal}
+    answer = task.channel.ask("prepare", about)
     before = os.fstat(stage.fileno())
     with Top(stage.duplicate(), place.stage_name) as top:
         write_identity(top, str(answer["identity"]).encode())

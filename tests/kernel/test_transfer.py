@@ -26,6 +26,7 @@ from .jobs import ROOT, Worker
 from .jobs import _frame as frame
 
 NOBODY = 65534
+RECEIVER = "the other machine"
 
 
 class Gone(Exception):
@@ -61,6 +62,7 @@ class Origin(Daemon):
     def __post_init__(self) -> None:
         self.answers = {
             "introduce": self.introduce,
+            "seal": self.seal,
             "peer": self.peer,
             "freeze": self.freeze,
             "leave": self.leave,
@@ -74,8 +76,11 @@ class Origin(Daemon):
         return {"phase": self.phase, "left_name": left_name, "extensions": {}}
 
     def introduce(self, about: job.Message) -> job.Message:
-        at = "the end" if "freeze" in self.questions else "the beginning"
-        return {"record": {"userName": "alice", "at": at}, "nonce": about["nonce"]}
+        return {"record": {"userName": "alice", "at": "the beginning"}, "about": about}
+
+    def seal(self, about: job.Message) -> job.Message:
+        assert "freeze" in self.questions
+        return {"record": {"userName": "alice", "at": "the end"}, "seal": f"of {about['digest']}"}
 
     def peer(self, about: job.Message) -> job.Message:
         path = str(self.area / "out.sqlite")
@@ -111,6 +116,10 @@ class Target(Daemon):
         }
 
     def hello(self, about: job.Message) -> job.Message:
+        introduction = about["introduction"]
+        assert isinstance(introduction, dict)
+        assert introduction["about"]["nonce"] == about["nonce"]
+        assert introduction["about"].get("receiver") in (None, RECEIVER)
         return {
             "phase": self.phase,
             "base_directory": str(self.area / ".homemgr"),
@@ -120,6 +129,7 @@ class Target(Daemon):
         }
 
     def prepare(self, about: job.Message) -> job.Message:
+        assert about["seal"] == f"of {about['digest']}"
         self.phase = "prepared"
         return {"identity": json.dumps(about["identity"])}
 
@@ -207,7 +217,7 @@ class Pair:
 
     def start(self, **options: object) -> None:
         one, other = socket.socketpair()
-        self.receiver = Side(self.target, "receive", other, options={})
+        self.receiver = Side(self.target, "receive", other, options={}, receiver=RECEIVER)
         self.sender = Side(self.origin, "send", one, options=options, **self.origin.arguments())
 
     def go(self, **options: object) -> dict[str, object]:
@@ -331,7 +341,7 @@ def test_undo_brings_the_home_back(pair: Pair) -> None:
 
 
 QUESTIONS = [
-    ("origin", question) for question in ("introduce", "peer", "freeze", "leave", "left")
+    ("origin", question) for question in ("introduce", "peer", "freeze", "seal", "leave", "left")
 ] + [("target", question) for question in ("hello", "prepare", "commit")]
 
 
@@ -387,7 +397,7 @@ def test_a_refusal_there_is_read_here(pair: Pair) -> None:
 
 def test_noise_instead_of_a_stream_is_refused(pair: Pair) -> None:
     one, other = socket.socketpair()
-    receiver = Side(pair.target, "receive", other, options={})
+    receiver = Side(pair.target, "receive", other, options={}, receiver=RECEIVER)
     one.sendall(b"Welcome to this machine!\n")
     receiver.join(20)
     assert isinstance(receiver.failure, StreamError)
@@ -404,7 +414,7 @@ class Line:
         here, self._to_here = socket.socketpair()
         there, self._to_there = socket.socketpair()
         self._harm = harm
-        pair.receiver = Side(pair.target, "receive", there, options={})
+        pair.receiver = Side(pair.target, "receive", there, options={}, receiver=RECEIVER)
         pair.sender = Side(pair.origin, "send", here, options={}, **pair.origin.arguments())
         ends = (self._to_here, self._to_there)
         self._threads = [

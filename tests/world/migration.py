@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from homemgr.transfer.frames import Data
+from homemgr.transfer.untar import Member, Reader
+from homemgr.work.export import Manifest
 
 from .. import homes
 from . import machines, users
@@ -66,3 +71,31 @@ def is_usable(box: Box, user: User) -> bool:
     """Whether the password opens a home there."""
     argv = ["homemgr", "with", user.name, "--", "test", "-e", ".identity"]
     return box.run(argv, env={"PASSWORD": user.password}, check=False).code == 0
+
+
+class Edited(NamedTuple):
+    """An archive whose manifest fits what was done to it, and the digest in that."""
+
+    archive: bytes
+    digest: str
+
+
+def edited(archive: bytes, old: bytes, new: bytes) -> Edited:
+    """Replace something in the home that an export holds, by something as long."""
+    assert archive.count(old) == 1
+    assert len(old) == len(new)
+    changed = archive.replace(old, new)
+    before, after = _digest(archive), _digest(changed)
+    return Edited(changed.replace(before.encode(), after.encode()), after)
+
+
+def _digest(archive: bytes) -> str:
+    manifest, is_home = Manifest(), False
+    for event in Reader().feed(archive):
+        if isinstance(event, Member):
+            is_home = not event.document
+            if is_home:
+                manifest.entry(event.path, event.entry)
+        elif isinstance(event, Data) and is_home:
+            manifest.data(event.data)
+    return str(manifest.to_json()["digest"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .. import homes
-from . import machines
+from . import machines, migration
 from .box import Box, Result, wait_for
 from .migration import IDENTITY, homemgr, is_usable, kept, migrate, on_disk, traveller
 from .users import NOBODY, User
@@ -162,6 +162,28 @@ def test_an_export_is_imported_on_the_other_machine(here: Box, there: Box, alice
     assert alice.name in homemgr(there, "import", "/root/alice.tar", "--trust").output
     new = machines.at(there, alice)
     assert new.ssh("cat odd/_large/0042").stdout == "42"
+    new.wait_until("inactive")
+
+
+def test_an_export_that_somebody_edited_is_refused(here: Box, there: Box, alice: User) -> None:
+    """Even one whose manifest fits it: only the origin can seal it, or root vouch for it."""
+    note = here.path(alice.image) / "note"
+    note.write_text("the whole truth")
+    os.chown(note, *NOBODY)
+    homemgr(here, "export", alice.name, "/root/alice.tar")
+    homemgr(here, "remove", alice.name)
+    edited = migration.edited(here.path("/root/alice.tar").read_bytes(), b"the whole", b"half a ll")
+    there.path("/root/edited.tar").write_bytes(edited.archive)
+    words = ("import", "/root/edited.tar", "--trust")
+    refused = homemgr(there, *words, check=False)
+    assert refused.code != 0
+    assert f"--trust={edited.digest}" in refused.output
+    assert not list(there.path("/home/.homemgr").glob(f"*{alice.name}*"))
+    # To accept whoever sends is not to accept whatever was done to it since.
+    assert homemgr(there, *words, check=False).code != 0
+    homemgr(there, *words, f"--trust={edited.digest}")
+    new = machines.at(there, alice)
+    assert new.ssh("cat note").stdout == "half a ll truth"
     new.wait_until("inactive")
 
 

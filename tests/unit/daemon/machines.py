@@ -15,6 +15,7 @@ from homemgr.daemon.activity import Activity
 from homemgr.daemon.config import Config
 from homemgr.daemon.extensions import Choices, Rules
 from homemgr.daemon.home import Home, Services
+from homemgr.daemon.introductions import receiver_of
 from homemgr.daemon.jobs import JobRunner
 from homemgr.daemon.manager import Manager
 from homemgr.daemon.merging import Extensions
@@ -128,6 +129,11 @@ class Site:
         assert signer is not None
         return signer.public.fingerprint
 
+    @property
+    def receiver(self) -> str:
+        """As its worker tells senders."""
+        return receiver_of(self.services)
+
     def home(self, user: str) -> Home:
         return self.manager.registry.require(user)
 
@@ -161,12 +167,25 @@ class Site:
             "send", user, ":1.1", lambda a: self.manager.transfers.send(a, home, asked, ())
         )
 
-    def receive(self, script: Script, *trust: str, name: str | None = None) -> Activity:
-        """Begin to receive."""
-        self.runner.scripts["receive"] = script
+    def export(self, user: str, script: Script) -> Activity:
+        """Begin to export."""
+        self.runner.scripts["export"] = script
+        home = self.home(user)
+        return self.manager.activities.begin(
+            "export",
+            user,
+            ":1.1",
+            lambda a: self.manager.transfers.export(a, home, SendOptions(), ()),
+        )
+
+    def receive(
+        self, script: Script, *trust: str, name: str | None = None, verb: str = "receive"
+    ) -> Activity:
+        """Begin to receive, or to import."""
+        self.runner.scripts[verb] = script
         asked = ReceiveOptions(trust, name=name)
 
         async def work(activity: Activity) -> Told:
-            return await self.manager.transfers.receive("receive", activity, asked, (), by_uid=0)
+            return await self.manager.transfers.receive(verb, activity, asked, (), by_uid=0)
 
         return self.manager.activities.begin("receive", "", ":1.2", work)

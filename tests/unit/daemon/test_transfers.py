@@ -21,6 +21,7 @@ from homemgr.record.model import UserRecord
 from homemgr.record.signature import PrivateKey, Verdict, sign, verdict
 
 NONCE = "ab" * 32
+DIGEST = "12" * 32
 UID = 60321
 
 
@@ -42,9 +43,14 @@ def run(root: Path, scenario: Callable[[Site, Site], Awaitable[None]]) -> None:
 
 async def introduced(ask: Ask, beta: Site, nonce: str = NONCE) -> Told:
     """What the first questions of a sender give."""
-    introduction = await ask("introduce", {"nonce": nonce})
+    introduction = await ask("introduce", {"nonce": nonce, "receiver": beta.receiver})
     await ask("peer", {"machine_id": beta.machine_id, "hostname": beta.name})
     return introduction
+
+
+def arrived(identity: object, seal: object = "", digest: str = DIGEST) -> Told:
+    """What a receiver's worker says when all has come."""
+    return {"identity": identity, "digest": digest, "seal": seal}
 
 
 class Pair:
@@ -92,7 +98,9 @@ class Pair:
             if not stage.exists():
                 stage.mkdir()
                 (stage / "note").write_text((source / "note").read_text())
-            prepared = await theirs("prepare", {"identity": (source / ".identity").read_text()})
+            sealed = await ask("seal", {"digest": DIGEST})
+            assert sealed["record"] == json.loads((source / ".identity").read_text())
+            prepared = await theirs("prepare", arrived(sealed["record"], sealed["seal"]))
             (stage / ".identity").write_text(str(prepared["identity"]))
             self._step("prepared")
         left_name = (await ask("leave", {}))["left_name"]
@@ -417,6 +425,170 @@ def test_introductions_cannot_be_made_up_or_used_again(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_an_introduction_is_for_the_machine_it_was_made_for(tmp_path: Path) -> None:
+    """Who received it cannot pass it on to a third machine that trusts the same origin."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        gamma = Site(tmp_path / "c", "gamma", "c" * 32)
+        await gamma.start()
+        for_gamma = await introduction_of(alpha, gamma)
+        with pytest.raises(errors.WrongReceiver, match=f"machine {'c' * 32}.*machine {'b' * 32}"):
+            await greet(beta, for_gamma, alpha.fingerprint)
+        with pytest.raises(errors.BadSignature):
+            await greet(beta, {**for_gamma, "receiver": beta.receiver}, alpha.fingerprint)
+        # Of version 1.
+        with pytest.raises(errors.WrongReceiver, match="nobody"):
+            await greet(beta, {k: v for k, v in for_gamma.items() if k != "receiver"})
+        assert beta.manager.transfers.register.listed() == []
+        assert (await greet(gamma, for_gamma, alpha.fingerprint))["phase"] == "new"
+        # Nor by the same machine id alone.
+        twin = Site(tmp_path / "d", "twin", "c" * 32)
+        await twin.start()
+        with pytest.raises(errors.WrongReceiver):
+            await greet(twin, for_gamma, alpha.fingerprint)
+        for site in (gamma, twin):
+            await site.manager.stop()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("receiver", ["", "file", "/" + "0" * 64, "a b/", "a/" + "0" * 63, None, 7])
+def test_nobody_is_sent_anything_who_does_not_say_who_he_is(
+    tmp_path: Path, receiver: object
+) -> None:
+    async def scenario(alpha: Site, _beta: Site) -> None:
+        async def send(ask: Ask, _told: object) -> Told:
+            return await ask("introduce", {"nonce": NONCE, "receiver": receiver})
+
+        with pytest.raises(errors.StreamError, match="did not say"):
+            await alpha.send("alice", send).wait()
+
+    run(tmp_path, scenario)
+
+
+def test_who_says_he_is_one_and_then_another_is_sent_nothing(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        async def send(ask: Ask, _told: object) -> Told:
+            await ask("introduce", {"nonce": NONCE, "receiver": beta.receiver})
+            return await ask("peer", {"machine_id": "c" * 32, "hostname": "gamma"})
+
+        with pytest.raises(errors.WrongReceiver):
+            await alpha.send("alice", send).wait()
+
+    run(tmp_path, scenario)
+
+
+# --- what was sealed --------------------------------------------------------------------
+
+
+async def sealed_by(alpha: Site, receiver: str, verb: str) -> tuple[Told, Told]:
+    """An introduction and a seal of `DIGEST`."""
+    found: list[Told] = []
+
+    async def send(ask: Ask, _told: object) -> Told:
+        found.append(await ask("introduce", {"nonce": NONCE, "receiver": receiver}))
+        found.append(await ask("seal", {"digest": DIGEST}))
+        return {}
+
+    if verb == "send":
+        await alpha.send("alice", send).wait()
+    else:
+        await alpha.export("alice", send).wait()
+    introduction, seal = found
+    return introduction, seal
+
+
+async def take(beta: Site, verb: str, introduction: Told, about: Told, *trust: str) -> str:
+    """All that a receiver asks before the home is one; gives the phase."""
+
+    async def receive(ask: Ask, _told: object) -> Told:
+        await ask("hello", {"nonce": NONCE, "introduction": introduction})
+        await ask("prepare", about)
+        return {"phase": beta.manager.transfers.register.state("in", "alice").phase}
+
+    result = await beta.receive(receive, *trust, verb=verb).wait()
+    return str(result["phase"])
+
+
+@pytest.mark.parametrize("verb", ["send", "export"])
+def test_only_what_the_origin_sealed_becomes_a_home(tmp_path: Path, verb: str) -> None:
+    taking = {"send": "receive", "export": "import"}[verb]
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction, good = await sealed_by(alpha, beta.receiver, verb)
+        trust = alpha.fingerprint
+        key = alpha.services.keyring.signer
+        assert key is not None
+        newer = sign(UserRecord({"userName": "alice", "lastChangeUSec": 9}), key)
+        bad = [
+            arrived(good["record"], good["seal"], digest="13" * 32),
+            arrived(good["record"], "00" * 64),
+            arrived(good["record"]),
+            arrived(good["record"], None),
+            arrived(good["record"], introduction["signature"]),
+            arrived(newer.pretty().decode(), good["seal"]),
+        ]
+        for about in bad:
+            with pytest.raises(errors.AlteredContent):
+                await take(beta, taking, introduction, about, trust)
+        for about in (arrived(good["record"], "zz"), arrived(good["record"], digest="12")):
+            with pytest.raises(errors.StreamError):
+                await take(beta, taking, introduction, about, trust)
+        about = arrived(good["record"], good["seal"])
+        assert await take(beta, taking, introduction, about, trust) == "prepared"
+
+    run(tmp_path, scenario)
+
+
+def test_who_changed_an_export_vouches_for_what_it_holds(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction, sealed = await sealed_by(alpha, "", "export")
+        trust, digest = alpha.fingerprint, "13" * 32
+        changed = arrived(sealed["record"], sealed["seal"], digest)
+        with pytest.raises(errors.AlteredContent, match=f"was changed after.*--trust={digest}"):
+            await take(beta, "import", introduction, changed, trust)
+        with pytest.raises(errors.AlteredContent, match="no seal"):
+            await take(beta, "import", introduction, {**changed, "seal": None}, trust)
+        with pytest.raises(errors.AlteredContent):
+            await take(beta, "import", introduction, changed, trust, DIGEST)
+        assert await take(beta, "import", introduction, changed, trust, digest) == "prepared"
+
+    run(tmp_path, scenario)
+
+
+def test_what_was_changed_on_the_wire_is_refused_whoever_vouches(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction, sealed = await sealed_by(alpha, beta.receiver, "send")
+        changed = arrived(sealed["record"], sealed["seal"], "13" * 32)
+        trust = (alpha.fingerprint, "13" * 32)
+        with pytest.raises(errors.AlteredContent):
+            await take(beta, "receive", introduction, changed, *trust)
+
+    run(tmp_path, scenario)
+
+
+def test_a_file_is_no_stream_and_a_stream_no_file(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        for verb, taking in (("send", "import"), ("export", "receive")):
+            introduction, sealed = await sealed_by(alpha, beta.receiver, verb)
+            about = arrived(sealed["record"], sealed["seal"])
+            with pytest.raises(errors.WrongReceiver, match="a file"):
+                await take(beta, taking, introduction, about, alpha.fingerprint)
+
+    run(tmp_path, scenario)
+
+
+def test_nothing_is_sealed_for_nobody(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, _beta: Site) -> None:
+        async def send(ask: Ask, _told: object) -> Told:
+            return await ask("seal", {"digest": DIGEST})
+
+        with pytest.raises(errors.StreamError, match="before an introduction"):
+            await alpha.send("alice", send).wait()
+
+    run(tmp_path, scenario)
+
+
 #: Signed by the origin, but nothing that may be registered here.
 UNFIT: tuple[JsonObject, ...] = ({"uid": 0}, {"blobDirectory": "/etc"}, {"gid": 4, "uid": UID})
 
@@ -433,7 +605,7 @@ def test_a_record_that_became_unfit_on_the_way_is_not_prepared(
 
         async def receive(ask: Ask, _told: object) -> Told:
             await ask("hello", {"nonce": NONCE, "introduction": introduction})
-            return await ask("prepare", {"identity": record.pretty().decode()})
+            return await ask("prepare", arrived(record.pretty().decode()))
 
         with pytest.raises(errors.HomeError, match="(?i)" + next(iter(unfit))):
             await beta.receive(receive, alpha.fingerprint).wait()
@@ -450,9 +622,9 @@ def test_a_record_that_changed_hands_on_the_way_is_not_prepared(tmp_path: Path) 
         async def receive(ask: Ask, _told: object) -> Told:
             await ask("hello", {"nonce": NONCE, "introduction": introduction})
             with pytest.raises(errors.BadSignature):
-                await ask("prepare", {"identity": stranger.pretty().decode()})
+                await ask("prepare", arrived(stranger.pretty().decode()))
             with pytest.raises(errors.RecordMismatch):
-                await ask("prepare", {"identity": bob.pretty().decode()})
+                await ask("prepare", arrived(bob.pretty().decode()))
             with pytest.raises(errors.HostileHome):
                 await ask("prepare", {"identity": "{}"})
             with pytest.raises(errors.StreamError):

@@ -12,6 +12,8 @@ from homemgr import errors
     [
         errors.StreamError,
         errors.UntrustedOrigin,
+        errors.WrongReceiver,
+        errors.AlteredContent,
         errors.HomeMoved,
         errors.TransferBusy,
         errors.TransferInterrupted,
