@@ -62,8 +62,9 @@ def on_disk(box: Box, user: User) -> Path:
 
 
 def kept(box: Box, user: User) -> Path:
-    """The files of a home that has left."""
-    (found,) = box.path("/home/.homemgr").glob(f".#homemgr-left-{user.name}*")
+    """The files of a home that has left; those of systemd-homed lay in /home itself."""
+    places = (box.path("/home/.homemgr"), box.path("/home"))
+    (found,) = (path for top in places for path in top.glob(f".#homemgr-left-{user.name}.*"))
     return found
 
 
