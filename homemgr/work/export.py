@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from homemgr.files import Fd
     from homemgr.storage.reader import Step
     from homemgr.transfer.needs import Needs
-    from homemgr.work.tally import Totals
+    from homemgr.work.allowance import Size
     from homemgr.work.task import Task
 
 #: What the archive says it is; another version may mean something else by its members.
@@ -109,8 +109,8 @@ class _Export:
         self._batch = bytearray()
         self._written = 0
 
-    def run(self, top: Fd, size: Totals, needs: Needs) -> dict[str, object]:
-        self._telling.expect(size.files, size.size)
+    def run(self, top: Fd, size: Size, needs: Needs) -> dict[str, object]:
+        self._telling.expect(size.files, size.bytes)
         self._telling.phase("exporting")
         nonce = secrets.token_hex(32)
         introduction = self._task.channel.ask("introduce", {"nonce": nonce})
@@ -118,7 +118,7 @@ class _Export:
             "format": FORMAT,
             "nonce": nonce,
             "introduction": introduction,
-            "size": {"files": size.files, "bytes": size.size},
+            "size": size._asdict(),
             "needs": needs_to_json(needs),
         }
         self._document(tar.RECORD, about)

@@ -20,11 +20,11 @@ from homemgr.transfer import policy, tar, untar
 from homemgr.transfer.entry import Kind, split
 from homemgr.transfer.frames import Data
 from homemgr.transfer.report import Report
+from homemgr.work.allowance import Size
 from homemgr.work.export import FORMAT, Manifest
 from homemgr.work.staged import (
     Content,
     Place,
-    Size,
     become_home,
     prepare,
     require_able,
@@ -86,7 +86,7 @@ def run(task: Task) -> dict[str, object]:
         require_room(stage, Size(0, 0), size)
         require_able(probe(stage), header.needs)
         telling.phase("importing")
-        restoring = _Restoring(stage, rules, telling)
+        restoring = _Restoring(stage, rules, size)
         manifest = restoring.run(events)
         assert isinstance(header.introduction, dict)
         record, seal = header.introduction["record"], manifest.get("seal")
@@ -148,10 +148,10 @@ def _header(about: dict[str, object]) -> _Header:
 class _Restoring:
     """Writes members of the archive, which come directories first, into an empty tree."""
 
-    def __init__(self, stage: Fd, rules: policy.Policy, telling: Telling) -> None:
+    def __init__(self, stage: Fd, rules: policy.Policy, size: Size) -> None:
         self._writer = TreeWriter(stage)
         self._rules = rules
-        self._telling = telling
+        self._left = size
         self._manifest = Manifest()
         self.report = Report()
         #: Paths of the directories we are in.
@@ -178,6 +178,7 @@ class _Restoring:
 
     def _take(self, member: Member, events: Iterator[Event]) -> None:
         path = member.path
+        self._count(member.entry.size)
         entry, notes = policy.sanitise(path, member.entry, self._rules)
         self._manifest.entry(path, member.entry)
         self.report.extend(notes)
@@ -197,6 +198,12 @@ class _Restoring:
                 self._content(events, file)
         else:
             self._writer.node(name, entry)
+
+    def _count(self, size: int) -> None:
+        """Raise StreamError if the archive holds more than it says at its beginning."""
+        self._left = Size(self._left.files - 1, 0, self._left.content - size)
+        if self._left.files < 0 or self._left.content < 0:
+            raise StreamError("The archive holds more than it says at its beginning.")
 
     def _leave(self) -> None:
         self._writer.leave()

@@ -26,18 +26,19 @@ from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import frames
 from homemgr.transfer.frames import Control
 from homemgr.transfer.needs import limits_to_json
+from homemgr.work.allowance import Allowance, Size
 from homemgr.work.arrival import Arrival
 from homemgr.work.conversation import Conversation
 from homemgr.work.send import LEFT_OUT
 from homemgr.work.staged import (
     Content,
     Place,
-    Size,
     become_home,
     cut_short,
     prepare,
     require_able,
     require_room,
+    require_spare,
     rules_for,
     size_of,
 )
@@ -78,6 +79,7 @@ class _Receiver:
         self._task = task
         self._talk = talk
         self._telling = Telling(task.channel)
+        self._allowance = Allowance(Size(0, 0, 0))
         #: Of what both sides had at the end of the last pass.
         self._digest = ""
 
@@ -123,6 +125,7 @@ class _Receiver:
         self._telling.expect(size.files, size.bytes)
         require_room(stage.top, Size(*stage.ledger.totals()), size)
         require_able(limits, said.get("needs"))
+        self._allowance = Allowance(size)
         stage.ledger.set_meta(_ABLE, "yes")
         stage.ledger.commit()
         self._talk.tell(fits=True)
@@ -188,8 +191,13 @@ class _Receiver:
 
     def _take_passes(self, stage: _Stage, writer: TreeWriter, rules: Policy) -> dict[str, object]:
         """Take passes up to the message that says what comes after the last."""
+
+        def count(files: int, size: int) -> None:
+            require_spare(stage.top, stage.place)
+            self._telling.count(files, size)
+
         while True:
-            arrival = Arrival(writer, stage.ledger, rules, self._talk.receive, self._telling.count)
+            arrival = Arrival(writer, stage.ledger, rules, self._talk.receive, count)
             message = self._one_pass(stage, arrival)
             if "compare" in message:
                 arrival.require_complete()
@@ -206,15 +214,25 @@ class _Receiver:
     def _one_pass(self, stage: _Stage, arrival: Arrival) -> dict[str, object]:
         """Take changes up to the next message."""
         settled_at = time.monotonic()
+        self._allowance.begin()
         while True:
             frame = self._talk.receive()
             if isinstance(frame, Control):
-                return frame.message
+                if "more" not in frame.message:
+                    return frame.message
+                self._allow_more(stage, size_of(frame.message["more"]))
+                continue
+            self._allowance.take(frame)
             arrival.take(frame)
             if time.monotonic() - settled_at > _SETTLE_S:
                 # A kill then costs no more than this.
                 stage.settle()
                 settled_at = time.monotonic()
+
+    def _allow_more(self, stage: _Stage, size: Size) -> None:
+        """The home has grown while it travels: go on if there is room for that too."""
+        require_room(stage.top, Size(*stage.ledger.totals()), size)
+        self._allowance.size = size
 
     # -- becoming a home ----------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from homemgr.transfer.frames import Pairs
 from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
 from homemgr.transfer.report import Report
+from homemgr.work.allowance import Allowance, Announcing, Size
 from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
@@ -98,6 +99,7 @@ class _Sender:
         self._report = Report()
         self._mounted = Report()
         self._totals = Totals(0, 0, 0)
+        self._allowance = Allowance(Size(0, 0, 0))
         self._offline_s = 0.0
         #: Of what both sides had at the end of the last pass.
         self._digest = ""
@@ -154,9 +156,9 @@ class _Sender:
         with self._task.storage.open_home(self._task.image_path) as top:
             size, needs = survey(top.fd, LEFT_OUT, limits)
         self._mounted.extend(mounted_in(self._task.effective.home_directory))
-        self._telling.expect(size.files, size.size)
-        told = {"files": size.files, "bytes": size.size}
-        self._talk.tell(go="passes", size=told, needs=needs_to_json(needs))
+        self._telling.expect(size.files, size.bytes)
+        self._allowance = Allowance(size)
+        self._talk.tell(go="passes", size=size._asdict(), needs=needs_to_json(needs))
         # Nobody is kept from his home, and nothing is sent, for what cannot be stored there.
         self._talk.hear("fits")
 
@@ -242,7 +244,7 @@ class _Sender:
         self._telling.phase(phase)
         settled_ns = now_ns()
         syncfs(walk.top.fd.fileno())
-        send = Keeping(walk.ledger, self._talk.send)
+        send = Keeping(walk.ledger, Announcing(self._allowance, self._talk.send))
         with walk.snapshots.taken() as moment:
             one = Pass(moment, walk.ledger, walk.rules, send, settled_ns, self._telling.count)
             try:

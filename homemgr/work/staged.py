@@ -16,8 +16,10 @@ from homemgr.storage import directory, paths, public_blobs, staging
 from homemgr.storage.embedded import read_blobs, read_identity, write_identity
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.top import Top
+from homemgr.transfer.codec import MAX_SIZE
 from homemgr.transfer.needs import lacking, needs_from_json
 from homemgr.transfer.policy import Policy
+from homemgr.work.allowance import Size
 
 if TYPE_CHECKING:
     from homemgr.record.jsontext import JsonObject
@@ -28,14 +30,9 @@ if TYPE_CHECKING:
 #: besides its data (bytes).
 _SPARE_BYTES = 16 << 20
 _SPARE_ENTRIES = 256
+#: And while it arrives: part of the above is held for the ledger then.
+_LAST_BYTES = 4 << 20
 _ENTRY_BYTES = 512
-
-
-class Size(NamedTuple):
-    """What the sender says the home takes."""
-
-    files: int
-    bytes: int
 
 
 class Content(NamedTuple):
@@ -82,7 +79,7 @@ class Place(NamedTuple):
 def size_of(told: object) -> Size:
     """What the sender said, if it makes sense."""
     numbers = [told.get(name) for name in Size._fields] if isinstance(told, dict) else []
-    known = [number for number in numbers if isinstance(number, int) and number >= 0]
+    known = [number for number in numbers if type(number) is int and 0 <= number <= MAX_SIZE]
     if len(known) != len(Size._fields):
         raise StreamError("The sender did not say how large the home area is.")
     return Size(*known)
@@ -117,6 +114,12 @@ def require_room(top: Fd, there: Size, size: Size) -> None:
         )
 
 
+def require_spare(top: Fd, place: Place) -> None:
+    """Raise NoDiskSpace while the last of the room is still there for everybody else."""
+    if staging.free_bytes(top) < _LAST_BYTES:
+        raise _no_space(place)
+
+
 def require_able(limits: Limits, needs: object) -> None:
     """Raise NotSupported if the file system cannot hold what the sender says the home needs."""
     missing = lacking(needs_from_json(needs), limits)
@@ -130,11 +133,15 @@ def require_able(limits: Limits, needs: object) -> None:
 def cut_short(error: OSError, place: Place) -> errors.HomeError:
     """What to say when a system call failed while the tree arrived."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return errors.NoDiskSpace(
-            f"No space is left in {os.path.dirname(place.image_path)}, where the home area"
-            " arrives. What has come is kept: make room, and run the same command again."
-        )
+        return _no_space(place)
     return errors.from_os_error(error, f"Receiving home area {place.user}")
+
+
+def _no_space(place: Place) -> errors.NoDiskSpace:
+    return errors.NoDiskSpace(
+        f"No space is left in {os.path.dirname(place.image_path)}, where the home area"
+        " arrives. What has come is kept: make room, and run the same command again."
+    )
 
 
 def prepare(task: Task, stage: Fd, place: Place, content: Content) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from homemgr.storage import reader
 from homemgr.transfer.needs import Ability, Need, Needs
 from homemgr.transfer.policy import is_acl, is_of_user
-from homemgr.work.tally import Totals
+from homemgr.work.allowance import Size
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,22 +24,22 @@ _ODD_ENDS = (b".", b" ")
 _DESCRIBED = (Ability.XATTR_VALUE, Ability.ACLS)
 
 
-def survey(
-    top: Fd, leave_out: frozenset[bytes], asked: Collection[Ability]
-) -> tuple[Totals, Needs]:
-    """Entries below ``top`` and bytes they take on disk, and how much they need of what is asked.
+def survey(top: Fd, leave_out: frozenset[bytes], asked: Collection[Ability]) -> tuple[Size, Needs]:
+    """How large the tree below ``top`` is, and how much it needs of what is asked.
 
     ``leave_out`` are paths that do not travel.
     """
     looking = _Survey(asked)
-    files = size = 0
+    files = size = content = 0
     for step in reader.walk(top, leave_out=leave_out):
         if step.what != reader.LEAVE:
             files += 1
             size += step.stat.st_blocks * 512
+            if step.what == reader.ENTRY:
+                content += step.stat.st_size
         if asked:
             looking.look(step)
-    return Totals(files, size, 0), looking.needs
+    return Size(files, size, content), looking.needs
 
 
 class _Survey:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,17 +14,22 @@ from pathlib import Path
 import pytest
 
 from homemgr import errors
+from homemgr.errors import StreamError
 from homemgr.files import Fd
 from homemgr.kernel import mounts
 from homemgr.storage import staging
 from homemgr.storage.abilities import probe
-from homemgr.transfer import acl
+from homemgr.transfer import acl, frames
+from homemgr.transfer.content import digest_small
+from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.needs import Ability, Need
+from homemgr.work.allowance import Size
+from homemgr.work.conversation import Conversation
 from homemgr.work.survey import survey
 
 from .. import homes, volumes
 from . import test_transfer
-from .test_transfer import Pair, export, import_
+from .test_transfer import RECEIVER, Pair, Side, export, import_
 from .travels import opened
 
 pair = test_transfer.pair
@@ -240,6 +248,82 @@ ACL = [
     acl.AclEntry(acl.MASK, acl.NO_ID, 4),
     acl.AclEntry(acl.OTHER, acl.NO_ID, 0),
 ]
+
+
+# -- what comes then ---------------------------------------------------------------------------
+
+
+def test_a_home_that_grows_on_the_way_announces_it(pair: Pair) -> None:
+    def grow(question: str) -> None:
+        if question != "freeze" or (pair.here / "grown").exists():
+            return
+        (pair.here / "grown").write_bytes(random.Random(5).randbytes(4_000_000))
+        for number in range(50):
+            (pair.here / f"new-{number}").touch()
+        homes.give_away(pair.here)
+
+    pair.origin.before = grow
+    pair.go()
+    assert homes.compare(pair.left, pair.there, leave_out=(b".identity",)) == []
+
+
+TOP = Entry(Kind.DIRECTORY, 0o700, NOBODY, NOBODY, 1, 1, 0, b"", ())
+
+
+def a_file(size: int) -> frames.File:
+    data = b"x" * size
+    entry = TOP._replace(kind=Kind.FILE, size=size)
+    return frames.File(b"file", entry, digest_small(data), data)
+
+
+@pytest.mark.parametrize(
+    ("announced", "failure"),
+    [
+        ((2, 0, 1000), None),
+        ((2, 0, 999), "announced 2 files and directories of 999 bytes"),
+        ((1, 0, 1000), "announced 1 files"),
+    ],
+)
+def test_who_sends_more_than_he_announced_is_refused(
+    pair: Pair, announced: tuple[int, int, int], failure: str | None
+) -> None:
+    ours, theirs = socket.socketpair()
+    side = Side(pair.target, "receive", theirs, options={}, receiver=RECEIVER)
+    with Fd(ours.detach()) as stream, Conversation(stream, stream, lambda: None) as talk:
+        challenge = talk.hear_message("challenge")
+        about = {"nonce": challenge["challenge"], "receiver": challenge["receiver"]}
+        talk.tell(introduction={"record": {"userName": "alice"}, "about": about})
+        talk.hear("hello")
+        size = Size(*announced)._asdict()
+        talk.tell(go="passes", size=size, needs={})
+        talk.hear("fits")
+        talk.send(frames.Enter(b"", TOP))
+        talk.send(a_file(1000))
+        talk.send(frames.Leave())
+        talk.tell(compare="")
+        if failure is None:
+            assert talk.hear("has")
+        else:
+            with pytest.raises(StreamError, match=failure):
+                talk.receive()
+    side.join(60)
+    stage = pair.there.parent / STAGE
+    assert (stage / "file").exists() == (failure is None)
+
+
+def test_an_archive_that_holds_more_than_it_says_is_refused(pair: Pair, tmp_path: Path) -> None:
+    archive = tmp_path / "alice.tar"
+    export(pair, archive)
+    data = archive.read_bytes()
+    (told,) = re.findall(rb'"content": (\d+)', data)
+    assert int(told) == 3_000_000 + len("content")
+    archive.write_bytes(data.replace(told, b"%d" % (int(told) - 1)))
+    with pytest.raises(StreamError, match="more than it says"):
+        import_(pair, archive)
+    assert pair.names()[1] == []
+
+
+# -- what is left out --------------------------------------------------------------------------
 
 
 def test_what_is_mounted_in_a_home_in_use_is_in_the_report(pair: Pair) -> None:
