@@ -10,7 +10,10 @@ from typing import NamedTuple
 ROOT_X86_64 = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 ROOT_ARM64 = "b921b045-1df0-41c3-af44-4c6f280d3fae"
 USR_X86_64 = "8484680c-9521-48c6-9c11-b0720656f69e"
+ROOT_VERITY_X86_64 = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"
 ROOT_SIGNATURE_X86_64 = "41092b05-9fc8-4523-994f-2def0408b176"
+USR_VERITY_X86_64 = "77ff5f63-e7b6-4633-acf4-1565b864c0e6"
+USR_SIGNATURE_X86_64 = "e7bb33fb-06cf-4e81-8273-e543b413e2e2"
 GENERIC = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 
 COUNT, ENTRY_SIZE = 128, 128
@@ -23,6 +26,7 @@ class Part(NamedTuple):
     type_guid: str
     content: bytes
     name: str = "part"
+    guid: str = ""
 
 
 def gpt_image(parts: list[Part], sector: int = 512) -> bytes:
@@ -35,7 +39,7 @@ def gpt_image(parts: list[Part], sector: int = 512) -> bytes:
         entries += struct.pack(
             "<16s16sQQQ72s",
             uuid.UUID(part.type_guid).bytes_le,
-            uuid.UUID(int=number + 1).bytes_le,
+            (uuid.UUID(part.guid) if part.guid else uuid.UUID(int=number + 1)).bytes_le,
             lba,
             lba + sectors - 1,
             0,

@@ -57,22 +57,35 @@ class Expected(NamedTuple):
 
 
 def expected(path: str, places: Places = PLACES) -> Expected:
-    """The stored digest of the image at ``path``; the ledger's word counts before its maker's."""
+    """As `stored`; ExtensionNotTrusted if nothing is."""
+    found = stored(path, places)
+    if found is None:
+        raise unknown(path)
+    return found
+
+
+def stored(path: str, places: Places = PLACES) -> Expected | None:
+    """The digest of the image at ``path``; the ledger's word counts before its maker's."""
     entry = _ledger(places.ledger).get(path)
     if entry is not None:
         return Expected(entry.get("sha256", ""), entry.get("fsVerity", ""), places.ledger)
     try:
         with open_trusted(path + _SUFFIX) as file:
             text = read_limited(file.fileno(), _SIDECAR_LIMIT, path + _SUFFIX)
-    except FileNotFoundError as error:
-        raise ExtensionNotTrusted(
-            f"No digest is stored for {path}: expected {path}{_SUFFIX}, or an entry made by"
-            " `homemgr extension trust`."
-        ) from error
+    except FileNotFoundError:
+        return None
     found = from_sidecar(text.decode("utf-8", "replace"), os.path.basename(path))
     if not found:
         raise ExtensionNotTrusted(f"{path}{_SUFFIX} holds no SHA-256 digest of {path}.")
     return Expected(found, "", path + _SUFFIX)
+
+
+def unknown(path: str) -> ExtensionNotTrusted:
+    """Why an image is refused that nobody vouches for."""
+    return ExtensionNotTrusted(
+        f"No digest is stored for {path}: expected {path}{_SUFFIX}, or an entry made by"
+        " `homemgr extension trust`."
+    )
 
 
 def from_sidecar(text: str, name: str) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import ExtensionDamaged, ExtensionNotUsable
-from homemgr.extension import digest, gpt, partition_types, superblock
+from homemgr.extension import digest, disk, superblock, verified
 from homemgr.extension.find import Kind
 from homemgr.extension.shelf import Shelf
 from homemgr.extension.stack import set_directory
@@ -159,38 +159,49 @@ def _open_directory(path: str, stored: Fd) -> Volume:
 
 def _open_image(path: str, image: Fd, trust: Trust) -> Volume:
     _require_file(path, image)
-    digest.verify(image, path, digest.expected(path, trust.places), trust.places)
+    wanted = digest.stored(path, trust.places)
+    if wanted is not None:
+        digest.verify(image, path, wanted, trust.places)
     size = os.fstat(image.fileno()).st_size
-    found = _identify(path, _reader(image, 0, size), size)
-    if found.kind != "gpt":
-        return _mounted(image, found.kind, trust.shelf)
-    partition = _partition(path, image, size, trust)
-    read = _reader(image, partition.start, partition.size)
-    inner = _identify(f"The partition in {path}", read, partition.size)
-    if inner.kind == "gpt":
+    found = _identify(path, disk.reader(image, 0, size), size)
+    if found.kind == "gpt":
+        return _open_disk(path, image, trust, is_known=wanted is not None)
+    _require_digest(path, is_known=wanted is not None)
+    return _mounted(image, found.kind, trust.shelf)
+
+
+def _open_disk(path: str, image: Fd, trust: Trust, *, is_known: bool) -> Volume:
+    found = disk.partitions(path, image)
+    is_required = trust.refuse_unverifiable_signature
+    device = disk.open_signed(path, image, found, trust.architecture, is_required=is_required)
+    if device is not None:
+        with device:
+            size = os.lseek(device.fileno(), 0, os.SEEK_END)
+            kind = _kind_in_partition(path, device, 0, size)
+            # The mount keeps the device from here on.
+            return Volume(_new(kind, verified.path_of(device)), 0)
+    _require_digest(path, is_known=is_known)
+    partition = disk.choose(path, found, trust.architecture)
+    kind = _kind_in_partition(path, image, partition.start, partition.size)
+    return _on_loop(image, kind, partition.start, partition.size)
+
+
+def _kind_in_partition(path: str, image: Fd, start: int, size: int) -> str:
+    found = _identify(f"The partition in {path}", disk.reader(image, start, size), size)
+    if found.kind == "gpt":
         raise ExtensionNotUsable(f"The partition in {path} holds another partition table.")
-    return _on_loop(image, inner.kind, partition.start, partition.size)
+    return found.kind
+
+
+def _require_digest(path: str, *, is_known: bool) -> None:
+    """Nobody signed it, so somebody must have said what it is."""
+    if not is_known:
+        raise digest.unknown(path)
 
 
 def _require_file(path: str, image: Fd) -> None:
     if not stat.S_ISREG(os.fstat(image.fileno()).st_mode):
         raise ExtensionNotUsable(f"{path} must be a regular file.")
-
-
-def _partition(path: str, image: Fd, size: int, trust: Trust) -> gpt.Partition:
-    try:
-        found = gpt.partitions(_reader(image, 0, size), size)
-    except ValueError as error:
-        raise ExtensionDamaged(f"Disk image {path} is damaged: {error}.") from error
-    if partition_types.is_signed(found) and trust.refuse_unverifiable_signature:
-        raise ExtensionNotUsable(
-            f"Disk image {path} carries a verity signature, which cannot be verified here."
-            " RequireSignature=no in extensions.conf lets its stored digest be enough."
-        )
-    try:
-        return partition_types.choose(found, trust.architecture)
-    except ValueError as error:
-        raise ExtensionNotUsable(f"Disk image {path} cannot be used: {error}.") from error
 
 
 def _open_pair(path: str, trust: Trust) -> Volume:
@@ -201,7 +212,7 @@ def _open_pair(path: str, trust: Trust) -> Volume:
         wanted = digest.expected(image_path, trust.places)
         digest.verify(image, image_path, wanted, trust.places)
         size = os.fstat(image.fileno()).st_size
-        found = _identify(image_path, _reader(image, 0, size), size)
+        found = _identify(image_path, disk.reader(image, 0, size), size)
         if found.kind != "erofs":
             raise ExtensionNotUsable(f"{image_path} must be erofs, but it is {found.kind}.")
         stored = undo.enter_context(open_trusted(objects_path))
@@ -277,15 +288,6 @@ def _identify(what: str, read: Callable[[int, int], bytes], size: int) -> superb
             f" {size} are there."
         )
     return found
-
-
-def _reader(image: Fd, start: int, size: int) -> Callable[[int, int], bytes]:
-    def read(offset: int, length: int) -> bytes:
-        # Numbers in a damaged table may point anywhere.
-        length = min(length, size - offset)
-        return os.pread(image.fileno(), length, start + offset) if length > 0 else b""
-
-    return read
 
 
 def _depth(stored: Fd) -> int:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.extension import verified
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import paths, public_blobs
 from homemgr.storage.kinds import storage_named
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 def run(task: Task) -> dict[str, object]:
     """Delete leftovers in the given directories; tells which images' removal was cut short."""
     removed: list[str] = []
+    _sweep_devices()
     for path in task.texts("directories"):
         try:
             # Where others can rename, what looks like ours may be anybody's.
@@ -36,3 +38,10 @@ def run(task: Task) -> dict[str, object]:
         with Fd.open(task.text("blob_root"), DIRECTORY_FLAGS) as root:
             public_blobs.recover(root)
     return {"removed": removed}
+
+
+def _sweep_devices() -> None:
+    try:
+        verified.sweep()
+    except OSError as error:
+        log.warning("Devices that extensions left are not looked for: %s", error)

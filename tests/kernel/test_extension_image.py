@@ -29,6 +29,7 @@ from homemgr.kernel.userns import create_userns
 from tests.disk_images import ROOT_SIGNATURE_X86_64, ROOT_X86_64, Part, gpt_image
 from tests.kernel.extension_trees import BIG, TOOL, fingerprint, make, own, pair, run, seal, tree
 from tests.pages import is_resident
+from tests.signed_images import Maker, signed_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -673,6 +674,27 @@ def test_a_signed_disk_needs_somebody_to_verify_it(
     with pytest.raises(ExtensionNotUsable, match=r"verity signature, which cannot be verified"):
         opened(candidate)
     opened(candidate, refuse_unverifiable_signature=False).close()
+
+
+def test_a_disk_signed_by_a_stranger_is_refused(
+    store: Path, opened: Callable[..., Extension]
+) -> None:
+    inner = make("erofs", tree(store / "source", "tools"), store / "inner").read_bytes()
+    image = store / "tools.raw"
+    image.write_bytes(signed_image(inner, Maker.new("stranger")))
+    image.chmod(0o644)
+    candidate = Candidate("tools", Kind.IMAGE, str(image))
+    with pytest.raises(ExtensionNotTrusted, match="here: nobody who is trusted here made it"):
+        opened(candidate)
+    # A digest is another matter than a signature, and not enough where one is required.
+    seal(image)
+    with pytest.raises(ExtensionNotTrusted, match="here: nobody who is trusted here made it"):
+        opened(candidate)
+    opened(candidate, refuse_unverifiable_signature=False).close()
+    os.truncate(image, image.stat().st_size - 512)
+    image.with_name("tools.raw.sha256").unlink()
+    with pytest.raises(ExtensionDamaged, match="backup copy of its partition table is missing"):
+        opened(candidate)
 
 
 def test_a_disk_in_a_disk_is_refused(store: Path, opened: Callable[..., Extension]) -> None:
