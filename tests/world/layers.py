@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from . import uml
 from .product import BASES, layers_of
 
 
@@ -21,10 +22,12 @@ def make(base: str) -> str:
 
 
 def main() -> None:
-    """Both distributions side by side: most of the time goes into waiting for packages."""
+    """All side by side: most of the time goes into waiting for packages."""
     with ThreadPoolExecutor() as builders:
+        other_kernel = builders.submit(uml.kernel().image)
         for line in builders.map(make, BASES):
             print(line, file=sys.stderr)
+        other_kernel.result()
 
 
 if __name__ == "__main__":

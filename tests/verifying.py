@@ -1,0 +1,80 @@
+"""Tests that need a kernel with dm-verity: when they are run, and what they look at."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+from homemgr.kernel import device_mapper, mounts
+from tests.signed_images import Maker
+
+#: Set in the machine that tests/world/test_verity.py boots for them.
+IS_HERE = "HOMEMGR_TEST_VERITY" in os.environ
+
+#: Left out elsewhere: tests/world runs them, and fails if they do.
+IGNORED = [] if IS_HERE else ["test_*.py"]
+
+CERTIFICATES = Path("/run/verity.d")
+
+
+def devices() -> list[str]:
+    """All devices of the kernel's device-mapper."""
+    with device_mapper.open_control() as control:
+        return device_mapper.names(control.fileno())
+
+
+def loops() -> list[str]:
+    """The files behind loop devices."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found.append(path.read_text(encoding="utf-8").strip())
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def images() -> list[str]:
+    """The images of extensions behind loop devices."""
+    return [path for path in loops() if path.endswith("tools.raw")]
+
+
+def wait_until_gone() -> None:
+    """The kernel takes devices away a moment after their last user has gone."""
+    deadline = time.monotonic() + 5
+    while (left := [*devices(), *images()]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert left == []
+
+
+def wait_until_unused(mounted: Path) -> None:
+    """A loop device lets go of its file a moment after it is seen to have none any more."""
+    deadline = time.monotonic() + 5
+    while _is_busy(mounted) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_busy(mounted: Path) -> bool:
+    try:
+        # Only marks it: nobody asks twice without using it in between.
+        mounts.umount2(str(mounted), mounts.MNT_EXPIRE)
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    raise AssertionError(f"{mounted} was not used since it was last asked for")
+
+
+def trust(maker: Maker, name: str = "maker") -> Path:
+    """Let the signatures of ``maker`` count on this machine."""
+    CERTIFICATES.mkdir(exist_ok=True)
+    path = CERTIFICATES / f"{name}.crt"
+    path.write_bytes(maker.pem)
+    return path
+
+
+def damage(image: Path, at: int) -> None:
+    """Change one bit, as an old disk would."""
+    content = bytearray(image.read_bytes())
+    content[at] ^= 1
+    image.write_bytes(content)
