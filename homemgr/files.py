@@ -48,7 +48,14 @@ class Fd:
     @classmethod
     def open(cls, path: str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> Fd:
         """Own what open(2) gives, or openat(2) with ``dir_fd``; close-on-exec from the start."""
-        return cls(os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd))
+        return cls.opened(os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd))
+
+    @classmethod
+    def opened(cls, number: int) -> Fd:
+        """Become the owner of ``number``, which is close-on-exec already: no call to make it so."""
+        owner = cls.__new__(cls)
+        owner._number = number
+        return owner
 
     def fileno(self) -> int:
         """The borrowed number; `ValueError` once it was closed or taken."""

@@ -1,4 +1,4 @@
-"""Memory that is there at once and stays: mlockall(2), munlockall(2)."""
+"""Memory that is there at once and stays: mlockall(2), munlockall(2), mallopt(3)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ CAP_IPC_LOCK = 14
 
 _mlockall = libc_call("mlockall", INT)
 _munlockall = libc_call("munlockall")
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+_mallopt = libc_call("mallopt", INT, INT)
 
 
 def mlockall(flags: int) -> None:
@@ -45,3 +49,13 @@ def locked_when_new() -> Iterator[None]:
         yield
     finally:
         munlockall()
+
+
+def keep_freed(limit: int) -> None:
+    """Keep up to ``limit`` bytes that were freed, and pieces as large, for the next use.
+
+    Else malloc(3) gives large pieces back at once, and the kernel clears the same pages
+    again and again for a program that goes through many of them.
+    """
+    _mallopt(_M_MMAP_THRESHOLD, limit)
+    _mallopt(_M_TRIM_THRESHOLD, limit)

@@ -218,6 +218,10 @@ class Ledger:
             pass  # The order of the rest counts too.
         return dropped
 
+    def is_empty(self) -> bool:
+        """Whether nothing is known at all."""
+        return not self._all("SELECT 1 FROM entry LIMIT 1")
+
     def totals(self) -> tuple[int, int]:
         """How many names are known, and how many bytes their files have, holes included."""
         ((count, size),) = self._all("SELECT count(*), total(size) FROM entry")

@@ -70,6 +70,17 @@ def _set_xattrs(where: int | bytes, entry: Entry) -> None:
             ) from error
 
 
+def has_xattr(fd: int, name: str) -> bool:
+    """Whether the open file or directory has this extended attribute."""
+    try:
+        os.getxattr(fd, name)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 def _listed(where: int | bytes) -> list[str]:
     try:
         return os.listxattr(where)

@@ -174,7 +174,7 @@ def _up(fd: Fd, expected: os.stat_result, path: bytes) -> Fd:
 
 def _open(parent: int, name: bytes, path: bytes, flags: int) -> Fd:
     try:
-        return openat2(parent, os.fsdecode(name), flags, RESOLVE_GUARDED)
+        return openat2(parent, name, flags, RESOLVE_GUARDED)
     except OSError as error:
         if error.errno in _GONE:
             raise FileVanished from error
@@ -194,9 +194,10 @@ def open_content(step: Step) -> Fd:
     return fd
 
 
-def read_entry(step: Step) -> Entry:
+def read_entry(step: Step, opened: Fd | None = None) -> Entry:
     """Everything about the name but its content. Raises FileVanished.
 
+    ``opened`` is what it was opened as, if it was: asking that is quicker than asking by name.
     The attributes may be those of a later moment than ``step.stat``: a change between the
     two changes the proof of the file too, and the next walk sees it.
     """
@@ -216,7 +217,7 @@ def read_entry(step: Step) -> Entry:
         found.st_atime_ns,
         found.st_size if kind == Kind.FILE else 0,
         target,
-        attributes(step),
+        attributes(step, opened),
     )
 
 
@@ -229,14 +230,20 @@ def _link_text(step: Step) -> bytes:
         raise
 
 
-def attributes(step: Step) -> tuple[tuple[bytes, bytes], ...]:
+def attributes(step: Step, opened: Fd | None = None) -> tuple[tuple[bytes, bytes], ...]:
     """All extended attributes: by descriptor, or of what is not open through its directory.
 
     Raises FileVanished.
     """
-    is_open = step.what != ENTRY
-    # The directory is the one we hold; the name's own link is not followed.
-    where = step.fd if is_open else b"/proc/self/fd/%d/%b" % (step.parent, step.name)
+    is_open = opened is not None or step.what != ENTRY
+    where: int | bytes
+    if opened is not None:
+        where = opened.fileno()
+    elif is_open:
+        where = step.fd
+    else:
+        # The directory is the one we hold; the name's own link is not followed.
+        where = b"/proc/self/fd/%d/%b" % (step.parent, step.name)
     try:
         names = os.listxattr(where, follow_symlinks=is_open)
     except OSError as error:

@@ -18,11 +18,11 @@ from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
 from homemgr.storage.file_writer import FileWriter as FileWriter
-from homemgr.storage.file_writer import part_name, put_in_place
+from homemgr.storage.file_writer import part_name, put_in_place, write_new
 from homemgr.storage.guarded import RESOLVE_GUARDED
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.ledger import proof
-from homemgr.storage.metadata import apply, apply_to_name
+from homemgr.storage.metadata import apply, apply_to_name, has_xattr
 from homemgr.storage.tree import delete_tree
 from homemgr.transfer.entry import Entry, Kind, check_name, split
 
@@ -42,7 +42,7 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO)
 class _Level:
     """A directory on the way down, and what it is to look like in the end."""
 
-    __slots__ = ("entry", "fd", "identity", "times")
+    __slots__ = ("entry", "fd", "identity", "passes_on_acl", "times")
 
     def __init__(self, fd: Fd, entry: Entry | None) -> None:
         found = os.fstat(fd.fileno())
@@ -50,6 +50,8 @@ class _Level:
         self.entry = entry
         self.times = (found.st_atime_ns, found.st_mtime_ns)
         self.identity = (found.st_dev, found.st_ino)
+        #: Whether what is made in it gets an ACL, which then is to be taken away again.
+        self.passes_on_acl = has_xattr(fd.fileno(), "system.posix_acl_default")
 
 
 class TreeWriter:
@@ -129,6 +131,10 @@ class TreeWriter:
 
     def write_small(self, name: bytes, entry: Entry, data: bytes) -> bytes:
         """Make a file of ``data``; gives its proof for the ledger."""
+        check_name(name)
+        if not (entry.xattrs or self._levels[-1].passes_on_acl):
+            with suppress(FileExistsError):
+                return proof(write_new(self._here.fileno(), name, entry, data))
         with self.begin(name, entry) as file:
             file.data(0, data)
             return file.finish()

@@ -66,7 +66,7 @@ class Decoder:
                 del held[: HEADER.size]
                 body = bytes(held)
                 held.clear()
-                yield _parse(number, body)
+                yield _parse(number, body, 0, len(body))
                 break
             piece = data[position : position + wanted - len(held)]
             if not piece:
@@ -77,7 +77,7 @@ class Decoder:
             end = _frame_end(data, position)
             if end > len(data):
                 break
-            yield _parse(data[position], data[position + HEADER.size : end])
+            yield _parse(data[position], data, position + HEADER.size, end)
             position = end
         held += data[position:]
 
@@ -94,9 +94,12 @@ def _frame_end(data: bytes | bytearray, start: int) -> int:
     return int(start + HEADER.size + length)
 
 
-def _parse(number: int, body: bytes) -> Frame:
+def _parse(number: int, data: bytes, begin: int, end: int) -> Frame:
+    """The frame whose body ``data`` has from ``begin`` to ``end``."""
     try:
-        return _PARSERS[number](body)
+        if number == Number.DATA:
+            return _data(data, begin, end)
+        return _PARSERS[number](data[begin:end])
     except struct.error as error:
         raise StreamError("A frame is cut short.") from error
 
@@ -121,13 +124,13 @@ def _take_only(body: bytes, *kinds: Kind) -> tuple[bytes, Entry]:
     return name, entry
 
 
-def _take_file(body: bytes) -> tuple[bytes, Entry, bytes, bytes]:
-    """The checked name, the entry and digest of a file, and what follows."""
+def _take_file(body: bytes) -> tuple[bytes, Entry, bytes]:
+    """The checked name and the entry of a file, and what follows."""
     name, entry, rest = _take_named(body)
-    if entry.kind is not Kind.FILE or len(rest) < DIGEST_BYTES:
+    if entry.kind is not Kind.FILE:
         raise _misfit()
     check_name(name)
-    return name, entry, rest[:DIGEST_BYTES], rest[DIGEST_BYTES:]
+    return name, entry, rest
 
 
 def _misfit() -> StreamError:
@@ -156,21 +159,22 @@ def _leave(body: bytes) -> Leave:
 
 
 def _file(body: bytes) -> File:
-    name, entry, digest, data = _take_file(body)
+    name, entry, data = _take_file(body)
     if len(data) != entry.size or len(data) > SMALL:
         raise _misfit()
-    return File(name, entry, digest, data)
+    return File(name, entry, data)
 
 
 def _file_follows(body: bytes) -> File:
-    name, entry, digest, rest = _take_file(body)
+    name, entry, rest = _take_file(body)
     if rest:
         raise _misfit()
-    return File(name, entry, digest, None)
+    return File(name, entry, None)
 
 
 def _copy(body: bytes) -> Copy:
-    name, entry, digest, source = _take_file(body)
+    name, entry, rest = _take_file(body)
+    digest, source = rest[:DIGEST_BYTES], rest[DIGEST_BYTES:]
     check_path(source)
     return Copy(name, entry, digest, source)
 
@@ -180,12 +184,15 @@ def _delete(body: bytes) -> Delete:
     return Delete(body)
 
 
-def _data(body: bytes) -> Data:
-    (offset,) = _U64.unpack_from(body)
-    data = body[_U64.size :]
-    if not 0 < len(data) <= MAX_DATA or offset + len(data) > MAX_SIZE:
+def _data(data: bytes, begin: int, end: int) -> Data:
+    """Not given the body by itself: most bytes travel like this, and copies cost."""
+    at = begin + _U64.size
+    if not 0 < end - at <= MAX_DATA:
         raise _misfit()
-    return Data(offset, data)
+    (offset,) = _U64.unpack_from(data, begin)
+    if offset + end - at > MAX_SIZE:
+        raise _misfit()
+    return Data(offset, data[at:end])
 
 
 def _hole(body: bytes) -> Hole:
@@ -243,7 +250,7 @@ _PARSERS: dict[int, Callable[[bytes], Frame]] = {
     Number.COPY: _copy,
     Number.NODE: lambda body: Node(*_take_only(body, Kind.SYMLINK, Kind.FIFO, Kind.LINK)),
     Number.DELETE: _delete,
-    Number.DATA: _data,
+    Number.DATA: lambda body: _data(body, 0, len(body)),
     Number.HOLE: _hole,
     Number.EOF: _eof,
     Number.CONTROL: _control,

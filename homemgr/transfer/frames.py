@@ -27,9 +27,6 @@ MAX_FRAME = 2 << 20
 #: The largest file that travels whole in its `File`.
 SMALL = 64 << 10
 
-#: In place of the digest of a content that is only read while it is sent.
-UNKNOWN = bytes(32)
-
 #: The most bytes of one `Data`.
 MAX_DATA = 256 << 10
 
@@ -52,15 +49,15 @@ class Leave(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file whose content has ``digest``: all of ``data``, without holes, at most `SMALL`.
+    """A file whose content is ``data``, without holes, at most `SMALL`.
 
     Without ``data`` the content follows as `Data`, holes left out or told by `Hole`, to `Eof`,
-    which has the digest; here it may be `UNKNOWN` then.
+    which has the digest. That of ``data`` is not sent: both sides have it in the digest of
+    the whole tree that they compare in the end.
     """
 
     name: bytes
     entry: Entry
-    digest: bytes
     data: bytes | None
 
 
@@ -179,10 +176,10 @@ def pack(frame: Frame) -> bytes:
 def parts(frame: Frame) -> tuple[bytes, ...]:
     """Like `pack`, in pieces for writev(2), content among them uncopied."""
     match frame:
-        case File(name, entry, digest, None):
-            return _framed(Number.FILE_FOLLOWS, _named(name, entry), digest)
-        case File(name, entry, digest, data) if data is not None:
-            return _framed(Number.FILE, _named(name, entry), digest, data)
+        case File(name, entry, None):
+            return _framed(Number.FILE_FOLLOWS, _named(name, entry))
+        case File(name, entry, data) if data is not None:
+            return _framed(Number.FILE, _named(name, entry), data)
         case Data(offset, data):
             return _framed(Number.DATA, _U64.pack(offset), data)
         case Enter(name, None):

@@ -1,7 +1,8 @@
 """The receiver's side of a pass: each frame becomes a change of the tree, and a row of the ledger.
 
-What the sender says is not believed: content must have its digest, and an entry that the
-policy for arriving entries would change is refused, since a sender of ours has applied it.
+What the sender says is not believed: the ledger gets the digest of what came, and an entry
+that the policy for arriving entries would change is refused, since a sender of ours has
+applied it.
 """
 
 from __future__ import annotations
@@ -133,15 +134,14 @@ class Arrival:
             raise StreamError(f"The sender refers to {path!r}, which is not here.")
         return row
 
-    def _file(self, name: bytes, entry: Entry, digest: bytes, data: bytes | None) -> None:
+    def _file(self, name: bytes, entry: Entry, data: bytes | None) -> None:
         path = join(self._here(), name)
         self._check(path, entry, Kind.FILE)
         if data is None:
             with self._writer.begin(name, entry) as file:
                 self._content(path, entry, file, ContentDigest(entry.size))
             return
-        if content.digest_small(data) != digest or len(data) != entry.size:
-            raise _damaged(path)
+        digest = content.digest_small(data)
         proof = self._writer.write_small(name, entry, data)
         self._bytes += len(data)
         self._ledger.put(path, Row(entry, digest, b"", proof))

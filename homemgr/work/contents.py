@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from homemgr.storage import reader, sparse
+from homemgr.storage import sparse
 from homemgr.storage.ledger import Row, proof
 from homemgr.transfer import codec, content, frames
 from homemgr.transfer.entry import Entry, Kind
@@ -36,9 +36,11 @@ class Contents:
         self._ledger = changes.ledger
         self._tally = tally
         self._report = report
+        #: Nothing can have moved in a home of which the other side has nothing yet.
+        self._may_have_moved = not self._ledger.is_empty()
 
-    def file(self, step: Step, entry: Entry, known: Known | None, mine: bytes) -> None:
-        """Tell of a file that is new or changed; raises FileVanished.
+    def file(self, step: Step, entry: Entry, known: Known | None, fd: int, mine: bytes) -> None:
+        """Tell of a file that is new or changed, and open as ``fd``.
 
         ``known`` is what the other side has there, ``mine`` the proof of what is here.
         """
@@ -47,26 +49,27 @@ class Contents:
             before = self._ledger.get(step.path)
         else:
             self._changes.clear(step, known)
-        if before is None and (proven := self._moved_unread(step)):
+        if before is None and self._may_have_moved and (proven := self._moved_unread(step)):
             self._copy(step, entry, proven[1].digest, proven[1].blocks, proven[0], mine)
             return
-        with reader.open_content(step) as file:
-            if _fits_frame(file.fileno(), step.stat):
-                self._small(step, entry, before, file.fileno(), mine)
-            elif before is not None and _is_patchable(before.entry, entry):
-                self._patch(step, entry, before, file.fileno(), mine)
-            elif before is not None and self._is_as_before(entry, before, file.fileno()):
-                self._same(step, entry, before)
-                self._keep(step, entry, before.digest, before.blocks, file.fileno(), mine)
-            elif before is None and (moved := self._moved_read(step, file.fileno())):
-                digest, blocks, source = moved
-                self._copy(step, entry, digest, blocks, source, mine)
-            else:
-                self._whole(step, entry, before, file.fileno(), mine)
+        if _fits_frame(fd, step.stat):
+            self._small(step, entry, before, fd, mine)
+        elif before is not None and _is_patchable(before.entry, entry):
+            self._patch(step, entry, before, fd, mine)
+        elif before is not None and self._is_as_before(entry, before, fd):
+            self._same(step, entry, before)
+            self._keep(step, entry, before.digest, before.blocks, fd, mine)
+        elif before is None and self._may_have_moved and (moved := self._moved_read(step, fd)):
+            digest, blocks, source = moved
+            self._copy(step, entry, digest, blocks, source, mine)
+        else:
+            self._whole(step, entry, before, fd, mine)
 
     def _small(self, step: Step, entry: Entry, before: Row | None, fd: int, mine: bytes) -> None:
         """A file that fits into one frame and has no holes."""
-        data = sparse.read_at(fd, frames.SMALL + 1, 0)
+        data = os.pread(fd, entry.size + 1, 0)
+        if len(data) != entry.size:
+            data = sparse.read_at(fd, frames.SMALL + 1, 0)
         if len(data) > frames.SMALL:
             # It grew since it was looked at.
             self._whole(step, entry._replace(size=step.stat.st_size), before, fd, mine)
@@ -77,7 +80,7 @@ class Contents:
         if before is not None and before.digest == digest:
             self._same(step, entry, before)
         else:
-            self._changes.renew(step, frames.File(step.name, entry, digest, data))
+            self._changes.renew(step, frames.File(step.name, entry, data))
         self._keep(step, entry, digest, b"", fd, mine)
 
     def _is_as_before(self, entry: Entry, before: Row, fd: int) -> bool:
@@ -93,7 +96,7 @@ class Contents:
 
     def _whole(self, step: Step, entry: Entry, before: Row | None, fd: int, mine: bytes) -> None:
         """Send all of a file; its digest is known only after it was read."""
-        self._changes.renew(step, frames.File(step.name, entry, frames.UNKNOWN, None))
+        self._changes.renew(step, frames.File(step.name, entry, None))
         digest, blocks = self._read(fd, entry.size, is_sent=True)
         self._changes.send(frames.Eof(digest))
         self._keep(step, entry, digest, blocks, fd, mine)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors, job
 from homemgr.errors import StreamError, TransferInterrupted
+from homemgr.kernel.memory import keep_freed
 from homemgr.transfer.frames import Control
 from homemgr.work.stream import Incoming, Outgoing
 
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 
 _FAILED = "failed"
 
+#: Freed memory that is kept for what comes next: batches and frames come and go all the time.
+_KEPT_BYTES = 16 << 20
+
 
 class Conversation:
     """Both directions of one stream. Ends with its block; tells the other side why, if it broke."""
 
     def __init__(self, incoming: Fd, outgoing: Fd, patience: Callable[[], None]) -> None:
         """Talk over two descriptors, which stay the caller's; ``patience`` may raise meanwhile."""
+        keep_freed(_KEPT_BYTES)
         self.outgoing = Outgoing(outgoing, patience)
         self.incoming = Incoming(incoming, patience)
         #: True once the other side told of a failure of its own: it need not be told.

@@ -11,6 +11,7 @@ the next pass reads it again.
 
 from __future__ import annotations
 
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -94,13 +95,12 @@ class Pass:
     def _entry(self, step: Step) -> None:
         here = self._changes.known
         known = here.pop(step.name, None)
-        stat = step.stat
         self._tally.entry()
-        mine = proof(stat)
-        if stat.st_nlink > 1 and self._is_further_name(step, known, mine):
+        mine = proof(step.stat)
+        if step.stat.st_nlink > 1 and self._is_further_name(step, known, mine):
             return
         if known is not None and known.proof == mine and known.kind != Kind.LINK:
-            self._tally.bytes += stat.st_size
+            self._tally.bytes += step.stat.st_size
             return
         if not self._is_told(step, known, mine) and known is not None:
             # Not here any more, or nothing that travels.
@@ -109,13 +109,16 @@ class Pass:
     def _is_told(self, step: Step, known: Known | None, mine: bytes) -> bool:
         """Tell of what is new or changed; False if there is nothing that could travel."""
         try:
+            if stat.S_ISREG(step.stat.st_mode):
+                with reader.open_content(step) as file:
+                    entry = self._sanitised(step, file)
+                    assert entry is not None  # a file always travels
+                    self._contents.file(step, entry, known, file.fileno(), mine)
+                return True
             entry = self._sanitised(step)
             if entry is None:
                 return False
-            if entry.kind == Kind.FILE:
-                self._contents.file(step, entry, known, mine)
-            else:
-                self._node(step, entry, known, mine)
+            self._node(step, entry, known, mine)
         except reader.FileVanished:
             return False
         return True
@@ -147,8 +150,9 @@ class Pass:
             self._changes.renew(step, frames.Node(step.name, entry))
         self._ledger.put(step.path, row)
 
-    def _sanitised(self, step: Step) -> Entry | None:
-        entry, notes = policy.sanitise(step.path, reader.read_entry(step), self._rules)
+    def _sanitised(self, step: Step, opened: Fd | None = None) -> Entry | None:
+        found = reader.read_entry(step, opened)
+        entry, notes = policy.sanitise(step.path, found, self._rules)
         for note in notes:
             self.report.add(note)
         return entry

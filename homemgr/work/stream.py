@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import StreamError, TransferInterrupted
 from homemgr.transfer import frames
@@ -37,10 +38,13 @@ GREETING = b"homemgr transfer 2\n"
 _LEVEL = 1
 #: Largest window (as a power of two) that is taken; level 1 uses 2^19.
 _WINDOW_LOG = 21
-#: Frames are handed to the other thread this many bytes at a time, and this many at once.
-_BATCH_BYTES = 256 << 10
-_BATCHES = 8
+#: Frames are handed to the other thread about so many bytes at a time, and so often at most
+#: before it has taken them: each time costs both threads, many small ones more than the work.
+_BATCH_BYTES = 512 << 10
+_BATCHES = 4
 _READ_BYTES = 256 << 10
+#: Pieces from this size on are compressed where they are, smaller ones are put together before.
+_LARGE_BYTES = 32 << 10
 #: Who waits looks this often (s) whether he still should, and at the end waits so long (s).
 _PATIENCE_S = 0.5
 _LAST_WORDS_S = 5.0
@@ -69,7 +73,7 @@ class Outgoing:
         self._patience = patience
         self._parts: list[bytes] = []
         self._size = 0
-        self._batches: queue.Queue[list[bytes] | None] = queue.Queue(_BATCHES)
+        self._batches: queue.Queue[_Batch | None] = queue.Queue(_BATCHES)
         self._broken: BaseException | None = None
         #: Bytes that left, compressed.
         self.sent_bytes = 0
@@ -81,15 +85,18 @@ class Outgoing:
         self._parts += parts
         self._size += sum(map(len, parts))
         if self._size >= _BATCH_BYTES:
-            self.flush()
+            self._hand_over(is_urgent=False)
 
     def flush(self) -> None:
         """Let everything queued leave; does not wait for it."""
+        self._hand_over(is_urgent=True)
+
+    def _hand_over(self, *, is_urgent: bool) -> None:
         if self._broken is not None:
             raise TransferInterrupted(_BROKEN) from self._broken
         while self._parts:
             try:
-                self._batches.put(self._parts, timeout=_PATIENCE_S)
+                self._batches.put(_Batch(self._parts, is_urgent), timeout=_PATIENCE_S)
                 self._parts, self._size = [], 0
             except queue.Full:
                 self._patience()
@@ -98,20 +105,21 @@ class Outgoing:
         """Wait until all has left, but not for one who does not read any more."""
         with suppress(queue.Full):
             if self._broken is None and self._parts:
-                self._batches.put(self._parts, timeout=_LAST_WORDS_S)
+                self._batches.put(_Batch(self._parts, is_urgent=True), timeout=_LAST_WORDS_S)
             self._parts = []
             self._batches.put(None, timeout=_LAST_WORDS_S)
             self._writer.join(_LAST_WORDS_S)
 
     def _write(self) -> None:
-        batch: list[bytes] | None = []
+        batch: _Batch | None = _Batch([], is_urgent=False)
         try:
             self._write_out(GREETING)
             compressor = zstd.ZstdCompressor(level=_LEVEL)
             while (batch := self._batches.get()) is not None:
-                data = b"".join(batch)
-                packed = compressor.compress(data, compressor.FLUSH_BLOCK)
-                self._write_out(packed)
+                for piece in _joined(batch.parts):
+                    self._write_out(compressor.compress(piece))
+                if batch.is_urgent:
+                    self._write_out(compressor.flush(compressor.FLUSH_BLOCK))
             self._write_out(compressor.flush())
         except BaseException as error:  # noqa: BLE001 -- raised in the thread that sends
             self._broken = error
@@ -125,6 +133,29 @@ class Outgoing:
             count = os.write(self._fd, view)
             self.sent_bytes += count
             view = view[count:]
+
+
+class _Batch(NamedTuple):
+    """Pieces of frames for the other thread."""
+
+    parts: list[bytes]
+    #: Whether they are to leave now, and not only when a block of the compressor is full.
+    is_urgent: bool
+
+
+def _joined(parts: list[bytes]) -> Iterator[bytes]:
+    """The same bytes in fewer pieces, large ones uncopied."""
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) < _LARGE_BYTES:
+            small.append(part)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield part
+    if small:
+        yield b"".join(small)
 
 
 class Incoming:
@@ -177,7 +208,9 @@ class Incoming:
         """What came after the greeting, which must be ours."""
         seen = b""
         while len(seen) < len(GREETING):
-            seen += self._more()
+            if not (data := self._some()):
+                raise EOFError("the connection ended")
+            seen += data
             if not GREETING.startswith(seen[: len(GREETING)]):
                 raise StreamError(
                     f"The other machine said {seen[:40]!r}, expected {GREETING!r}: either a program"
@@ -188,24 +221,31 @@ class Incoming:
     def _decompress(self, data: bytes) -> None:
         options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
         decompressor = zstd.ZstdDecompressor(options=options)
+        unpacked: list[bytes] = []
+        size = 0
         try:
-            while True:
-                unpacked = decompressor.decompress(data, _READ_BYTES)
+            while not decompressor.eof:
+                piece = decompressor.decompress(data, _BATCH_BYTES)
+                unpacked.append(piece)
+                size += len(piece)
+                # Little comes at a time: more is waited for only while it is there already.
+                if size >= _BATCH_BYTES or (decompressor.needs_input and not self._is_readable()):
+                    self._put(b"".join(unpacked))
+                    unpacked, size = [], 0
                 data = b""
-                if unpacked:
-                    self._put(unpacked)
-                if decompressor.eof:
-                    raise EOFError("the other side ended the stream")
-                if decompressor.needs_input:
-                    data = self._more()
+                if decompressor.needs_input and not (data := self._some()):
+                    break
         except zstd.ZstdError as error:
             raise StreamError(f"The stream from the other machine is damaged: {error}") from error
+        self._put(b"".join(unpacked))
+        raise EOFError("the connection ended")
 
-    def _more(self) -> bytes:
-        data = os.read(self._fd, _READ_BYTES)
-        if not data:
-            raise EOFError("the connection ended")
-        return data
+    def _is_readable(self) -> bool:
+        """Whether something has come already, or will come no more."""
+        return bool(select.select([self._fd], [], [], 0)[0])
+
+    def _some(self) -> bytes:
+        return os.read(self._fd, _READ_BYTES)
 
     def _put(self, chunk: bytes | BaseException) -> None:
         if not self._is_given_up:

@@ -58,8 +58,8 @@ EXAMPLES: list[Frame] = [
     Enter(b"", DIRECTORY),
     Enter(b"d", None),
     Leave(),
-    File(b"f", FILE, DIGEST, b"12345"),
-    File(b"f", FILE, DIGEST, None),
+    File(b"f", FILE, b"12345"),
+    File(b"f", FILE, None),
     Patch(b"f", FILE),
     Same(b"f", FILE),
     Copy(b"f", FILE, DIGEST, b"a/b"),
@@ -84,14 +84,14 @@ files = entries(Kind.FILE)
 @st.composite
 def whole_files(draw: st.DrawFn) -> File:
     data = draw(st.binary(max_size=200))
-    return File(draw(names), draw(files)._replace(size=len(data)), draw(digests), data)
+    return File(draw(names), draw(files)._replace(size=len(data)), data)
 
 
 frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Enter, st.just(b"") | names, st.none() | entries(Kind.DIRECTORY)),
     st.just(Leave()),
     whole_files(),
-    st.builds(File, names, files, digests, st.none()),
+    st.builds(File, names, files, st.none()),
     st.builds(Patch, names, files),
     st.builds(Same, names, entries(Kind.FILE, Kind.SYMLINK, Kind.FIFO)),
     st.builds(Copy, names, files, digests, paths),
@@ -212,15 +212,14 @@ LARGE = FILE._replace(size=SMALL + 1)
         (Number.ENTER_UNCHANGED, b".."),
         (Number.ENTER_UNCHANGED, b"x" * 256),
         (Number.LEAVE, b"x"),
-        (Number.FILE, named(b"f", FIVE, DIGEST + b"1234")),
-        (Number.FILE, named(b"f", FIVE, DIGEST + b"123456")),
-        (Number.FILE, named(b"f", FIVE, DIGEST[1:])),
-        (Number.FILE, named(b"f", LARGE, DIGEST + bytes(SMALL + 1))),
-        (Number.FILE, named(b"", FIVE, DIGEST + b"12345")),
-        (Number.FILE, named(b"a\0", FIVE, DIGEST + b"12345")),
-        (Number.FILE, named(b"d", DIRECTORY, DIGEST)),
-        (Number.FILE_FOLLOWS, named(b"f", FIVE, DIGEST + b"12345")),
-        (Number.FILE_FOLLOWS, named(b"f", FIFO, DIGEST)),
+        (Number.FILE, named(b"f", FIVE, b"1234")),
+        (Number.FILE, named(b"f", FIVE, b"123456")),
+        (Number.FILE, named(b"f", LARGE, bytes(SMALL + 1))),
+        (Number.FILE, named(b"", FIVE, b"12345")),
+        (Number.FILE, named(b"a\0", FIVE, b"12345")),
+        (Number.FILE, named(b"d", DIRECTORY)),
+        (Number.FILE_FOLLOWS, named(b"f", FIVE, b"12345")),
+        (Number.FILE_FOLLOWS, named(b"f", FIFO)),
         (Number.PATCH, named(b"f", SYMLINK)),
         (Number.PATCH, named(b".", FILE)),
         (Number.PATCH, named(b"f", FILE, b"x")),
@@ -278,7 +277,7 @@ def test_longest_frames_pass() -> None:
     path = (b"a/" * (MAX_PATH // 2))[:-1]
     some: list[Frame] = [
         Data((1 << 63) - 1 - MAX_DATA, bytes(MAX_DATA)),
-        File(b"x" * 255, FILE._replace(size=SMALL), DIGEST, bytes(SMALL)),
+        File(b"x" * 255, FILE._replace(size=SMALL), bytes(SMALL)),
         Copy(b"x" * 255, FILE, DIGEST, path),
         Node(b"x" * 255, LINK._replace(target=path)),
         Control({"a": "x" * (MAX_FRAME - 8)}),
