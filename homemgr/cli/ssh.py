@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli.arguments import UsageError
 from homemgr.cli.complain import Reported, complain
 from homemgr.cli.home1 import BusError
+from homemgr.cli.ssh_cipher import Ciphers
 from homemgr.errors import (
     AccessDenied,
     HomeError,
@@ -83,17 +84,20 @@ class Host:
         self.name = _checked(name)
         self._ssh = _words(ssh or os.environ.get(VARIABLE, "") or "ssh")
         self._remote = remote
+        self._ciphers: Ciphers | None = None
 
     def require_ssh(self) -> None:
         """Raise Reported if there is no such program: before anything is begun."""
         if shutil.which(self._ssh[0]) is None:
             complain(f"There is no {self._ssh[0]} to reach {self.name} with.", _NO_SSH)
             raise Reported
+        self._ciphers = Ciphers(self._ssh, self.name)
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The whole command line that runs homemgr with ``words`` over there."""
         start = self._remote or shlex.join(["sh", "-c", _SEARCH, "homemgr"])
-        return [*self._ssh, *_OPTIONS, "--", self.name, f"{start} {shlex.join(words)}"]
+        options = [*_OPTIONS, *(self._ciphers.option() if self._ciphers else ())]
+        return [*self._ssh, *options, "--", self.name, f"{start} {shlex.join(words)}"]
 
     def run(self, words: Sequence[str], stream: Fd, line: ProgressLine) -> Remote:
         """Start it with ``stream`` as its input and output."""

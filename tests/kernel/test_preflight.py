@@ -20,7 +20,6 @@ from homemgr.kernel import mounts
 from homemgr.storage import staging
 from homemgr.storage.abilities import probe
 from homemgr.transfer import acl, frames
-from homemgr.transfer.content import digest_small
 from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.needs import Ability, Need
 from homemgr.work.allowance import Size
@@ -273,7 +272,7 @@ TOP = Entry(Kind.DIRECTORY, 0o700, NOBODY, NOBODY, 1, 1, 0, b"", ())
 def a_file(size: int) -> frames.File:
     data = b"x" * size
     entry = TOP._replace(kind=Kind.FILE, size=size)
-    return frames.File(b"file", entry, digest_small(data), data)
+    return frames.File(b"file", entry, data)
 
 
 @pytest.mark.parametrize(

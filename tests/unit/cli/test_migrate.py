@@ -13,6 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from homemgr.cli import ssh_cipher
 from homemgr.cli.arguments import UsageError
 from homemgr.cli.ssh import Host
 from homemgr.errors import DBUS, HOMEMGR1_ERROR
@@ -20,6 +21,7 @@ from homemgr.errors import DBUS, HOMEMGR1_ERROR
 from .conftest import RUN, Service, environment, homemgr
 
 INTERRUPTED = {"error": HOMEMGR1_ERROR + "TransferInterrupted", "message": "The stream ended."}
+CHACHA, GCM = "chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com"
 FINGERPRINT = "0123456789abcdef" * 4
 SIGNER = "fedcba9876543210" * 4
 UNTRUSTED = {
@@ -215,6 +217,47 @@ def test_settings_of_ssh_that_would_disturb_the_stream_do_not_count(tmp_path: Pa
     assert settings["forwardagent"] == "no"
     assert settings["escapechar"] == "none"
     assert settings["user"] == "somebody"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            f"user me\nciphers {CHACHA},aes128-ctr,{GCM}\nport 22",
+            [f"-oCiphers={GCM},{CHACHA},aes128-ctr"],
+        ),
+        (f"ciphers {CHACHA},aes128-ctr", []),
+        (f"ciphers aes128-ctr,{GCM}", []),
+        ("user me", []),
+        ("", []),
+    ],
+)
+def test_of_the_ciphers_that_ssh_offers_the_quickest_comes_first(
+    settings: str, expected: list[str]
+) -> None:
+    assert ssh_cipher.preferring(settings) == expected
+
+
+@pytest.mark.parametrize("allowed", [f"{CHACHA},aes128-ctr,{GCM}", f"{CHACHA},aes128-ctr"])
+def test_no_cipher_is_offered_that_the_settings_of_ssh_exclude(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    """As the real ssh understands what it is told in the end."""
+    monkeypatch.setattr(ssh_cipher, "has_aes", lambda: True)
+    config = tmp_path / "config"
+    config.write_text(f"Ciphers {allowed}\n")
+    host = Host("there", f"ssh -F {config}")
+    host.require_ssh()
+    command = host.command(["transfer"])
+    split = command.index("--")
+    done = subprocess.run(
+        [*command[:split], "-G", *command[split : split + 2]], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    settings = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+    offered = settings["ciphers"].split(",")
+    assert sorted(offered) == sorted(allowed.split(","))
+    assert offered[0] == (GCM if GCM in allowed else CHACHA)
 
 
 # --- what goes wrong ----------------------------------------------------------------------

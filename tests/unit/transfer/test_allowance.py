@@ -30,7 +30,7 @@ def file(size: int) -> Entry:
 
 
 CONTENTS = (
-    File(b"a", file(60), b"", None),
+    File(b"a", file(60), None),
     Patch(b"a", file(60)),
     Copy(b"a", file(60), b"", b"b"),
 )
@@ -78,7 +78,7 @@ def test_who_sends_announces_more_before_it_is_needed() -> None:
     theirs = Allowance(Size(3, 500, 100))
     announcing = Announcing(Allowance(theirs.size), sent.append)
     for size in (50, 50, 1 << 30, 1, 1 << 40):
-        announcing(File(b"a", file(size), b"", None))
+        announcing(File(b"a", file(size), None))
     for _ in range(3000):
         announcing(Node(b"a", FIFO))
     announced = 0
