@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from homemgr.errors import StreamError
 from homemgr.storage.ledger_file import failure, open_database
 from homemgr.transfer.codec import decode, encode, signature_of_encoded
-from homemgr.transfer.entry import Entry, join, split
+from homemgr.transfer.entry import Entry, Kind, check_path, join, split
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +31,11 @@ BLOCKS_FROM = 1 << 20
 
 #: Rows of one page of `Ledger.pairs`.
 _PAGE = 2000
+
+#: Names that the other side may have and we do not know: it must not fill our disk.
+_MAX_STRANGE = 1_000_000
+#: Stands for what they are: of nothing that can be patched, copied or proven.
+_STRANGE = Entry(Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", ())
 
 _PROOF = struct.Struct(">QQQQIQ")
 _INODE = struct.Struct(">q")
@@ -199,24 +204,60 @@ class Ledger:
             whole.update(_U32.pack(len(path)) + path + mark)
         return whole.digest()
 
-    def keep_only(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
-        """Forget every name that is not, with the same signature, among ``pairs``; how many.
+    def agree(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+        """Have the names of ``pairs`` and no others; how many names had to be forgotten.
 
-        ``pairs`` are in the order of `Ledger.pairs`: `StreamError` if not.
+        Of a name that was not known with the same signature nothing is known from now on
+        but that it is there, and whether it is a directory that is not empty: no `proof`,
+        and a signature that is nobody's. ``pairs`` are in the order of `Ledger.pairs`:
+        `StreamError` if not, and if too many of them are strange.
         """
         peer = _ordered(pairs)
         theirs = next(peer, None)
-        dropped = 0
+        forgotten = strange = 0
         for directory, name, mark in self._keys():
             key = (directory, name)
             while theirs and theirs[0] < key:
+                strange += self._note_strange(theirs[0], strange)
                 theirs = next(peer, None)
-            if theirs != (key, mark):
-                self._change("DELETE FROM entry WHERE directory = ? AND name = ?", *key)
-                dropped += 1
-        for _ in peer:
-            pass  # The order of the rest counts too.
-        return dropped
+            if theirs == (key, mark):
+                theirs = next(peer, None)
+                continue
+            self._change("DELETE FROM entry WHERE directory = ? AND name = ?", *key)
+            forgotten += 1
+        while theirs:
+            strange += self._note_strange(theirs[0], strange)
+            theirs = next(peer, None)
+        if strange:
+            self._find_directories()
+        return forgotten
+
+    def _note_strange(self, key: tuple[bytes, bytes], count: int) -> int:
+        """Know of one more name that it is there; gives 1."""
+        if count == _MAX_STRANGE:
+            raise StreamError(
+                f"The other machine has more than {_MAX_STRANGE} names that are unknown here;"
+                " have it forget the transfer."
+            )
+        if key != (b"", b""):
+            check_path(join(*key))
+        row = (*key, b"", int(_STRANGE.kind), 0, None, b"", encode(_STRANGE), b"", b"")
+        self._change("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
+        return 1
+
+    def _find_directories(self) -> None:
+        """Know of strange names with others below that they are directories."""
+        for directory, name, mark in self._keys():
+            if mark:
+                continue
+            path = join(directory, name)
+            if self._all("SELECT 1 FROM entry WHERE directory = ? AND name <> x'' LIMIT 1", path):
+                self._change(
+                    "UPDATE entry SET kind = ? WHERE directory = ? AND name = ?",
+                    int(Kind.DIRECTORY),
+                    directory,
+                    name,
+                )
 
     def is_empty(self) -> bool:
         """Whether nothing is known at all."""

@@ -140,15 +140,14 @@ class _Receiver:
         if place.phase == "receiving" and staging.is_there(parent, place.file_name):
             # It was given back, and is to arrive again.
             staging.withdraw(parent, place.file_name, place.stage_name)
-        is_new = not staging.is_there(parent, place.stage_name)
-        top = closing.enter_context(staging.open_stage(parent, place.stage_name))
         ledger = closing.enter_context(Ledger(place.ledger))
-        if is_new:
-            # The ledger of a tree that is gone says nothing of this one.
+        if not staging.is_there(parent, place.stage_name):
+            # What was known of a tree that is gone is forgotten before there is another one.
             ledger.drop(b"")
             ledger.set_meta(_ABLE, "no")
             ledger.commit()
-        elif ledger.meta(_CLEAN) != "yes":
+        top = closing.enter_context(staging.open_stage(parent, place.stage_name))
+        if ledger.meta(_CLEAN) != "yes":
             verify(top, ledger, LEFT_OUT)
             ledger.commit()
         return _Stage(top, ledger, place)

@@ -193,11 +193,11 @@ class _Sender:
         return Policy(top.disk_uid, top.disk_gid, is_wide=is_wide)
 
     def _agree(self, ledger: Ledger, digest: str) -> None:
-        """Forget what the other side has not, or has otherwise: a run may have been killed."""
+        """Learn what the other side has, if it is not what we know: a run may have been killed."""
         if digest == ledger.digest().hex():
             return
         self._talk.tell(pairs=True)
-        ledger.keep_only(self._pairs())
+        ledger.agree(self._pairs())
         ledger.commit()
 
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:

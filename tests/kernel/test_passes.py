@@ -79,7 +79,7 @@ class Journey:
             verify(top, there, LEFT_OUT)
             there.commit()
             with self.ledger("here") as here:
-                here.keep_only(there.pairs())
+                here.agree(there.pairs())
                 here.commit()
 
     def digests(self) -> tuple[bytes, bytes]:

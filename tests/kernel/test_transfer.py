@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +155,13 @@ class Side(threading.Thread):
     """One worker and the daemon it talks to; takes over the streams it is given."""
 
     def __init__(
-        self, daemon: Daemon, verb: str, stream: socket.socket | IO[bytes], **more: object
+        self,
+        daemon: Daemon,
+        verb: str,
+        stream: socket.socket | IO[bytes],
+        *,
+        prefix: Sequence[str] = (),
+        **more: object,
     ) -> None:
         super().__init__()
         self.daemon_ = daemon
@@ -163,7 +169,7 @@ class Side(threading.Thread):
         self.failure: BaseException | None = None
         self._ours, theirs = socket.socketpair()
         fd = theirs.fileno()
-        argv = [sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
+        argv = [*prefix, sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
         self.worker = subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd])
         theirs.close()
         request = Worker(daemon.area).request(verb, **more)
@@ -214,10 +220,13 @@ class Pair:
     target: Target
     sender: Side | None = None
     receiver: Side | None = None
+    #: The receiver is started by this program.
+    prefix: Sequence[str] = ()
 
     def start(self, **options: object) -> None:
         one, other = socket.socketpair()
-        self.receiver = Side(self.target, "receive", other, options={}, receiver=RECEIVER)
+        more: dict[str, object] = {"options": {}, "receiver": RECEIVER}
+        self.receiver = Side(self.target, "receive", other, prefix=self.prefix, **more)
         self.sender = Side(self.origin, "send", one, options=options, **self.origin.arguments())
 
     def go(self, **options: object) -> dict[str, object]:
@@ -472,6 +481,22 @@ def test_what_came_before_the_line_was_cut_is_not_sent_again(pair: Pair) -> None
     result = pair.go()
     assert_moved(pair)
     assert int(str(result["sent_bytes"])) < 2_000_000
+
+
+def test_what_came_and_is_not_here_any_more_is_deleted_there(pair: Pair) -> None:
+    """The sender need not remember what it told before the line was cut."""
+    for number in range(10):
+        (pair.here / f"part-{number}").write_bytes(random.Random(number).randbytes(300_000))
+    homes.give_away(pair.here)
+    Line(pair, 5_000_000, cut)
+    (pair.origin.area / "out.sqlite").unlink()
+    pair.target.phase = "receiving"
+    stage = pair.there.parent / pair.names()[1][0]
+    for path in list(stage.glob("part-*")):
+        (pair.here / path.name).unlink()
+    homes.give_away(pair.here)
+    pair.go()
+    assert_moved(pair)
 
 
 def run_alone(side: Side) -> dict[str, object]:

@@ -145,7 +145,7 @@ def pairs_of(some: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 
 @given(marks, marks)
-def test_only_what_the_peer_has_too_is_kept(
+def test_what_the_peer_has_is_kept_if_it_is_the_same_and_strange_if_not(
     ours: dict[bytes, int], theirs: dict[bytes, int]
 ) -> None:
     with scratch() as ledger:
@@ -153,8 +153,15 @@ def test_only_what_the_peer_has_too_is_kept(
             ledger.put(path, row_of(number))
         assert list(ledger.pairs()) == pairs_of(ours)
         left = dict(ours.items() & theirs.items())
-        assert ledger.keep_only(iter(pairs_of(theirs))) == len(ours) - len(left)
-        assert list(ledger.pairs()) == pairs_of(left)
+        assert ledger.agree(iter(pairs_of(theirs))) == len(ours) - len(left)
+        strange = [(path, b"") for path in sorted(theirs, key=split) if path not in left]
+        known = sorted(pairs_of(left) + strange, key=lambda pair: split(pair[0]))
+        assert list(ledger.pairs()) == known
+        for path, _ in strange:
+            found = ledger.known(path)
+            assert found is not None
+            is_directory = bool(ledger.children(path))
+            assert (found.proof, found.kind == Kind.DIRECTORY) == (b"", is_directory)
 
 
 @given(marks, marks)
@@ -185,7 +192,7 @@ def test_pairs_out_of_order_are_refused(path: str, wrong: list[bytes]) -> None:
     with Ledger(path) as ledger:
         ledger.put(b"a", ROW)
         with pytest.raises(StreamError):
-            ledger.keep_only((name, bytes(20)) for name in wrong)
+            ledger.agree((name, bytes(20)) for name in wrong)
 
 
 def test_more_than_a_page_is_read_once_and_in_order(path: str) -> None:
@@ -195,7 +202,7 @@ def test_more_than_a_page_is_read_once_and_in_order(path: str) -> None:
             ledger.put(name, ROW)
         assert [name for name, _ in ledger.pairs()] == sorted(names, key=split)
         some = [pair for number, pair in enumerate(ledger.pairs()) if number % 3]
-        assert ledger.keep_only(some) == 7000 - len(some)
+        assert ledger.agree(some) == 7000 - len(some)
         assert list(ledger.pairs()) == some
 
 
@@ -205,7 +212,7 @@ def test_memory_is_bounded_whatever_the_size(path: str) -> None:
         try:
             for number in range(20_000):
                 ledger.put(b"some/directory/%d" % number, ROW)
-            ledger.keep_only(ledger.pairs())
+            ledger.agree(ledger.pairs())
             ledger.digest()
             assert tracemalloc.get_traced_memory()[1] < 2 << 20
         finally:
