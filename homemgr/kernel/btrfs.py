@@ -14,6 +14,8 @@ _SNAP_CREATE_V2 = 0x50009417
 _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_SETFLAGS = 0x4008941A
 _GET_SUBVOL_ROOTREF = 0xD000943D
+_INO_LOOKUP = 0xD0009412
+_SEND = 0x40489426
 
 #: struct btrfs_ioctl_vol_args: a descriptor, not used here, and a name.
 _VOL_ARGS = "=q4088s"
@@ -22,6 +24,12 @@ _VOL_ARGS_V2 = "=qQQ32x4040s"
 #: struct btrfs_ioctl_get_subvol_rootref_args: after 255 entries of 16 bytes how many are filled.
 _ROOTREF_BYTES, _ROOTREF_COUNT = 4096, 8 + 255 * 16
 _RDONLY = 1 << 1
+
+#: struct btrfs_ioctl_ino_lookup_args: number of the subvolume, of the inode, and a path.
+_LOOKUP_ARGS = "=QQ4080x"
+#: struct btrfs_ioctl_send_args: where to, two not used here, number of the parent, flags.
+_SEND_ARGS = "=qQQQQ32x"
+_NO_FILE_DATA = 1
 
 #: The top directory of every subvolume has this inode number, and nothing else has it.
 _TOP_INODE = 256
@@ -60,6 +68,17 @@ def has_subvolumes(fd: int) -> bool:
             raise
         return True
     return answer[_ROOTREF_COUNT] > 0
+
+
+def send_changes(base: int, snapshot: int, out: int) -> None:
+    """Write to ``out`` what makes the read-only snapshot ``base`` the other, without content.
+
+    Blocks as ``out`` does. ENAMETOOLONG if a path in it is longer than PATH_MAX.
+    """
+    lookup = bytearray(struct.pack(_LOOKUP_ARGS, 0, _TOP_INODE))
+    fcntl.ioctl(base, _INO_LOOKUP, lookup)
+    (number,) = struct.unpack_from("=Q", lookup)
+    fcntl.ioctl(snapshot, _SEND, struct.pack(_SEND_ARGS, out, 0, 0, number, _NO_FILE_DATA))
 
 
 def destroy_subvolume(parent: int, name: str) -> None:

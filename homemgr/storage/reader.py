@@ -19,9 +19,12 @@ from homemgr.kernel.openat2 import openat2
 from homemgr.storage.guarded import RESOLVE_GUARDED
 from homemgr.storage.sparse import data_runs as data_runs
 from homemgr.transfer.entry import MAX_PATH, Entry, Kind, join
+from homemgr.transfer.selection import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from homemgr.transfer.selection import Selection
 
 #: What a step is: into a directory, past anything else, out of a directory.
 ENTER: Final = 1
@@ -72,27 +75,33 @@ class Step(NamedTuple):
 class _Level:
     """A directory on the way down."""
 
-    __slots__ = ("fd", "name", "names", "stat")
+    __slots__ = ("fd", "name", "names", "only", "stat")
 
-    def __init__(self, fd: Fd, name: bytes, found: os.stat_result) -> None:
+    def __init__(
+        self, fd: Fd, name: bytes, found: os.stat_result, only: Selection | None = ALL
+    ) -> None:
         #: Closed while the walk is far below.
         self.fd = fd
         self.name = name
         self.stat = found
+        self.only = only
         #: Still to be visited, the next one last.
         self.names: list[bytes] = []
 
 
-def walk(top: Fd, *, leave_out: frozenset[bytes] = frozenset()) -> Iterator[Step]:
+def walk(
+    top: Fd, *, leave_out: frozenset[bytes] = frozenset(), only: Selection | None = ALL
+) -> Iterator[Step]:
     """Every name below ``top``, and ``top`` itself first and last; not what is in ``leave_out``.
 
+    With ``only`` nothing else than what is selected, and the directories on the way there.
     `HostileHome` if a directory is moved away under our feet, or a path is longer than
     `MAX_PATH`; `HomeBusy` if something is mounted inside.
     """
     begin = Fd.open(".", _DIRECTORY, dir_fd=top.fileno())
-    levels = [_Level(begin, b"", os.fstat(begin.fileno()))]
+    levels = [_Level(begin, b"", os.fstat(begin.fileno()), only)]
     try:
-        levels[0].names = _names(begin.fileno())
+        levels[0].names = _names(levels[0])
         yield Step(ENTER, b"", b"", -1, begin.fileno(), levels[0].stat)
         # Only the present one: those of all directories on the way would be quadratic.
         path = b""
@@ -123,9 +132,11 @@ def walk(top: Fd, *, leave_out: frozenset[bytes] = frozenset()) -> Iterator[Step
             level.fd.close()
 
 
-def _names(directory: int) -> list[bytes]:
-    """All names in a directory, the last one first."""
-    with os.scandir(directory) as entries:
+def _names(level: _Level) -> list[bytes]:
+    """All names to be visited in a directory, the last one first."""
+    if level.only is not ALL:
+        return sorted(level.only, reverse=True)
+    with os.scandir(level.fd.fileno()) as entries:
         # One by one: a second list of a million names would be another hundred megabytes.
         names = [os.fsencode(entry.name) for entry in entries]
     names.sort(reverse=True)
@@ -137,11 +148,12 @@ def _enter(levels: list[_Level], name: bytes, path: bytes, expected: os.stat_res
     if len(path) > MAX_PATH:
         raise HostileHome(f"There is a path of more than {MAX_PATH} bytes: {path[:64]!r}...")
     parent = levels[-1].fd.fileno()
-    level = _Level(_open(parent, name, path, _DIRECTORY), name, expected)
+    only = ALL if levels[-1].only is ALL else levels[-1].only[name]
+    level = _Level(_open(parent, name, path, _DIRECTORY), name, expected, only)
     try:
         if not os.path.samestat(os.fstat(level.fd.fileno()), expected):
             raise FileVanished
-        level.names = _names(level.fd.fileno())
+        level.names = _names(level)
     except BaseException:
         level.fd.close()
         raise

@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Moment:
+    """A home as it is to be read."""
+
+    __slots__ = ("fd", "name")
+
+    def __init__(self, fd: Fd, name: str) -> None:
+        """Of the snapshot ``name``; without one, of the home itself, which goes on changing."""
+        self.fd = fd
+        self.name = name
+
+
 class Snapshots:
     """Takes snapshots of one home; a context manager, which leaves none behind."""
 
@@ -42,6 +53,8 @@ class Snapshots:
         #: Where they lie, locked as long as we live; None until the first.
         self._place: Fd | None = None
         self._closing = ExitStack()
+        #: The snapshot that was kept, to compare others with.
+        self.base: Moment | None = None
 
     def __enter__(self) -> Snapshots:
         """Delete what killed processes left of this home."""
@@ -53,38 +66,50 @@ class Snapshots:
 
     def __exit__(self, *_: object) -> None:
         """Delete all of ours."""
+        self._drop_base()
         self._closing.close()
 
     @contextmanager
-    def taken(self) -> Iterator[Fd]:
-        """The home as it is now, until the end of the block.
+    def taken(self) -> Iterator[Moment]:
+        """The home as it is now, until the end of the block or for as long as it is the base.
 
         The home itself where it cannot be had otherwise: it is no subvolume, there is no room,
         or there are others in it, which a snapshot would show as empty directories.
         """
-        snapshot = self._take() if self._is_possible else None
-        if snapshot is None:
-            yield self._home
+        moment = self._take() if self._is_possible else None
+        if moment is None:
+            self._drop_base()
+            yield Moment(self._home, "")
             return
-        name, fd = snapshot
         try:
-            yield fd
+            yield moment
         finally:
-            fd.close()
-            self._delete(name)
+            if moment is not self.base:
+                self._delete(moment)
 
-    def _take(self) -> tuple[str, Fd] | None:
+    def keep(self, moment: Moment) -> None:
+        """Make a snapshot the base, in the place of the one before."""
+        if moment.name:
+            self._drop_base()
+            self.base = moment
+
+    def _drop_base(self) -> None:
+        if self.base is not None:
+            self._delete(self.base)
+            self.base = None
+
+    def _take(self) -> Moment | None:
         name = secrets.token_hex(RANDOM_BYTES)
         try:
             place = self._place = self._place or self._make_place()
             btrfs.create_snapshot(self._home.fileno(), place.fileno(), name)
             # Asked afterwards, it counts those that the snapshot lacks.
             if not btrfs.has_subvolumes(self._home.fileno()):
-                return name, Fd.open(name, DIRECTORY_FLAGS, dir_fd=place.fileno())
+                return Moment(Fd.open(name, DIRECTORY_FLAGS, dir_fd=place.fileno()), name)
         except OSError as error:
             log.warning("There is no snapshot of a home area, it is read itself: %s", error)
         self._is_possible = False
-        self._delete(name)
+        self._destroy(name)
         return None
 
     def _make_place(self) -> Fd:
@@ -103,7 +128,11 @@ class Snapshots:
         except (HomeError, OSError) as error:
             log.warning("%s stays until the next start: %s", name, error)
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, moment: Moment) -> None:
+        moment.fd.close()
+        self._destroy(moment.name)
+
+    def _destroy(self, name: str) -> None:
         """Delete one; what cannot be deleted goes, or stays, with the place."""
         if self._place is not None:
             with suppress(OSError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from homemgr.transfer import frames
 from homemgr.transfer.entry import Entry, Kind, join
+from homemgr.transfer.selection import ALL
 
 if TYPE_CHECKING:
     import os
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from homemgr.storage.ledger import Known, Ledger
     from homemgr.storage.reader import Step
     from homemgr.transfer.frames import Frame
+    from homemgr.transfer.selection import Selection
 
 #: Deletions that are remembered for the end of a pass; further ones happen at once.
 _MAX_DELETIONS = 100_000
@@ -29,10 +31,18 @@ _TICK_NS = 20_000_000
 class _Level:
     """A directory on the way down."""
 
-    __slots__ = ("entry", "is_entered", "known", "name")
+    __slots__ = ("entry", "is_entered", "known", "name", "only")
 
-    def __init__(self, name: bytes, known: dict[bytes, Known], entry: Entry | None) -> None:
+    def __init__(
+        self,
+        name: bytes,
+        known: dict[bytes, Known],
+        entry: Entry | None,
+        only: Selection | None,
+    ) -> None:
         self.name = name
+        #: What of it is looked at.
+        self.only = only
         #: What the other side has in it; what was met is taken out, the rest is to be deleted.
         self.known = known
         #: What is to be told about the directory itself; None if the other side has it so.
@@ -43,14 +53,21 @@ class _Level:
 class Changes:
     """What was told so far, and the directories on the way down to where the pass is."""
 
-    def __init__(self, ledger: Ledger, send: Callable[[Frame], None], settled_ns: int) -> None:
-        """Tell through ``send``.
+    def __init__(
+        self,
+        ledger: Ledger,
+        send: Callable[[Frame], None],
+        settled_ns: int,
+        only: Selection | None = ALL,
+    ) -> None:
+        """Tell through ``send``; nothing is to be deleted but what is selected by ``only``.
 
         ``settled_ns``: a time before all that is in memory only was written out.
         """
         self.ledger = ledger
         self.send = send
         self._settled_ns = settled_ns - _TICK_NS
+        self._only = only
         #: How many changes were told.
         self.count = 0
         self._levels: list[_Level] = []
@@ -71,7 +88,17 @@ class Changes:
 
     def enter(self, step: Step, entry: Entry | None) -> None:
         """The pass goes into a directory; ``entry`` if there is something to tell of it."""
-        self._levels.append(_Level(step.name, self.ledger.children(step.path), entry))
+        only = self._only
+        if self._levels and only is not ALL:
+            above = self._levels[-1].only
+            only = ALL if above is ALL else above[step.name]
+        self._levels.append(_Level(step.name, self._known_in(step.path, only), entry, only))
+
+    def _known_in(self, directory: bytes, only: Selection | None) -> dict[bytes, Known]:
+        if only is ALL:
+            return self.ledger.children(directory)
+        found = ((name, self.ledger.known(join(directory, name))) for name in only)
+        return {name: known for name, known in found if known is not None}
 
     def leave(self, path: bytes) -> None:
         """The pass leaves the present directory; what it has not met there is to be deleted."""

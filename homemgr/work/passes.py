@@ -20,6 +20,7 @@ from homemgr.storage.ledger import Ledger, Row, proof
 from homemgr.transfer import codec, frames, policy
 from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.report import Report
+from homemgr.transfer.selection import ALL
 from homemgr.work.changes import Changes
 from homemgr.work.contents import Contents
 from homemgr.work.tally import Tally, Totals
@@ -31,10 +32,15 @@ if TYPE_CHECKING:
     from homemgr.storage.ledger import Known
     from homemgr.storage.reader import Step
     from homemgr.transfer.frames import Frame
+    from homemgr.transfer.selection import Selection
 
 
 class Pass:
-    """One walk. ``settled_ns`` is a time before all that is in memory only was written out."""
+    """One walk. ``settled_ns`` is a time before all that is in memory only was written out.
+
+    With ``only`` it is through what is selected: all else is as the ledger has it, and no file
+    that is selected has other names.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class Pass:
         send: Callable[[Frame], None],
         settled_ns: int,
         progress: Callable[[int, int], None],
+        only: Selection | None = ALL,
     ) -> None:
         """Walk below ``top``; ``progress`` is told of entries and bytes that were dealt with."""
         self._top = top
@@ -51,14 +58,15 @@ class Pass:
         self._rules = rules
         self.report = Report()
         self._tally = Tally(progress)
-        self._changes = Changes(ledger, send, settled_ns)
+        self._only = only
+        self._changes = Changes(ledger, send, settled_ns, only)
         self._contents = Contents(self._changes, self._tally, self.report)
         #: First name of each file with several, by device and inode.
         self._first: dict[tuple[int, int], bytes] = {}
 
     def run(self, leave_out: frozenset[bytes]) -> Totals:
         """Walk the tree once; ``leave_out`` are paths that do not travel."""
-        for step in reader.walk(self._top, leave_out=leave_out):
+        for step in reader.walk(self._top, leave_out=leave_out, only=self._only):
             if step.what == reader.ENTRY:
                 self._entry(step)
             elif step.what == reader.ENTER:

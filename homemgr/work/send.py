@@ -19,10 +19,10 @@ import math
 import os
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors
-from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
@@ -31,19 +31,18 @@ from homemgr.transfer.frames import Pairs
 from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
 from homemgr.transfer.report import Report
-from homemgr.work.allowance import Allowance, Announcing, Size
+from homemgr.work.allowance import Allowance, Size
 from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
-from homemgr.work.keeping import Keeping
 from homemgr.work.mounted import mounted_in
-from homemgr.work.passes import Pass, now_ns
+from homemgr.work.rounds import Rounds
 from homemgr.work.survey import survey
 from homemgr.work.tally import Totals
 from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from homemgr.files import Fd
     from homemgr.storage.top import Top
@@ -96,13 +95,10 @@ class _Sender:
         self._talk = talk
         self._options = Options.of(task)
         self._telling = Telling(task.channel)
-        self._report = Report()
         self._mounted = Report()
-        self._totals = Totals(0, 0, 0)
+        self._rounds: Rounds | None = None
         self._allowance = Allowance(Size(0, 0, 0))
         self._offline_s = 0.0
-        #: Of what both sides had at the end of the last pass.
-        self._digest = ""
         #: As the daemon has it on disk.
         self._phase = task.text("phase")
         self._left_name = task.text("left_name")
@@ -136,13 +132,15 @@ class _Sender:
         return self._task.channel.ask(question, arguments)
 
     def _result(self, arrival: dict[str, object]) -> dict[str, object]:
-        report = self._report
+        report, totals = Report(), Totals(0, 0, 0)
+        if self._rounds is not None:
+            report, totals = self._rounds.report, self._rounds.totals
         report.merge(self._mounted)
         if (there := arrival.get("report")) is not None:
             report.merge(Report.from_json(there))
         return {
-            "files": self._totals.files,
-            "bytes": self._totals.size,
+            "files": totals.files,
+            "bytes": totals.size,
             "sent_bytes": self._talk.outgoing.sent_bytes,
             "offline_s": self._offline_s,
             "uid": arrival.get("uid"),
@@ -170,19 +168,22 @@ class _Sender:
             self._agree(ledger, digest)
             parent = closing.enter_context(self._parent())
             snapshots = closing.enter_context(Snapshots(parent, self._file_name, top.fd))
-            walk = _Walk(top, ledger, self._rules(top), snapshots)
+            rounds = self._rounds = Rounds(
+                self._talk, self._telling, ledger, self._rules(top), LEFT_OUT, self._allowance
+            )
+            go_round = partial(rounds.run, top.fd, snapshots)
             if self._options.is_kept:
-                self._pass(walk, "copying")
+                go_round("copying")
                 self._talk.tell(keep=True)
                 self._talk.hear("kept")
                 return False
-            self._freeze(walk)
+            self._freeze(go_round)
             closing.enter_context(alone_with_home(self._task))
             clean_home(self._task, top.fd)
             frozen_at = time.monotonic()
-            self._pass(walk, "last pass")
+            go_round("last pass")
             # The record once more: a password may have been changed since the first word.
-            sealed = self._ask("seal", digest=self._digest)
+            sealed = self._ask("seal", digest=rounds.digest)
             self._talk.tell(prepare=sealed["record"], seal=sealed["seal"])
             self._talk.hear("prepared")
             self._offline_s = time.monotonic() - frozen_at
@@ -209,14 +210,14 @@ class _Sender:
                 return
             yield from frame.pairs
 
-    def _freeze(self, walk: _Walk) -> None:
+    def _freeze(self, go_round: Callable[[str], Totals]) -> None:
         """Send what can be sent while the home is in use; then have it to ourselves."""
         deadline = time.monotonic() + self._options.wait_s
         for number in itertools.count():
             if self._is_frozen(0.0):
                 # One pass before this would not make the last one shorter.
                 return
-            changes = self._pass(walk, "copying").changes
+            changes = go_round("copying").changes
             if number < _MAX_LIVE_PASSES and changes > _FEW_CHANGES:
                 continue
             left = deadline - time.monotonic()
@@ -238,29 +239,6 @@ class _Sender:
         except errors.HomeBusy:
             return False
         return True
-
-    def _pass(self, walk: _Walk, phase: str) -> Totals:
-        """One pass, and the word of the other side that it has the same."""
-        self._telling.phase(phase)
-        settled_ns = now_ns()
-        syncfs(walk.top.fd.fileno())
-        send = Keeping(walk.ledger, Announcing(self._allowance, self._talk.send))
-        with walk.snapshots.taken() as moment:
-            one = Pass(moment, walk.ledger, walk.rules, send, settled_ns, self._telling.count)
-            try:
-                totals = one.run(LEFT_OUT)
-            finally:
-                # Also if the stream broke: what has arrived of it will not be sent again.
-                walk.ledger.commit()
-        self._report, self._totals = one.report, totals
-        self._digest = walk.ledger.digest().hex()
-        self._talk.tell(compare=self._digest)
-        if self._talk.hear("has") != self._digest:
-            raise errors.StreamError(
-                "What arrived differs from what was sent; nothing was changed here."
-                " Run the same command again: it sends again what is different."
-            )
-        return totals
 
     # -- from one owner to the other --------------------------------------------------------
 
@@ -293,15 +271,6 @@ class _Sender:
     @property
     def _file_name(self) -> str:
         return os.path.basename(self._task.image_path)
-
-
-class _Walk(NamedTuple):
-    """What every pass needs."""
-
-    top: Top
-    ledger: Ledger
-    rules: Policy
-    snapshots: Snapshots
 
 
 def next_step(here: str, there: str, options: Options) -> str:

@@ -54,7 +54,8 @@ _STACK_BYTES = 512 << 10
 _BROKEN = "The connection to the other machine broke; run the same command again to go on."
 
 
-def _thread(target: Callable[[], None]) -> threading.Thread:
+def start_thread(target: Callable[[], None]) -> threading.Thread:
+    """Run ``target`` in a thread that takes little of the address space of a worker."""
     before = threading.stack_size(_STACK_BYTES)
     try:
         thread = threading.Thread(target=target, daemon=True)
@@ -77,7 +78,7 @@ class Outgoing:
         self._broken: BaseException | None = None
         #: Bytes that left, compressed.
         self.sent_bytes = 0
-        self._writer = _thread(self._write)
+        self._writer = start_thread(self._write)
 
     def send(self, frame: Frame) -> None:
         """Queue one frame; it leaves when enough are together, or at `flush`."""
@@ -168,7 +169,7 @@ class Incoming:
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_BATCHES)
         self._is_given_up = False
         self._frames = self._decode()
-        _thread(self._read)
+        start_thread(self._read)
 
     def receive(self) -> Frame:
         """The next frame. Raises TransferInterrupted at the end, StreamError for nonsense."""

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from homemgr.transfer.decoder import Decoder
 from homemgr.transfer.entry import MAX_PATH, Entry, Kind
 from homemgr.transfer.frames import Frame
 from homemgr.transfer.policy import Policy
+from homemgr.transfer.selection import ALL, Selection
 from homemgr.work.arrival import Arrival
 from homemgr.work.passes import Pass, now_ns
 
@@ -35,10 +36,11 @@ LEFT_OUT = frozenset({b".identity"})
 class Journey:
     """Two trees and their ledgers."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, make: Callable[[Path], object] = Path.mkdir) -> None:
         self.here, self.there = directory / "here", directory / "there"
         for top in (self.here, self.there):
-            top.mkdir(mode=0o700)
+            make(top)
+            top.chmod(0o700)
             os.chown(top, NOBODY, NOBODY)
         self._directory = directory
         self.sent: list[Frame] = []
@@ -49,11 +51,22 @@ class Journey:
     def go(self, stop_after: int | None = None) -> list[Frame]:
         """One pass; the receiver dies after so many frames, if told to."""
         settle()
-        self.sent = []
-        with Fd.open(str(self.here), os.O_RDONLY) as top, self.ledger("here") as ledger:
+        with Fd.open(str(self.here), os.O_RDONLY) as top:
             settled = now_ns()
             syncfs(top.fileno())
-            one = Pass(top, ledger, STRICT, self.sent.append, settled, lambda *_: None)
+            return self.send(top, settled, stop_after=stop_after)
+
+    def send(
+        self,
+        top: Fd,
+        settled: int,
+        only: Selection | None = ALL,
+        stop_after: int | None = None,
+    ) -> list[Frame]:
+        """What is in ``top``, or what is selected of it."""
+        self.sent = []
+        with self.ledger("here") as ledger:
+            one = Pass(top, ledger, STRICT, self.sent.append, settled, lambda *_: None, only)
             one.run(LEFT_OUT)
             self.report = one.report
             ledger.commit()

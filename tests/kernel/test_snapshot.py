@@ -51,9 +51,9 @@ def test_a_snapshot_is_of_one_moment_and_then_gone(home: Path) -> None:
         with taken.taken() as first:
             (home / "note").write_text("after")
             with taken.taken() as second:
-                assert (read(first, "note"), read(second, "note")) == ("before", "after")
+                assert (read(first.fd, "note"), read(second.fd, "note")) == ("before", "after")
             with pytest.raises(OSError, match="Read-only"):
-                os.unlink("note", dir_fd=first.fileno())
+                os.unlink("note", dir_fd=first.fd.fileno())
             (place,) = home.parent.glob(".#*")
             found = place.stat()
             assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o700)
@@ -65,7 +65,7 @@ def test_a_snapshot_differs_in_nothing(home: Path) -> None:
     homes.make_odd_home(home)
     os.sync()
     with ExitStack() as closing, snapshots(home, closing).taken() as snapshot:
-        place = Path(os.readlink(f"/proc/self/fd/{snapshot.fileno()}"))
+        place = Path(os.readlink(f"/proc/self/fd/{snapshot.fd.fileno()}"))
         assert homes.compare(home, place, atimes=True) == []
         for path in (Path(), Path("note"), Path("_links/m-first")):
             one, other = (home / path).stat(), (place / path).stat()
@@ -85,7 +85,7 @@ def test_where_no_snapshot_can_be_the_home_itself_is_read(btrfs_area: Path, what
         taken = snapshots(home, closing)
         for _ in range(2):
             with taken.taken() as seen:
-                assert os.path.samestat(os.fstat(seen.fileno()), home.stat())
+                assert os.path.samestat(os.fstat(seen.fd.fileno()), home.stat())
     assert os.listdir(btrfs_area) == [NAME]
 
 
@@ -99,7 +99,7 @@ def test_a_disk_without_room_costs_the_snapshot_only(home: Path) -> None:
         for number in range(1_000_000):
             (home / f"small-{number}").write_bytes(b"x" * 2000)
     with ExitStack() as closing, snapshots(home, closing).taken() as seen:
-        assert read(seen, "note") == "before"
+        assert read(seen.fd, "note") == "before"
 
 
 Start = Callable[..., subprocess.Popen[bytes]]

@@ -1,0 +1,115 @@
+"""Passes over one home, one after the other, each ending with the word that both sides agree.
+
+Each reads the home as it is at one moment where that can be had, and looks only at what changed
+since the last where that is known; otherwise at everything in the home itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from homemgr.errors import StreamError
+from homemgr.kernel.synchronization import syncfs
+from homemgr.transfer.report import Report
+from homemgr.transfer.selection import ALL
+from homemgr.work.allowance import Announcing
+from homemgr.work.difference import changed_names, has_links
+from homemgr.work.keeping import Keeping
+from homemgr.work.passes import Pass, now_ns
+from homemgr.work.tally import Totals
+
+if TYPE_CHECKING:
+    from homemgr.files import Fd
+    from homemgr.storage.ledger import Ledger
+    from homemgr.storage.snapshot import Moment, Snapshots
+    from homemgr.transfer.policy import Policy
+    from homemgr.transfer.selection import Selection
+    from homemgr.work.allowance import Allowance
+    from homemgr.work.conversation import Conversation
+    from homemgr.work.telling import Telling
+
+log = logging.getLogger(__name__)
+
+
+class Rounds:
+    """The passes of one run; all but the progress is borrowed."""
+
+    def __init__(
+        self,
+        talk: Conversation,
+        telling: Telling,
+        ledger: Ledger,
+        rules: Policy,
+        leave_out: frozenset[bytes],
+        allowance: Allowance,
+    ) -> None:
+        """Tell the other side through ``talk`` what is not in ``ledger``, but ``leave_out``.
+
+        ``allowance`` is what was announced to it.
+        """
+        self._talk = talk
+        self._telling = telling
+        self._ledger = ledger
+        self._rules = rules
+        self._leave_out = leave_out
+        self._allowance = allowance
+        #: Of what both sides have since the last pass.
+        self.digest = ""
+        #: What could not be carried over as it was, and what there is, as of the last pass.
+        self.report = Report()
+        self.totals = Totals(0, 0, 0)
+
+    def run(self, home: Fd, snapshots: Snapshots, phase: str) -> Totals:
+        """One pass, and the word of the other side that it has the same.
+
+        Raises StreamError if it has not.
+        """
+        self._telling.phase(phase)
+        settled_ns = now_ns()
+        syncfs(home.fileno())
+        send = Keeping(self._ledger, Announcing(self._allowance, self._talk.send))
+        with snapshots.taken() as moment:
+            only = self._changed(snapshots.base, moment)
+            one = Pass(
+                moment.fd,
+                self._ledger,
+                self._rules,
+                send,
+                settled_ns,
+                self._telling.count,
+                only,
+            )
+            try:
+                totals = one.run(self._leave_out)
+            finally:
+                # Also if the stream broke: what has arrived of it will not be sent again.
+                self._ledger.commit()
+            if only is ALL:
+                self.report, self.totals = one.report, totals
+            else:
+                self.report.merge(one.report)
+                self.totals = Totals(*self._ledger.totals(), totals.changes)
+            self._compare()
+            snapshots.keep(moment)
+        return self.totals
+
+    def _changed(self, base: Moment | None, moment: Moment) -> Selection | None:
+        """What changed since the pass before, which the other side has all of."""
+        if base is None:
+            return ALL
+        try:
+            only = changed_names(base.fd, moment.fd)
+        except (OSError, StreamError) as error:
+            log.info("Btrfs does not tell what changed, everything is looked at: %s", error)
+            return ALL
+        return ALL if has_links(moment.fd, only, self._ledger, self._leave_out) else only
+
+    def _compare(self) -> None:
+        self.digest = self._ledger.digest().hex()
+        self._talk.tell(compare=self.digest)
+        if self._talk.hear("has") != self.digest:
+            raise StreamError(
+                "What arrived differs from what was sent; nothing was changed here."
+                " Run the same command again: it sends again what is different."
+            )
