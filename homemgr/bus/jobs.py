@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,14 @@ from homemgr.wire.dispatch import Call, Interface, Method, Node, Property, Signa
 from homemgr.wire.messages import BUS_NAME, BUS_PATH
 
 if TYPE_CHECKING:
-    from homemgr.daemon.activity import Activities, Activity, Work
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from homemgr.daemon.activity import Activities, Activity
+    from homemgr.files import Fd
     from homemgr.wire.connection import Connection
+
+    #: What a job does with its descriptors; gives its result.
+    Work = Callable[[Activity, Sequence[int]], Awaitable[dict[str, object]]]
 
 JOB = "org.homemgr1.Job"
 ROOT = "/org/homemgr1/job"
@@ -35,9 +42,16 @@ class Jobs:
         self._connection = connection
         self._activities = activities
 
-    async def begin(self, call: Call, verb: str, user: str, work: Work) -> str:
-        """Start ``work`` for the caller; gives the path of the job."""
-        activity = self._activities.begin(verb, user, call.sender, work)
+    async def begin(self, call: Call, verb: str, user: str, given: Sequence[Fd], work: Work) -> str:
+        """Start ``work`` for the caller, with copies of ``given``; gives the path of the job."""
+        by_uid = (await call.caller()).uid
+        with ExitStack() as copies:
+            fds = [copies.enter_context(fd.duplicate()).fileno() for fd in given]
+            activity = self._activities.begin(
+                verb, user, call.sender, by_uid, lambda activity: work(activity, fds)
+            )
+            owned = copies.pop_all()
+        activity.finished.append(lambda _activity: owned.close())
         path = path_of(activity)
         teller = _Teller(self._connection, activity)
         activity.progressed.append(teller.progressed)

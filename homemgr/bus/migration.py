@@ -13,6 +13,8 @@ from homemgr.daemon import transfer_options
 from homemgr.wire.dispatch import Call, Method
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homemgr.bus.homemgr1 import ExtensionFace
     from homemgr.daemon.activity import Activity
     from homemgr.daemon.transfers import Transfers
@@ -36,14 +38,11 @@ async def _send(
 ) -> object:
     asked = transfer_options.to_send(options)
     home = await face.find(call, user_name, "send-home")
-    fds = (read.duplicate(), write.duplicate())
 
-    async def work(activity: Activity) -> dict[str, object]:
-        with fds[0], fds[1]:
-            numbers = [fd.fileno() for fd in fds]
-            return await _transfers(face).send(activity, home, asked, numbers)
+    async def work(activity: Activity, fds: Sequence[int]) -> dict[str, object]:
+        return await _transfers(face).send(activity, home, asked, fds)
 
-    return (await face.faces.jobs.begin(call, "send", home.name, work),)
+    return (await face.faces.jobs.begin(call, "send", home.name, (read, write), work),)
 
 
 async def _export(
@@ -51,13 +50,11 @@ async def _export(
 ) -> object:
     asked = transfer_options.to_send(options)
     home = await face.find(call, user_name, "export-home")
-    fd = write.duplicate()
 
-    async def work(activity: Activity) -> dict[str, object]:
-        with fd:
-            return await _transfers(face).export(activity, home, asked, [fd.fileno()])
+    async def work(activity: Activity, fds: Sequence[int]) -> dict[str, object]:
+        return await _transfers(face).export(activity, home, asked, fds)
 
-    return (await face.faces.jobs.begin(call, "export", home.name, work),)
+    return (await face.faces.jobs.begin(call, "export", home.name, (write,), work),)
 
 
 async def _receive(face: ExtensionFace, call: Call, options: str, read: Fd, write: Fd) -> object:
@@ -75,17 +72,11 @@ async def _take_in(
 ) -> object:
     asked = transfer_options.to_receive(options)
     by_uid = (await call.caller()).uid
-    fds = [fd.duplicate() for fd in given]
 
-    async def work(activity: Activity) -> dict[str, object]:
-        try:
-            numbers = [fd.fileno() for fd in fds]
-            return await _transfers(face).receive(verb, activity, asked, numbers, by_uid=by_uid)
-        finally:
-            for fd in fds:
-                fd.close()
+    async def work(activity: Activity, fds: Sequence[int]) -> dict[str, object]:
+        return await _transfers(face).receive(verb, activity, asked, fds, by_uid=by_uid)
 
-    return (await face.faces.jobs.begin(call, verb, asked.name or "", work),)
+    return (await face.faces.jobs.begin(call, verb, asked.name or "", given, work),)
 
 
 async def _list(face: ExtensionFace, call: Call) -> object:

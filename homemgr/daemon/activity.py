@@ -1,8 +1,8 @@
 """Jobs a client can watch: long work with progress, a result, and an end on demand.
 
 A job belongs to the connection that began it. When that leaves the bus the job is called
-off, and forgotten once it has ended; a finished one can be asked for its result until then.
-Knows nothing of what the work is, nor of the bus.
+off, and forgotten once it has ended; a finished one can be asked for its result until then,
+the last of them at least. Knows nothing of what the work is, nor of the bus.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Jobs one caller may have running.
+#: Jobs one connection, one user other than root, and all together may have running. Each is a
+#: worker for as long as its stream runs: half of all workers are left to those who log in.
 MAX_PER_CALLER = 16
+MAX_PER_UID = 24
+MAX_RUNNING = 64
+#: Ended jobs that can still be asked for their result, of one connection and of all.
+MAX_ENDED_PER_CALLER = 32
+MAX_ENDED = 512
 #: Who does not end this long after he was asked to is ended.
 CANCEL_S = 30.0
 
@@ -43,13 +49,14 @@ class State(Enum):
 class Activity:
     """One job. Pass `note` and ``cancelled`` to the worker that does it."""
 
-    def __init__(self, number: int, verb: str, user: str, owner: str) -> None:
+    def __init__(self, number: int, verb: str, user: str, owner: str, by_uid: int) -> None:
         """Describe it; `Activities.begin` starts it. ``owner`` is a unique name on the bus."""
         self.number = number
         self.verb = verb
         #: The user it is about; empty until it is known.
         self.user = user
         self.owner = owner
+        self.by_uid = by_uid
         self.state = State.RUNNING
         #: What was told last: phase, bytes, total_bytes, files, total_files, rate, left_s.
         self.progress: dict[str, object] = {}
@@ -129,13 +136,19 @@ class Activities:
         self._numbers = itertools.count(1)
         self._by_number: dict[int, Activity] = {}
 
-    def begin(self, verb: str, user: str, owner: str, work: Work) -> Activity:
-        """Start ``work`` for a caller; raises TooManyOperations."""
-        running = [a for a in self if a.owner == owner and a.state is State.RUNNING]
-        if len(running) >= MAX_PER_CALLER:
-            raise errors.TooManyOperations(f"{MAX_PER_CALLER} jobs of this caller run already.")
-        activity = Activity(next(self._numbers), verb, user, owner)
+    def begin(self, verb: str, user: str, owner: str, by_uid: int, work: Work) -> Activity:
+        """Start ``work`` for a caller, a connection of ``by_uid``; raises TooManyOperations."""
+        running = [activity for activity in self if activity.state is State.RUNNING]
+        of_uid = sum(activity.by_uid == by_uid for activity in running)
+        if sum(activity.owner == owner for activity in running) >= MAX_PER_CALLER:
+            raise _too_many(f"{MAX_PER_CALLER} jobs of this caller run already")
+        if by_uid != 0 and of_uid >= MAX_PER_UID:
+            raise _too_many(f"{MAX_PER_UID} jobs of uid {by_uid} run already")
+        if len(running) >= MAX_RUNNING:
+            raise _too_many(f"{MAX_RUNNING} jobs run on this machine already")
+        activity = Activity(next(self._numbers), verb, user, owner, by_uid)
         self._by_number[activity.number] = activity
+        activity.finished.append(self._forget_oldest)
         activity.start(work)
         return activity
 
@@ -159,6 +172,13 @@ class Activities:
             else:
                 self._forget(activity)
 
+    def _forget_oldest(self, last: Activity) -> None:
+        """Of what has ended keep only so much; ``last`` is the newest and stays."""
+        ended = [activity for activity in self if activity.state is not State.RUNNING]
+        of_owner = [activity for activity in ended if activity.owner == last.owner]
+        for activity in {*of_owner[:-MAX_ENDED_PER_CALLER], *ended[:-MAX_ENDED]} - {last}:
+            self._forget(activity)
+
     def _forget(self, activity: Activity) -> None:
         self._by_number.pop(activity.number, None)
 
@@ -169,3 +189,7 @@ class Activities:
         for activity in self:
             with suppress(errors.HomeError):
                 await activity.wait()
+
+
+def _too_many(what: str) -> errors.TooManyOperations:
+    return errors.TooManyOperations(f"{what}; wait for the end of one, or cancel one.")

@@ -164,7 +164,7 @@ class Site:
         asked = SendOptions(host="beta", **options)  # type: ignore[arg-type]
         home = self.home(user)
         return self.manager.activities.begin(
-            "send", user, ":1.1", lambda a: self.manager.transfers.send(a, home, asked, ())
+            "send", user, ":1.1", 0, lambda a: self.manager.transfers.send(a, home, asked, ())
         )
 
     def export(self, user: str, script: Script) -> Activity:
@@ -175,6 +175,7 @@ class Site:
             "export",
             user,
             ":1.1",
+            0,
             lambda a: self.manager.transfers.export(a, home, SendOptions(), ()),
         )
 
@@ -188,4 +189,4 @@ class Site:
         async def work(activity: Activity) -> Told:
             return await self.manager.transfers.receive(verb, activity, asked, (), by_uid=0)
 
-        return self.manager.activities.begin("receive", "", ":1.2", work)
+        return self.manager.activities.begin("receive", "", ":1.2", 0, work)
