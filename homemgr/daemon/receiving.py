@@ -36,6 +36,7 @@ from homemgr.record.validate import Purpose, parse_embedded, validate
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
+    from homemgr.daemon.home import Home
     from homemgr.daemon.origins import Origin
     from homemgr.daemon.transfers import Transfers
     from homemgr.job import Message
@@ -105,7 +106,7 @@ class Receiving:
         """Meet the origin: ``introduction`` is what its daemon answered, ``nonce`` ours (hex).
 
         Gives phase (new, receiving, prepared, committed, gone), stage_name and file_name in
-        base_directory, ledger, uid, report. Raises UntrustedOrigin, BadSignature,
+        base_directory, tree, ledger, uid, report. Raises UntrustedOrigin, BadSignature,
         WrongReceiver, UserNameExists, TransferBusy before anything is on disk.
         """
         introduction = about.get("introduction")
@@ -137,6 +138,7 @@ class Receiving:
             "base_directory": self._services.config.base_directory,
             "stage_name": state.aside_name,
             "file_name": os.path.basename(state.image_path),
+            "tree": state.tree,
             "ledger": self._transfers.store.ledger("in", state.user, origin.fingerprint[:16]),
             "uid": state.uid,
             "report": arrival.report(await arrival.notes(state, record, self._services.machine)),
@@ -145,9 +147,10 @@ class Receiving:
     async def _prepare(self, about: Message) -> Message:
         """The tree is complete: ``identity`` is the text of the record that arrived in it.
 
-        ``digest`` (hex) is that of the files here, ``seal`` (hex) what the origin signed when
-        it had sent all. Gives ``identity``, the text to put in its place: signed by this
-        machine, so that everything can be changed here. Raises AlteredContent, BadSignature.
+        ``tree`` says which one it is, ``digest`` (hex) is that of its files, ``seal`` (hex) what
+        the origin signed when it had sent all. Gives ``identity``, the text to put in its place:
+        signed by this machine, so that everything can be changed here. Raises AlteredContent,
+        BadSignature.
         """
         state = self._state
         if state.phase not in (RECEIVING, PREPARED):
@@ -167,7 +170,9 @@ class Receiving:
         self._belief.require_seal(record, digest_of(about), about.get("seal"))
         record = changes.without_future(record, now_usec())
         signed = signature.signed_here(record, self._services.keyring)
-        await self._transfers.register.save("in", state.at(PREPARED, record=dict(signed.data)))
+        tree = str(about.get("tree", ""))
+        prepared = state.at(PREPARED, record=dict(signed.data), tree=tree)
+        await self._transfers.register.save("in", prepared)
         return {"identity": signed.embedded().pretty().decode()}
 
     async def _commit(self, _about: Message) -> Message:
@@ -190,14 +195,17 @@ class Receiving:
             "blob_directory": self._services.store.blob_directory(state.user),
         }
 
-    async def _undo(self, _about: Message) -> Message:
+    async def _undo(self, about: Message) -> Message:
         """Give the home back, unless somebody used it here: then HomeBusy.
+
+        ``tree`` is what has its name by now, if anything: PathExists if it is another one.
 
         Gives file_name and stage_name: the worker renames the one to the other (if it is
         there), and only then tells the origin, where the home becomes usable again.
         """
         state = self._state
         home = self._transfers.manager.registry.by_name(state.user)
+        _require_same(state, str(about.get("tree", "")), home)
         # Also one that was listed, but the daemon ended before it noted that.
         is_listed = state.phase == PREPARED and home is not None and home.lease is None
         if home is not None and (state.phase == COMMITTED or is_listed):
@@ -281,6 +289,16 @@ class Receiving:
                 uid = await registry.reserve_uid(user, None, None, accounts.id_taken)
         registry.hold(user, uid)
         return uid
+
+
+def _require_same(state: TransferState, tree: str, home: Home | None) -> None:
+    """Raise PathExists if something else than what arrived is the user's home by now."""
+    is_elsewhere = home is not None and home.lease is None and home.image_path != state.image_path
+    if is_elsewhere or (tree and tree != state.tree):
+        raise errors.PathExists(
+            f"The home area of {state.user} is another one by now than that which arrived from"
+            f" {state.host}; nothing was done to it."
+        )
 
 
 def _texts(value: object) -> list[str]:

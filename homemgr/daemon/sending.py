@@ -177,8 +177,11 @@ class Sending:
             ) from late
         return {}
 
-    async def _leave(self, _about: Message) -> Message:
-        """The home stops being one of this machine; gives ``left_name`` to rename it to."""
+    async def _leave(self, about: Message) -> Message:
+        """The home, ``tree``, stops being one of this machine; gives ``left_name`` to rename it to.
+
+        Asked again it gives both as they were the first time.
+        """
         state = self._state
         if state.phase == SENDING:
             if not self._is_frozen:
@@ -187,12 +190,16 @@ class Sending:
             file_name = os.path.basename(self._home.image_path)
             left_name = f"{LEFT_PREFIX}{file_name}.{secrets.token_hex(4)}"
             state = state.at(
-                LEAVING, aside_name=left_name, image_path=self._home.image_path, host=self._host
+                LEAVING,
+                aside_name=left_name,
+                image_path=self._home.image_path,
+                host=self._host,
+                tree=_tree_of(about),
             )
             await self._transfers.places.forget_arrival(self._home.name)
             await self._save(state)
             self._home.lease = lease_of(state)
-        return {"left_name": state.aside_name}
+        return {"left_name": state.aside_name, "tree": state.tree}
 
     async def _note_left(self, _about: Message) -> Message:
         """The other side has it: the record is put with those of homes that left."""
@@ -242,6 +249,13 @@ class Sending:
             self._is_frozen = True
             await self._held.enter_async_context(attempt.pop_all())
         return True
+
+
+def _tree_of(about: Message) -> str:
+    tree = str(about.get("tree", ""))
+    if not tree:
+        raise errors.HomeAbsent("The home area is not where it was.")
+    return tree
 
 
 def lease_of(state: TransferState) -> leases.Lease:

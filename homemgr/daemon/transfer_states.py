@@ -54,6 +54,8 @@ class TransferState:
     image_path: str = ""
     #: Name beside it under which the home is kept once it has left; or arrives.
     aside_name: str = ""
+    #: Which tree left, or arrived: its id, see `storage.staging`.
+    tree: str = ""
     realm: str | None = None
     #: Incoming: the origin's key, the uid held, what the record is here once prepared.
     fingerprint: str = ""
@@ -155,7 +157,7 @@ def _read(told: object) -> TransferState:
         raise TypeError("no object")
     known = {f.name for f in fields(TransferState)}
     state = TransferState(**{k: v for k, v in told.items() if k in known})
-    texts = (state.user, state.phase, state.image_path, state.aside_name, state.host)
+    texts = (state.user, state.phase, state.image_path, state.aside_name, state.host, state.tree)
     if not all(isinstance(text, str) for text in texts) or not isinstance(state.record, dict):
         raise TypeError("a member of another type")
     return state

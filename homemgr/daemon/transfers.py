@@ -5,7 +5,7 @@ One run for each user at a time. What a worker asks meanwhile is answered by ``s
 among the homes of this machine.
 
 Arguments for the workers: ``send`` and ``export`` get what every verb on a home gets, and
-options, ledger_directory, image_path, phase and left_name (of the state on disk);
+options, ledger_directory, image_path, phase, left_name and tree (of the state on disk);
 ``receive`` and ``import`` get options, base_directory, ledger_directory, machine,
 public_keys, own_keys and receiver (this machine, for the sender). Descriptors: in, out; one
 alone for export and import.
@@ -192,6 +192,7 @@ class Transfers:
             "image_path": state.image_path or home.image_path,
             "phase": state.phase,
             "left_name": state.aside_name,
+            "tree": state.tree,
         }
 
     async def _state_to_send(self, home: Home, host: str) -> TransferState:

@@ -2,11 +2,13 @@
 
 Both lie beside homes in the base directory, under names that begin with a dot, which no home
 has, and that no sweep takes. Each step is one rename, durable when the function returns, and
-may be repeated: a kill between two steps is repaired by taking the step again.
+may be repeated: a kill between two steps is repaired by taking the step again. It is taken with
+the very tree that it is meant for, whatever has got its name meanwhile: see `tree_id`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -15,6 +17,7 @@ from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
+from homemgr.kernel.statx import birth_time_ns
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location
 from homemgr.storage.tree import delete_tree
@@ -36,24 +39,41 @@ def is_there(parent: Fd, name: str) -> bool:
     return True
 
 
-def commit(parent: Fd, stage_name: str, file_name: str) -> None:
+def tree_id(top: Fd) -> str:
+    """What tells a tree from every other one, and stays when it is renamed: inode, birth."""
+    # Two trees that were there at different times may have the same inode.
+    return f"{os.fstat(top.fileno()).st_ino}:{birth_time_ns(top.fileno()) or 0}"
+
+
+def tree_at(parent: Fd, name: str) -> str:
+    """The id of the tree called ``name``; empty if there is none."""
+    try:
+        with openat2(parent.fileno(), name, DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS) as top:
+            return tree_id(top)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return ""
+
+
+def commit(parent: Fd, stage_name: str, file_name: str, tree: str) -> None:
     """Make the arrived tree, which is on disk completely, the home ``file_name``."""
-    _move(parent, stage_name, file_name)
+    _move(parent, stage_name, file_name, tree)
 
 
-def withdraw(parent: Fd, file_name: str, stage_name: str) -> None:
+def withdraw(parent: Fd, file_name: str, stage_name: str, tree: str) -> None:
     """Make the home an arrived tree again."""
-    _move(parent, file_name, stage_name)
+    _move(parent, file_name, stage_name, tree)
 
 
-def leave(parent: Fd, file_name: str, left_name: str) -> None:
+def leave(parent: Fd, file_name: str, left_name: str, tree: str) -> None:
     """Make the home one that has left: kept, and no home any more."""
-    _move(parent, file_name, left_name)
+    _move(parent, file_name, left_name, tree)
 
 
-def come_back(parent: Fd, left_name: str, file_name: str) -> None:
+def come_back(parent: Fd, left_name: str, file_name: str, tree: str) -> None:
     """Make what has left a home again."""
-    _move(parent, left_name, file_name)
+    _move(parent, left_name, file_name, tree)
 
 
 def abandon(parent: Fd, name: str) -> None:
@@ -63,18 +83,28 @@ def abandon(parent: Fd, name: str) -> None:
         os.fsync(parent.fileno())
 
 
-def _move(parent: Fd, old: str, new: str) -> None:
-    """Rename, unless that has been done before. Raises PathExists and HomeAbsent."""
-    try:
-        renameat2(parent.fileno(), old, parent.fileno(), new, RENAME_NOREPLACE)
-    except FileNotFoundError as error:
-        if not is_there(parent, new):
-            where = location(parent.fileno())
-            raise HomeAbsent(f"There is neither {old} nor {new} in {where}.") from error
-    except FileExistsError as error:
-        where = os.path.join(location(parent.fileno()), new)
-        raise PathExists(f"{where} exists already.") from error
+def _move(parent: Fd, old: str, new: str, tree: str) -> None:
+    """Rename ``tree``, unless that has been done before. Raises PathExists and HomeAbsent."""
+    where = location(parent.fileno())
+    if is_there(parent, old):
+        _require_tree(parent, old, tree)
+        try:
+            renameat2(parent.fileno(), old, parent.fileno(), new, RENAME_NOREPLACE)
+        except FileExistsError as error:
+            raise PathExists(f"{os.path.join(where, new)} exists already.") from error
+    elif is_there(parent, new):
+        _require_tree(parent, new, tree)
+    else:
+        raise HomeAbsent(f"There is neither {old} nor {new} in {where}.")
     os.fsync(parent.fileno())
+
+
+def _require_tree(parent: Fd, name: str, tree: str) -> None:
+    if tree_at(parent, name) != tree:
+        raise PathExists(
+            f"{os.path.join(location(parent.fileno()), name)} is another one than the home area"
+            " that has moved; nothing was done to it."
+        )
 
 
 def free_bytes(fd: Fd) -> int:

@@ -90,7 +90,7 @@ def run(task: Task) -> dict[str, object]:
         manifest = restoring.run(events)
         assert isinstance(header.introduction, dict)
         record, seal = header.introduction["record"], manifest.get("seal")
-        prepare(task, stage, place, Content(record, str(manifest["digest"]), seal))
+        place = prepare(task, stage, place, Content(record, str(manifest["digest"]), seal))
         undo.pop_all()
     arrived = become_home(task, place)
     report = restoring.report

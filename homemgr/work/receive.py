@@ -110,8 +110,10 @@ class _Receiver:
                 if stage is None:
                     stage = self._restart(closing, parent, place)
                 self._require_fit(stage, limits, said)
-                if not self._take_in(stage, rules):
+                prepared = self._take_in(stage, rules)
+                if prepared is None:
                     return {"files": stage.ledger.totals()[0]}
+                place = prepared
             self._talk.hear("commit")
             closing.pop_all().close()
         return self._commit(place)
@@ -139,7 +141,7 @@ class _Receiver:
             return None
         if place.phase == "receiving" and staging.is_there(parent, place.file_name):
             # It was given back, and is to arrive again.
-            staging.withdraw(parent, place.file_name, place.stage_name)
+            staging.withdraw(parent, place.file_name, place.stage_name, place.tree)
         ledger = closing.enter_context(Ledger(place.ledger))
         if not staging.is_there(parent, place.stage_name):
             # What was known of a tree that is gone is forgotten before there is another one.
@@ -166,8 +168,8 @@ class _Receiver:
 
     # -- the tree ---------------------------------------------------------------------------
 
-    def _take_in(self, stage: _Stage, rules: Policy) -> bool:
-        """Take passes until the sender says it was the last; True if all is ready to commit."""
+    def _take_in(self, stage: _Stage, rules: Policy) -> Place | None:
+        """Take passes until the sender says it was the last; None unless all is to be committed."""
         _mark(stage.ledger, "no")
         with hold_space(os.path.dirname(stage.place.ledger), _HELD_BYTES) as held:
             try:
@@ -184,9 +186,8 @@ class _Receiver:
         if "keep" in message:
             _mark(stage.ledger, "yes")
             self._talk.tell(kept=True)
-            return False
-        self._prepare(stage, message)
-        return True
+            return None
+        return self._prepare(stage, message)
 
     def _take_passes(self, stage: _Stage, writer: TreeWriter, rules: Policy) -> dict[str, object]:
         """Take passes up to the message that says what comes after the last."""
@@ -235,14 +236,15 @@ class _Receiver:
 
     # -- becoming a home ----------------------------------------------------------------------
 
-    def _prepare(self, stage: _Stage, message: dict[str, object]) -> None:
+    def _prepare(self, stage: _Stage, message: dict[str, object]) -> Place:
         """Be ready to become a home whenever the sender says so."""
         if "prepare" not in message:
             raise StreamError("The sender said neither that there is more nor that this is all.")
         content = Content(message["prepare"], self._digest, message.get("seal"))
-        prepare(self._task, stage.top, stage.place, content)
+        place = prepare(self._task, stage.top, stage.place, content)
         _mark(stage.ledger, "yes")
         self._talk.tell(prepared=True)
+        return place
 
     def _commit(self, place: Place) -> dict[str, object]:
         """Make it a home: the step after which it can be used here."""
@@ -252,9 +254,10 @@ class _Receiver:
 
     def _undo(self, parent: Fd, place: Place) -> dict[str, object]:
         """Give the home back: nobody has used it here."""
-        self._ask("undo")
-        if staging.is_there(parent, place.file_name):
-            staging.withdraw(parent, place.file_name, place.stage_name)
+        tree = staging.tree_at(parent, place.file_name)
+        self._ask("undo", tree=tree)
+        if tree:
+            staging.withdraw(parent, place.file_name, place.stage_name, place.tree)
         self._talk.tell(undone=True)
         self._talk.hear("back")
         staging.abandon(parent, place.stage_name)

@@ -101,7 +101,6 @@ class _Sender:
         self._offline_s = 0.0
         #: As the daemon has it on disk.
         self._phase = task.text("phase")
-        self._left_name = task.text("left_name")
 
     def run(self) -> dict[str, object]:
         """Introduce ourselves, find out where we stand, and go on from there."""
@@ -244,14 +243,15 @@ class _Sender:
 
     def _leave(self) -> None:
         """Give the home up. From here on only the other side may let it be used, or `undo`."""
-        self._left_name = str(self._ask("leave")["left_name"])
         with self._parent() as parent:
-            staging.leave(parent, self._file_name, self._left_name)
+            told = self._ask("leave", tree=staging.tree_at(parent, self._file_name))
+            staging.leave(parent, self._file_name, str(told["left_name"]), str(told["tree"]))
 
     def _come_back(self) -> None:
         """Have the home here again: the other side did not take it."""
         with self._parent() as parent:
-            staging.come_back(parent, self._left_name, self._file_name)
+            left_name, tree = self._task.text("left_name"), self._task.text("tree")
+            staging.come_back(parent, left_name, self._file_name, tree)
         self._ask("come-back")
 
     def _left(self) -> None:

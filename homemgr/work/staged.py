@@ -50,6 +50,8 @@ class Place(NamedTuple):
     image_path: str
     stage_name: str
     ledger: str
+    #: Which tree it is, once it was prepared.
+    tree: str
 
     @classmethod
     def of(cls, answer: dict[str, object]) -> Place:
@@ -59,6 +61,7 @@ class Place(NamedTuple):
             os.path.join(str(answer["base_directory"]), str(answer["file_name"])),
             str(answer["stage_name"]),
             str(answer["ledger"]),
+            str(answer["tree"]),
         )
 
     def open_parent(self) -> Fd:
@@ -144,22 +147,24 @@ def _no_space(place: Place) -> errors.NoDiskSpace:
     )
 
 
-def prepare(task: Task, stage: Fd, place: Place, content: Content) -> None:
+def prepare(task: Task, stage: Fd, place: Place, content: Content) -> Place:
     """Complete the tree with the record, signed here, and have all of it on disk for good."""
+    tree = staging.tree_id(stage)
     about = {"identity": content.record, "digest": content.digest, "seal": content.seal}
-    answer = task.channel.ask("prepare", about)
+    answer = task.channel.ask("prepare", {**about, "tree": tree})
     before = os.fstat(stage.fileno())
     with Top(stage.duplicate(), place.stage_name) as top:
         write_identity(top, str(answer["identity"]).encode())
     os.utime(stage.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
     syncfs(stage.fileno())
+    return place._replace(tree=tree)
 
 
 def become_home(task: Task, place: Place) -> dict[str, object]:
     """Make the tree a home, which can be used from here on; gives its uid and the report."""
     with place.open_parent() as parent:
         if place.phase != "committed":
-            staging.commit(parent, place.stage_name, place.file_name)
+            staging.commit(parent, place.stage_name, place.file_name, place.tree)
     answer = task.channel.ask("commit", {})
     _publish_blobs(place.image_path, str(answer["blob_directory"]))
     return {"uid": answer["uid"], "report": answer["report"]}

@@ -39,6 +39,8 @@ class Daemon:
 
     area: Path
     phase: str
+    #: Of the tree that left or arrived.
+    tree: str = ""
     questions: list[str] = field(default_factory=list)
     progress: list[job.Message] = field(default_factory=list)
     #: Do something before a question is answered; may raise a HomeError or Gone.
@@ -73,7 +75,8 @@ class Origin(Daemon):
     def arguments(self) -> dict[str, object]:
         """What its worker is told of the state on disk."""
         left_name = "" if self.phase == "sending" else self.left_name
-        return {"phase": self.phase, "left_name": left_name, "extensions": {}}
+        state = {"phase": self.phase, "left_name": left_name, "tree": self.tree}
+        return {**state, "extensions": {}}
 
     def introduce(self, about: job.Message) -> job.Message:
         return {"record": {"userName": "alice", "at": "the beginning"}, "about": about}
@@ -91,8 +94,10 @@ class Origin(Daemon):
         return {}
 
     def leave(self, about: job.Message) -> job.Message:
-        self.phase = "leaving"
-        return {"left_name": self.left_name}
+        if self.phase == "sending":
+            assert about["tree"]
+            self.phase, self.tree = "leaving", str(about["tree"])
+        return {"left_name": self.left_name, "tree": self.tree}
 
     def come_back(self, about: job.Message) -> job.Message:
         self.phase = "sending"
@@ -126,11 +131,13 @@ class Target(Daemon):
             "file_name": "alice.homedir",
             "stage_name": ".#homemgr-in-alice.0123abcd",
             "ledger": str(self.area / "in.sqlite"),
+            "tree": self.tree,
         }
 
     def prepare(self, about: job.Message) -> job.Message:
         assert about["seal"] == f"of {about['digest']}"
-        self.phase = "prepared"
+        assert about["tree"]
+        self.phase, self.tree = "prepared", str(about["tree"])
         return {"identity": json.dumps(about["identity"])}
 
     def commit(self, about: job.Message) -> job.Message:
@@ -147,6 +154,7 @@ class Target(Daemon):
         return {}
 
     def undo(self, about: job.Message) -> job.Message:
+        assert about["tree"] in ("", self.tree)
         self.phase = "gone"
         return {}
 
@@ -347,6 +355,52 @@ def test_undo_brings_the_home_back(pair: Pair) -> None:
     pair.target.phase = "new"
     pair.go()
     assert_moved(pair)
+
+
+def make_another(home: Path) -> None:
+    """A home that has nothing to do with the one of before."""
+    subprocess.run(["rm", "-rf", home], check=True)
+    home.mkdir(mode=0o700)
+    (home / "other").write_text("somebody else's")
+
+
+def test_undo_leaves_alone_what_else_has_the_name_by_now(pair: Pair) -> None:
+    pair.go()
+    make_another(pair.there)
+    # The daemon, which is to refuse that, is asked about what is there.
+    refused: list[object] = []
+
+    def refuse(about: job.Message) -> job.Message:
+        refused.append(about["tree"])
+        raise errors.PathExists("another one")
+
+    pair.target.answers["undo"] = refuse
+    with pytest.raises(errors.PathExists):
+        pair.go(undo=True)
+    assert refused != [pair.target.tree]
+    assert pair.names() == ([Origin.left_name], ["alice.homedir"])
+    assert (pair.there / "other").exists()
+
+
+@pytest.mark.parametrize("phase", ["receiving", "prepared"])
+def test_what_else_has_the_name_by_now_is_not_taken_for_what_arrived(
+    pair: Pair, phase: str
+) -> None:
+    pair.go()
+    make_another(pair.there)
+    pair.target.phase, pair.origin.phase = phase, "leaving"
+    with pytest.raises(errors.PathExists, match="another one"):
+        pair.go()
+    assert (pair.there / "other").exists()
+
+
+def test_what_else_has_the_name_by_now_is_not_taken_for_what_came_back(pair: Pair) -> None:
+    pair.go()
+    pair.left.rename(pair.origin.area / "stolen")
+    make_another(pair.here)
+    with pytest.raises(errors.PathExists, match="another one"):
+        pair.go(undo=True)
+    assert pair.origin.phase == "left"
 
 
 QUESTIONS = [

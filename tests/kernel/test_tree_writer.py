@@ -187,6 +187,28 @@ def test_what_was_half_written_is_found(here: Path, there: Path, tmp_path: Path)
             assert not (there / "_contents/4096").exists()
 
 
+def test_no_step_is_taken_with_another_tree(every_area: Path) -> None:
+    """Nor with one that was made anew under the name, and with the inode, of the first."""
+    steps = (staging.commit, staging.withdraw, staging.leave, staging.come_back)
+    with opened(every_area) as base:
+        (every_area / "one").mkdir()
+        tree = staging.tree_at(base, "one")
+        (every_area / "one").rename(every_area / "other")
+        assert staging.tree_at(base, "other") == tree
+        (every_area / "other").rmdir()
+        (every_area / "one").mkdir()
+        for step in steps:
+            for old, new in (("one", "other"), ("other", "one")):
+                with pytest.raises(PathExists, match="is another one"):
+                    step(base, old, new, tree)
+        (every_area / "one").rmdir()
+        (every_area / "one").symlink_to(every_area)
+        assert staging.tree_at(base, "one") == ""
+        with pytest.raises(PathExists):
+            staging.commit(base, "one", "other", tree)
+        assert os.listdir(every_area) == ["one"]
+
+
 def test_trees_become_homes_and_back_and_every_step_may_be_repeated(tmp_path: Path) -> None:
     with opened(tmp_path) as base:
         with staging.open_stage(base, ".#homemgr-in-alice.1") as stage:
@@ -194,21 +216,24 @@ def test_trees_become_homes_and_back_and_every_step_may_be_repeated(tmp_path: Pa
             assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (NOBODY, NOBODY, 0o700)
             assert staging.free_bytes(stage) > 0
             syncfs(stage.fileno())
+            tree = staging.tree_id(stage)
         for _ in range(2):
-            staging.commit(base, ".#homemgr-in-alice.1", "alice.homedir")
+            staging.commit(base, ".#homemgr-in-alice.1", "alice.homedir", tree)
+        assert staging.tree_at(base, "alice.homedir") == tree
         for _ in range(2):
-            staging.leave(base, "alice.homedir", ".#homemgr-left-alice.1")
+            staging.leave(base, "alice.homedir", ".#homemgr-left-alice.1", tree)
         for _ in range(2):
-            staging.come_back(base, ".#homemgr-left-alice.1", "alice.homedir")
+            staging.come_back(base, ".#homemgr-left-alice.1", "alice.homedir", tree)
         (tmp_path / ".#homemgr-in-alice.2").mkdir()
+        other = staging.tree_at(base, ".#homemgr-in-alice.2")
         with pytest.raises(PathExists):
-            staging.commit(base, ".#homemgr-in-alice.2", "alice.homedir")
+            staging.commit(base, ".#homemgr-in-alice.2", "alice.homedir", other)
         staging.abandon(base, ".#homemgr-in-alice.2")
         for _ in range(2):
-            staging.withdraw(base, "alice.homedir", ".#homemgr-in-alice.1")
+            staging.withdraw(base, "alice.homedir", ".#homemgr-in-alice.1", tree)
         assert staging.is_there(base, ".#homemgr-in-alice.1")
         for _ in range(2):
             staging.abandon(base, ".#homemgr-in-alice.1")
         with pytest.raises(HomeAbsent):
-            staging.commit(base, ".#homemgr-in-alice.1", "alice.homedir")
+            staging.commit(base, ".#homemgr-in-alice.1", "alice.homedir", tree)
     assert os.listdir(tmp_path) == []

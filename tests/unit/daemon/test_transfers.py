@@ -22,6 +22,7 @@ from homemgr.record.signature import PrivateKey, Verdict, sign, verdict
 
 NONCE = "ab" * 32
 DIGEST = "12" * 32
+TREE = "12:34"
 UID = 60321
 
 
@@ -50,7 +51,7 @@ async def introduced(ask: Ask, beta: Site, nonce: str = NONCE) -> Told:
 
 def arrived(identity: object, seal: object = "", digest: str = DIGEST) -> Told:
     """What a receiver's worker says when all has come."""
-    return {"identity": identity, "digest": digest, "seal": seal}
+    return {"identity": identity, "digest": digest, "seal": seal, "tree": TREE}
 
 
 class Pair:
@@ -59,6 +60,8 @@ class Pair:
     def __init__(self, alpha: Site, beta: Site, until: str = "") -> None:
         self.alpha, self.beta = alpha, beta
         self.until = until
+        #: What the receiver's worker finds where the home should be.
+        self.found = TREE
         self.hello: Told = {}
         self.committed: Told = {}
 
@@ -103,7 +106,9 @@ class Pair:
             prepared = await theirs("prepare", arrived(sealed["record"], sealed["seal"]))
             (stage / ".identity").write_text(str(prepared["identity"]))
             self._step("prepared")
-        left_name = (await ask("leave", {}))["left_name"]
+        left = await ask("leave", {"tree": TREE if image.exists() else ""})
+        assert left["tree"] == TREE
+        left_name = left["left_name"]
         self._step("leave")
         if image.exists():
             image.rename(image.parent / str(left_name))
@@ -116,9 +121,9 @@ class Pair:
         await ask("left", {"remove": False})
 
     async def _undo(self, ask: Ask, theirs: Ask, told: Told) -> None:
-        names = await theirs("undo", {})
+        target = self.beta.base / str(self.hello["file_name"])
+        names = await theirs("undo", {"tree": self.found if target.exists() else ""})
         self._step("undone")
-        target = self.beta.base / str(names["file_name"])
         if target.exists():
             target.rename(self.beta.base / str(names["stage_name"]))
         self._step("withdrawn")
@@ -325,6 +330,42 @@ def test_what_was_given_back_and_not_undone_arrives_again(tmp_path: Path) -> Non
         registry = beta.manager.registry
         with pytest.raises(errors.UserNameExists), registry.reserving_names(["alice"]):
             pass
+
+    run(tmp_path, scenario)
+
+
+def test_undo_leaves_alone_what_else_is_the_users_home_by_now(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        undo = Pair(alpha, beta)
+        undo.found = "56:78"
+        with pytest.raises(errors.PathExists, match="another one"):
+            await undo.run(undo=True)
+        assert [await usable(alpha), await usable(beta)] == [False, True]
+        # Adopted somewhere else.
+        home = beta.home("alice")
+        elsewhere = str(tmp_path / "alice.homedir")
+        await home.store_record(
+            home.record.with_binding(beta.machine_id, {"imagePath": elsewhere, "uid": UID})
+        )
+        assert home.image_path == elsewhere
+        with pytest.raises(errors.PathExists, match="another one"):
+            await Pair(alpha, beta).run(undo=True)
+        assert beta.home("alice") is home
+
+    run(tmp_path, scenario)
+
+
+def test_a_home_that_is_not_where_it_was_does_not_leave(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        async def send(ask: Ask, _told: object) -> Told:
+            await introduced(ask, beta)
+            await ask("freeze", {"wait_s": 0.2})
+            return await ask("leave", {"tree": ""})
+
+        with pytest.raises(errors.HomeAbsent):
+            await alpha.send("alice", send).wait()
+        assert await usable(alpha)
 
     run(tmp_path, scenario)
 
@@ -725,7 +766,7 @@ def test_freeze_waits_for_the_logout_and_keeps_everybody_out(tmp_path: Path) -> 
             with pytest.raises(errors.HomeBusy, match="still in use"):
                 await ask("freeze", {"wait_s": 0.05})
             with pytest.raises(errors.HomeBusy):
-                await ask("leave", {})
+                await ask("leave", {"tree": TREE})
             waiting = asyncio.ensure_future(ask("freeze", {}))
             await asyncio.sleep(0.05)
             assert not waiting.done()
@@ -753,7 +794,7 @@ def test_who_waited_at_the_door_is_told_where_the_home_went(tmp_path: Path) -> N
             await ask("freeze", {"wait_s": 1})
             logins.append(asyncio.ensure_future(alpha.activate("alice")))
             await asyncio.sleep(0.02)
-            await ask("leave", {})
+            await ask("leave", {"tree": TREE})
             await ask("left", {"remove": False})
             return {}
 
@@ -837,7 +878,7 @@ def test_a_home_that_was_not_taken_comes_back_and_leaves_again_in_one_run(tmp_pa
             with pytest.raises(errors.TransferBusy):
                 await changes.remove(alpha.home("alice"))
             await ask("freeze", {"wait_s": 1})
-            return await ask("leave", {})
+            return await ask("leave", {"tree": TREE})
 
         assert (await alpha.send("alice", send).wait())["left_name"]
         assert not await usable(alpha)
@@ -851,7 +892,7 @@ def test_what_was_sent_with_remove_leaves_no_trace(tmp_path: Path) -> None:
             assert isinstance(told, dict)
             await introduced(ask, beta)
             await ask("freeze", {"wait_s": 1})
-            left = (await ask("leave", {}))["left_name"]
+            left = (await ask("leave", {"tree": TREE}))["left_name"]
             os.rename(str(told["image_path"]), alpha.base / str(left))
             await ask("left", {"remove": True})
             return {}
