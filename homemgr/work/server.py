@@ -1,4 +1,4 @@
-"""The job server: one worker process for each job, forked before the job comes.
+"""The job server: jobs are done by processes of their own, one at a time in each.
 
 Started by the composition root before the event loop exists, so that a fork
 copies no loop and no threads; a spare worker always waits, with everything
@@ -9,12 +9,12 @@ still run finish their step on their own.
 from __future__ import annotations
 
 import gc
-import logging
+import math
 import os
 import select
 import signal
 import socket
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from homemgr import crypt, job
@@ -23,21 +23,22 @@ from homemgr.extension.shelf import Shelf
 from homemgr.files import Fd
 from homemgr.kernel import memory, process
 from homemgr.work import worker
+from homemgr.work.crew import READY, Crew
 from homemgr.work.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-log = logging.getLogger(__name__)
+    from collections.abc import Sequence
 
 #: Terminal and service-manager signals are the daemon's to act on; it ends us by closing.
 _NOT_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: The next worker is forked this long after a job came, and rehearses this long after its
-#: fork, unless it is needed at once: so that it takes no processor from the job that runs.
+#: A new worker rehearses unless it is needed within this time.
 _PAUSE_S = 0.005
 
-#: What ps(1) shows of a worker that waits for a job, and of one that has its job.
+#: Jobs that one worker does at most: what may be left of each must not add up.
+_JOBS = 100
+
+#: What ps(1) shows of a worker that waits for a job, and of one that has one.
 SPARE, BUSY = "homemgrd-spare", "homemgrd-job"
 
 #: Room for the names of all kept mounts.
@@ -75,13 +76,13 @@ def serve(control: socket.socket) -> None:
 
 
 class JobServer:
-    """Hands jobs to workers; owns the way to the one that waits."""
+    """Takes jobs from the daemon and hands them to its crew, with what others have mounted."""
 
     def __init__(self, control: socket.socket) -> None:
         """Take jobs from ``control``."""
         self._control = control
         self._rehearsal = Rehearsal()
-        self._spare: socket.socket | None = None
+        self._crew = Crew(self._live, self._hand_over)
         #: What workers mounted and others can use, oldest first; and how it gets here.
         self._mounts: dict[str, Fd] = {}
         self._returns, self._leaving = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -89,16 +90,16 @@ class JobServer:
     def run(self) -> None:
         """Return when the other end of the control socket is closed."""
         while True:
-            if self._spare is None and not _readable([self._control], _PAUSE_S):
-                # None now; one is forked when a job comes.
-                with _told_if_it_fails():
-                    self._spare = self._fork()
-            waiting = _readable([self._returns, self._control])
-            # First: what a job mounted is there before what its caller does next.
-            if self._returns in waiting:
-                self._keep()
-            elif not self._serve():
-                return
+            within_s = self._crew.tend()
+            waiting = _readable([self._returns, *self._crew.sockets(), self._control], within_s)
+            for sock in waiting:
+                # First: what a job mounted is there before what its caller does next.
+                if sock is self._returns:
+                    self._keep()
+                elif sock is not self._control:
+                    self._crew.hear(sock)
+                elif not self._serve():
+                    return
 
     def _serve(self) -> bool:
         """Do what the daemon asks for; False if it has closed its end."""
@@ -106,9 +107,7 @@ class JobServer:
         if data == job.FORGET_MOUNTS:
             self._forget(len(self._mounts))
         for fd in fds:
-            # A job that gets no worker fails alone: its socket closes.
-            with socket.socket(fileno=fd) as job_socket, _told_if_it_fails():
-                self._employ(job_socket)
+            self._crew.add(socket.socket(fileno=fd))
         return bool(data)
 
     def _keep(self) -> None:
@@ -125,58 +124,42 @@ class JobServer:
         for name in list(self._mounts)[: max(count, 0)]:
             self._mounts.pop(name).close()
 
-    def _employ(self, job_socket: socket.socket) -> None:
-        """Give the job to the worker that waits, or to a new one."""
-        # None must inherit the job's socket, whose end is what tells the daemon of a death.
-        spare, self._spare = self._spare or self._fork(job_socket), None
-        with spare:
-            try:
-                self._send(spare, job_socket)
-            except ConnectionError:
-                # Killed while it waited. If that happens twice, the job's socket tells the daemon.
-                with self._fork(spare, job_socket) as another, suppress(ConnectionError):
-                    self._send(another, job_socket)
-
-    def _send(self, spare: socket.socket, job_socket: socket.socket) -> None:
+    def _hand_over(self, to: socket.socket, job_socket: socket.socket) -> None:
+        """Send a worker its job, and the mounts that are there by now."""
         fds = [job_socket.fileno(), *(mount.fileno() for mount in self._mounts.values())]
-        socket.send_fds(spare, ["\n".join(["", *self._mounts]).encode()], fds)
+        socket.send_fds(to, ["\n".join(["", *self._mounts]).encode()], fds)
 
-    def _fork(self, *inherited: socket.socket) -> socket.socket:
-        """Fork a worker that waits for a job at the other end; it closes what it inherits."""
-        with ExitStack() as on_failure:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            on_failure.enter_context(ours)
-            on_failure.enter_context(theirs)
-            is_server = os.fork() != 0
-            on_failure.pop_all()
-        if is_server:
-            theirs.close()
-            return ours
-        code = 1
-        try:
-            for not_its in (ours, self._control, self._returns, *inherited):
-                not_its.close()
-            for mount in self._mounts.values():
-                # It gets those that are there when it gets a job.
-                mount.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._work_once(theirs)
-            code = 0
-        finally:
-            # Never unwind into the server's loop, whatever happened.
-            os._exit(code)
+    # -- in a worker -------------------------------------------------------------------
 
-    def _work_once(self, waiting: socket.socket) -> None:
-        """The life of a worker."""
+    def _live(self, waiting: socket.socket) -> None:
+        """The life of a worker: jobs come over ``waiting``, one at a time."""
+        self._control.close()
+        self._returns.close()
+        self._forget(len(self._mounts))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         process.set_name(SPARE)
         if not _readable([waiting], _PAUSE_S):
             self._rehearsal.run()
+        for _ in range(_JOBS):
+            if not self._work(waiting):
+                return
+            process.set_name(SPARE)
+            try:
+                waiting.send(READY)
+            except ConnectionError:
+                return
+
+    def _work(self, waiting: socket.socket) -> bool:
+        """Wait for a job and do it; whether another one may follow."""
         data, fds, _, _ = socket.recv_fds(waiting, _NAMES_BYTES, 1 + shelf.LIMIT)
-        if fds:
-            process.set_name(BUSY)
-            mounts = dict(zip(data.decode().split("\n")[1:], map(Fd, fds[1:]), strict=True))
-            with socket.socket(fileno=fds[0]) as job_socket:
-                worker.run(job_socket, Shelf(mounts, self._leave))
+        if not fds:
+            return False
+        process.set_name(BUSY)
+        mounts = dict(zip(data.decode().split("\n")[1:], map(Fd, fds[1:]), strict=True))
+        with ExitStack() as closing, socket.socket(fileno=fds[0]) as job_socket:
+            for mount in mounts.values():
+                closing.callback(mount.close)
+            return worker.run(job_socket, Shelf(mounts, self._leave))
 
     def _leave(self, name: str, mount: Fd) -> None:
         """In a worker: leave a mount for others, if there is room."""
@@ -185,17 +168,14 @@ class JobServer:
             socket.send_fds(self._leaving, [name.encode()], [mount.fileno()])
 
 
-@contextmanager
-def _told_if_it_fails() -> Iterator[None]:
-    """A machine without room for another process is no reason for this one to end."""
-    try:
-        yield
-    except OSError as error:
-        log.error("No worker can be started: %s", error.strerror)
-
-
 def _readable(
     sockets: Sequence[socket.socket], within_s: float | None = None
 ) -> list[socket.socket]:
-    readable, _, _ = select.select(sockets, [], [], within_s)
-    return readable
+    """Those of ``sockets`` that have something to say, in their order."""
+    # Not select(2): jobs that hang may be many, and so are their descriptors then.
+    poll = select.poll()
+    for sock in sockets:
+        poll.register(sock, select.POLLIN)
+    # Rounded up: what is due by the clock must not be asked for once more.
+    found = {fd for fd, _ in poll.poll(None if within_s is None else math.ceil(within_s * 1000))}
+    return [sock for sock in sockets if sock.fileno() in found]

@@ -1,4 +1,4 @@
-"""The life of one worker process: read the request, run its verb, tell the result, exit.
+"""One job in a worker process: read the request, run its verb, tell the result.
 
 The third and last place where failures are translated: what is not a HomeError
 becomes one that tells strangers nothing.
@@ -78,8 +78,16 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
 BESIDE_OTHERS = {"export", "import", "receive", "send"}
 
 
-def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:
-    """Carry out the one job that comes over ``sock``; ``shelf`` has what others mounted."""
+#: Verbs after which a process is as it was before, if they succeed with a home that is itself:
+#: they keep nothing open, and nobody's identity. Every other job is its process's last.
+REPEATABLE = {"activate", "authenticate", "deactivate"}
+
+
+def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> bool:
+    """Carry out the job that comes over ``sock``; ``shelf`` has what others mounted.
+
+    Returns whether this process may do another one.
+    """
     # Passwords pass through this memory: no core dumps, no ptrace by the user.
     process.set_dumpable(dumpable=False)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
@@ -89,7 +97,7 @@ def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:
         channel.begin()
     except (EOFError, BrokenPipeError):
         # Nobody wants it any more, and nothing was done of it.
-        return
+        return False
     try:
         answer = _answer(Task(request, fds, channel, shelf))
     finally:
@@ -99,6 +107,16 @@ def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> None:
         channel.send(answer)
     except BrokenPipeError:
         log.warning("The daemon is gone before the result of %s.", request.verb)
+        return False
+    return request.verb in REPEATABLE and _is_plain(request, answer)
+
+
+def _is_plain(request: job.Request, answer: job.Message) -> bool:
+    """Whether all went well, and nothing was merged into the home, nor looked for in it."""
+    result = answer.get("result")
+    if not isinstance(result, dict) or result.get("extensions"):
+        return False
+    return not (request.arguments.get("extensions") or request.arguments.get("merged"))
 
 
 def _answer(task: Task) -> job.Message:

@@ -19,13 +19,39 @@ def spares(service: Service) -> list[int]:
     return [pid for pid in children(service.job_server()) if name_of(pid) == server.SPARE]
 
 
-def test_one_worker_waits_and_is_not_used_twice(service: Service) -> None:
+def test_one_worker_waits_and_does_no_more_than_a_creation(service: Service) -> None:
     wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
     before = spares(service)
     service.create("anna")
     wait_until(lambda: len(spares(service)) == 1, "another worker to wait")
     assert spares(service) != before
     wait_until(lambda: service.workers() == [], "the worker to end")
+
+
+def test_logins_one_after_the_other_are_done_by_one_worker_that_then_ends(
+    service: Service,
+) -> None:
+    service.create("emil")
+    wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
+    (spare,) = spares(service)
+    for _ in range(3):
+        service.activate("emil")
+        service.deactivate("emil")
+        wait_until(lambda: service.workers() == [], "the worker to be done")
+        assert spare in spares(service)
+    # What it may remember of the password goes with it.
+    wait_until(lambda: spare not in spares(service), "the worker to end")
+    wait_until(lambda: len(spares(service)) == 1, "a fresh worker to wait")
+
+
+def test_a_worker_ends_with_a_login_that_failed(service: Service) -> None:
+    service.create("frida")
+    wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
+    (spare,) = spares(service)
+    wrong = people.secret(people.WRONG_PASSWORD)
+    assert service.error("ActivateHome", "ss", "frida", wrong) == "BadPassword"
+    wait_until(lambda: spare not in spares(service), "the worker to end")
+    wait_until(lambda: len(spares(service)) == 1, "a fresh worker to wait")
 
 
 def test_a_waiting_worker_that_is_killed_is_not_missed(service: Service) -> None:
@@ -55,6 +81,8 @@ def test_a_worker_that_dies_before_it_begins_fails_no_login(service: Service) ->
 
 def test_a_waiting_worker_holds_nothing_of_the_job_before(service: Service) -> None:
     service.create("carla")
+    service.activate("carla")
+    service.deactivate("carla")
     wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
     (spare,) = spares(service)
     # The one it waits at and the one it leaves mounts at, once its rehearsal is over.
