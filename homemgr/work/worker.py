@@ -10,6 +10,7 @@ import logging
 import resource
 import traceback
 from contextlib import nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from homemgr import errors, job
@@ -22,14 +23,10 @@ from homemgr.work import (
     blobs,
     create,
     deactivate,
-    export,
-    importing,
     inventory,
     passwd,
-    receive,
     refresh,
     remove,
-    send,
     sweep,
     update,
 )
@@ -48,6 +45,20 @@ log = logging.getLogger(__name__)
 #: much memory it takes to check his hashes, and how large the directories are.
 _MEMORY_BYTES = 512 << 20
 
+
+def _when_needed(module: str) -> Callable[[Task], dict[str, object]]:
+    """A verb that only the worker that needs it loads, for the memory it takes.
+
+    Homes travel seldom, and slowly beside the time that takes.
+    """
+
+    def run(task: Task) -> dict[str, object]:
+        result: dict[str, object] = import_module(f"homemgr.work.{module}").run(task)
+        return result
+
+    return run
+
+
 #: One entry for each verb; the daemon names them in its requests.
 VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "abandon": abandon.run,
@@ -56,11 +67,11 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "copy": blobs.copy,
     "create": create.run,
     "deactivate": deactivate.run,
-    "export": export.run,
+    "export": _when_needed("export"),
     "fixate": authenticate.run,
-    "import": importing.run,
+    "import": _when_needed("importing"),
     "passwd": passwd.run,
-    "receive": receive.run,
+    "receive": _when_needed("receive"),
     "refresh": refresh.run,
     "difference": refresh.differences,
     "discard": refresh.discard,
@@ -69,7 +80,7 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "distrust": inventory.distrust,
     "publish": blobs.publish,
     "remove": remove.run,
-    "send": send.run,
+    "send": _when_needed("send"),
     "sweep": sweep.run,
     "update": update.run,
 }
