@@ -180,7 +180,10 @@ def parse(data: bytes) -> Message:
     end = HEADER_BYTES + fixed[6]
     message = Message(data, order, (end + 7) & -8, fixed)
     try:
-        texts, numbers = _fields(data, order, end)
+        # What one caller asks again has the same header but for the serial number before it.
+        is_usual = message.kind == CALL and end <= _USUAL_BYTES
+        read = _known_fields if is_usual else _fields
+        texts, numbers = read(data[HEADER_BYTES:end], order)
     except (IndexError, struct.error, UnicodeError, RecursionError) as wrong:
         raise CodecError("a message header is malformed") from wrong
     message.path = texts.get(_PATH, "")
@@ -195,12 +198,12 @@ def parse(data: bytes) -> Message:
     return message
 
 
-def _fields(data: bytes, order: str, end: int) -> tuple[dict[int, str], dict[int, int]]:
-    """The header fields by number, texts and numbers apart."""
+def _fields(data: bytes, order: str) -> tuple[dict[int, str], dict[int, int]]:
+    """The header fields by number, texts and numbers apart; they begin on a multiple of 8."""
     texts: dict[int, str] = {}
     numbers: dict[int, int] = {}
     word = _WORD[order].unpack_from
-    at = HEADER_BYTES
+    at, end = 0, len(data)
     while at < end:
         at = (at + 7) & -8
         number = data[at]
@@ -221,6 +224,13 @@ def _fields(data: bytes, order: str, end: int) -> tuple[dict[int, str], dict[int
     if at != end:
         raise CodecError("the header fields of a message are cut off")
     return texts, numbers
+
+
+#: Headers longer than this are not kept.
+_USUAL_BYTES = 512
+
+#: For reading only: callers share what they get.
+_known_fields = lru_cache(maxsize=64)(_fields)
 
 
 # --- sent -------------------------------------------------------------------------------

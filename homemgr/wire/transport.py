@@ -123,6 +123,11 @@ class Transport:
         at = 0
         if self._is_closed:
             return frames, False
+        if messages.frame_size(self._buffer) == len(self._buffer) > 0:
+            # One message alone, as nearly always.
+            frames.append(bytes(self._buffer))
+            self._buffer.clear()
+            return frames, False
         with memoryview(self._buffer) as view:
             while size := messages.frame_size(self._buffer, at):
                 if len(view) - at < size or len(frames) == MESSAGES_PER_TURN:

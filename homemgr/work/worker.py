@@ -90,8 +90,8 @@ BESIDE_OTHERS = {"export", "import", "receive", "send"}
 
 
 #: Verbs after which a process is as it was before, if they succeed with a home that is itself:
-#: they keep nothing open, and nobody's identity. Every other job is its process's last.
-REPEATABLE = {"activate", "authenticate", "deactivate"}
+#: they keep nothing open, and take up no identity for good. Every other job is its process's last.
+REPEATABLE = {"activate", "authenticate", "create", "deactivate"}
 
 
 def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> bool:
