@@ -19,15 +19,6 @@ def spares(service: Service) -> list[int]:
     return [pid for pid in children(service.job_server()) if name_of(pid) == server.SPARE]
 
 
-def test_one_worker_waits_and_does_no_more_than_a_creation(service: Service) -> None:
-    wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
-    before = spares(service)
-    service.create("anna")
-    wait_until(lambda: len(spares(service)) == 1, "another worker to wait")
-    assert spares(service) != before
-    wait_until(lambda: service.workers() == [], "the worker to end")
-
-
 def test_logins_one_after_the_other_are_done_by_one_worker_that_then_ends(
     service: Service,
 ) -> None:
@@ -54,12 +45,16 @@ def test_a_worker_ends_with_a_login_that_failed(service: Service) -> None:
     wait_until(lambda: len(spares(service)) == 1, "a fresh worker to wait")
 
 
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the worker to be gone")
+
+
 def test_a_waiting_worker_that_is_killed_is_not_missed(service: Service) -> None:
     service.create("berta")
     for _ in range(3):
         wait_until(lambda: len(spares(service)) == 1, "a worker to wait")
-        os.kill(spares(service)[0], signal.SIGKILL)
-        wait_until(lambda: not spares(service), "the worker to be gone")
+        kill(spares(service)[0])
         service.activate("berta")
         service.call("DeactivateHome", "s", "berta")
     assert service.states()["berta"] == "inactive"
