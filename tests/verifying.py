@@ -1,8 +1,9 @@
-"""Tests that need a kernel with dm-verity: when they are run, and what they look at."""
+"""Tests that need a kernel with dm-verity or fs-verity: when they run, what they look at."""
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import time
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 from homemgr.kernel import device_mapper, mounts
 from tests.signed_images import Maker
 
-#: Set in the machine that tests/world/test_verity.py boots for them.
-IS_HERE = "HOMEMGR_TEST_VERITY" in os.environ
-
-#: Left out elsewhere: tests/world runs them, and fails if they do.
-IGNORED = [] if IS_HERE else ["test_*.py"]
+#: Set in the machines that tests/world/test_verity.py boots for them; elsewhere they are left
+#: out, and tests/world fails if they do.
+IGNORED = [] if "HOMEMGR_TEST_VERITY" in os.environ else ["test_*.py"]
+IGNORED_WITHOUT_FSVERITY = [] if "HOMEMGR_TEST_FSVERITY" in os.environ else ["test_*.py"]
 
 CERTIFICATES = Path("/run/verity.d")
 
@@ -78,3 +78,11 @@ def damage(image: Path, at: int) -> None:
     content = bytearray(image.read_bytes())
     content[at] ^= 1
     image.write_bytes(content)
+
+
+def damage_in_place(image: Path, content: bytes) -> None:
+    """Change one bit of ``content``, wherever it is in a large file that others have open."""
+    with image.open("r+b") as file, mmap.mmap(file.fileno(), 0) as area:
+        at = area.find(content)
+        assert at >= 0
+        area[at] ^= 1

@@ -13,7 +13,7 @@ from homemgr.kernel import loop, mounts, process
 from homemgr.kernel.syscall import AT_FDCWD, AT_RECURSIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MIB = 1 << 20
@@ -52,12 +52,18 @@ def mount_new(kind: str, source: str, target: Path, **options: str) -> None:
             mounts.move_mount(mount.fileno(), "", AT_FDCWD, str(target), flags)
 
 
-def mount_image(image: Path, kind: str, target: Path, size: int | None = None) -> None:
+def mount_image(
+    image: Path,
+    kind: str,
+    target: Path,
+    size: int | None = None,
+    make: Sequence[str] | None = None,
+) -> None:
     """Make a file system in a new image file and mount it at ``target``, made if missing."""
-    smallest, make = KINDS[kind]
+    smallest, usual = KINDS[kind]
     with image.open("wb") as file:
         file.truncate(size or smallest)
-    subprocess.run([*make, str(image)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*(make or usual), str(image)], check=True, stdout=subprocess.DEVNULL)
     target.mkdir(exist_ok=True)
     with Fd.open(str(image), os.O_RDWR) as backing:
         device = loop.attach(backing.fileno())

@@ -14,25 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import ExtensionDamaged, ExtensionNotUsable
-from homemgr.extension import digest, disk, superblock, verified
+from homemgr.extension import digest, disk, objects, superblock, verified
 from homemgr.extension.find import Kind
+from homemgr.extension.new_mount import ATTRIBUTES, mount_new
 from homemgr.extension.shelf import Shelf
-from homemgr.extension.stack import set_directory
 from homemgr.extension.trusted import is_private, open_trusted
-from homemgr.files import Fd
 from homemgr.kernel import loop
 from homemgr.kernel.mounts import (
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     OPEN_TREE_CLONE,
-    fs_messages,
-    fsconfig_create,
-    fsconfig_set_flag,
-    fsconfig_set_string,
-    fsmount,
-    fsopen,
     mount_setattr,
     open_tree,
 )
@@ -44,15 +34,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from homemgr.extension.find import Candidate
-
-#: What every layer has, whatever the overlay on top of it allows.
-_ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    from homemgr.extension.objects import Store
+    from homemgr.files import Fd
 
 #: The two halves of a composefs pair.
 _METADATA, _OBJECTS = "meta.erofs", "objects"
-
-#: Options each file system needs to leave its device alone.
-_OPTIONS = {"ext4": ("noload",)}
 
 #: How a kernel that cannot mount a file without a loop device says so.
 _NO_FILE_MOUNT = (errno.ENOTBLK, errno.EINVAL, errno.EOPNOTSUPP)
@@ -84,7 +70,7 @@ class Volume:
         *,
         is_image: bool = True,
         is_sealed: bool = True,
-        objects: Fd | None = None,
+        objects: Store | None = None,
     ) -> None:
         """Take over ``base`` and ``objects``."""
         self.base = base
@@ -103,7 +89,7 @@ class Volume:
         """
         if self._objects is None:
             return directory.duplicate()
-        return _composed(directory, self._objects)
+        return self._objects.behind(directory)
 
     def close(self) -> None:
         """Let go; with the last descriptor inside it the mount is gone."""
@@ -151,7 +137,7 @@ def _open_directory(path: str, stored: Fd) -> Volume:
             open_tree(stored.fileno(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE),
         )
         mount_setattr(
-            mount.fileno(), "", AT_EMPTY_PATH, attr_set=_ATTRIBUTES, propagation=MS_PRIVATE
+            mount.fileno(), "", AT_EMPTY_PATH, attr_set=ATTRIBUTES, propagation=MS_PRIVATE
         )
         undo.pop_all()
     return Volume(mount, _depth(stored), is_image=False, is_sealed=is_private(stored))
@@ -179,7 +165,7 @@ def _open_disk(path: str, image: Fd, trust: Trust, *, is_known: bool) -> Volume:
             size = os.lseek(device.fileno(), 0, os.SEEK_END)
             kind = _kind_in_partition(path, device, 0, size)
             # The mount keeps the device from here on.
-            return Volume(_new(kind, verified.path_of(device)), 0)
+            return Volume(mount_new(kind, verified.path_of(device)), 0)
     _require_digest(path, is_known=is_known)
     partition = disk.choose(path, found, trust.architecture)
     kind = _kind_in_partition(path, image, partition.start, partition.size)
@@ -218,24 +204,12 @@ def _open_pair(path: str, trust: Trust) -> Volume:
         stored = undo.enter_context(open_trusted(objects_path))
         if not stat.S_ISDIR(os.fstat(stored.fileno()).st_mode):
             raise ExtensionNotUsable(f"{objects_path} must be a directory.")
-        objects, depth = undo.enter_context(stored.duplicate()), _depth(stored) + 1
         # On a loop device, not straight from the file: that would be one file system
         # more under the home's overlay than the kernel allows.
-        volume = _on_loop(image, found.kind, 0, 0)
-        return Volume(volume.base, depth, objects=Fd(objects.take()))
-
-
-def _composed(metadata: Fd, objects: Fd) -> Fd:
-    """What the pair is together: names and owners from one, content from the other."""
-    with fsopen("overlay") as fs:
-        fsconfig_set_string(fs.fileno(), "source", "homemgr-composefs")
-        # Files of the metadata name their object by these two. Only here: the image was
-        # verified, and the object store takes names from nowhere else.
-        fsconfig_set_string(fs.fileno(), "metacopy", "on")
-        fsconfig_set_string(fs.fileno(), "redirect_dir", "on")
-        set_directory(fs.fileno(), "lowerdir+", metadata)
-        set_directory(fs.fileno(), "datadir+", objects)
-        return _created(fs)
+        base = undo.enter_context(_on_loop(image, found.kind, 0, 0)).base
+        is_sealed = objects.is_sealed(path, base, stored)
+        store = objects.Store(stored.duplicate(), is_sealed=is_sealed)
+        return Volume(base.duplicate(), _depth(stored) + 1, objects=store)
 
 
 def _mounted(image: Fd, kind: str, shelf: Shelf) -> Volume:
@@ -244,7 +218,7 @@ def _mounted(image: Fd, kind: str, shelf: Shelf) -> Volume:
     if kind == "erofs" and depth == 0:
         try:
             source = f"/proc/self/fd/{image.fileno()}"
-            return Volume(shelf.mount(image, partial(_new, kind, source)), depth + 1)
+            return Volume(shelf.mount(image, partial(mount_new, kind, source)), depth + 1)
         except OSError as error:
             if error.errno not in _NO_FILE_MOUNT:
                 raise
@@ -255,26 +229,7 @@ def _on_loop(image: Fd, kind: str, offset: int, size: int) -> Volume:
     attached = loop.attach_shared(image.fileno(), offset=offset, size_limit=size)
     # The mount keeps the device from here on, and the device the image.
     with attached.device:
-        return Volume(_new(kind, attached.path), 0)
-
-
-def _new(kind: str, source: str) -> Fd:
-    with fsopen(kind) as fs:
-        fsconfig_set_string(fs.fileno(), "source", source)
-        # The device is read-only, and is not opened otherwise.
-        fsconfig_set_flag(fs.fileno(), "ro")
-        for option in _OPTIONS.get(kind, ()):
-            fsconfig_set_flag(fs.fileno(), option)
-        return _created(fs)
-
-
-def _created(fs: Fd) -> Fd:
-    try:
-        fsconfig_create(fs.fileno())
-    except OSError as error:
-        said = fs_messages(fs.fileno())
-        raise OSError(error.errno, "; ".join([str(error.strerror), *said])) from error
-    return fsmount(fs.fileno(), _ATTRIBUTES)
+        return Volume(mount_new(kind, attached.path), 0)
 
 
 def _identify(what: str, read: Callable[[int, int], bytes], size: int) -> superblock.Superblock:

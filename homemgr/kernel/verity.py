@@ -14,7 +14,8 @@ _FS_IOC_MEASURE_VERITY = 0xC0046686
 #: struct fsverity_digest: algorithm, size, then the digest.
 _HEAD = "=HH"
 _LARGEST_DIGEST = 64
-_ALGORITHMS = {1: "sha256", 2: "sha512"}
+#: By their numbers in the kernel.
+ALGORITHMS = {1: "sha256", 2: "sha512"}
 
 #: What is answered where the file, its file system or the kernel has no fs-verity.
 _NONE = (errno.ENODATA, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
@@ -30,4 +31,4 @@ def measure(fd: int) -> str:
             return ""
         raise
     algorithm, size = struct.unpack_from(_HEAD, area)
-    return f"{_ALGORITHMS.get(algorithm, algorithm)}:{area[4 : 4 + size].hex()}"
+    return f"{ALGORITHMS.get(algorithm, algorithm)}:{area[4 : 4 + size].hex()}"

@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from . import uml
+from . import guest
 from .product import BASES, layers_of
 
 
@@ -24,10 +24,10 @@ def make(base: str) -> str:
 def main() -> None:
     """All side by side: most of the time goes into waiting for packages."""
     with ThreadPoolExecutor() as builders:
-        other_kernel = builders.submit(uml.kernel().image)
+        other_kernels = builders.submit(guest.kernels().image)
         for line in builders.map(make, BASES):
             print(line, file=sys.stderr)
-        other_kernel.result()
+        other_kernels.result()
 
 
 if __name__ == "__main__":

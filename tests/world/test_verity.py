@@ -1,21 +1,33 @@
-"""Signed images on a kernel that has device-mapper, which that of this machine may lack."""
+"""What the kernel of this machine may lack, on others: dm-verity and fs-verity."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from . import uml
+from . import guest
 
-# Boots in two seconds; each of the tests in it takes less than one.
-TIMEOUT_S = 180
+if TYPE_CHECKING:
+    from .guest import Kind
+
+# Several times what they take.
+TIMEOUT_S = 240
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
-def test_signed_images_are_verified_by_the_kernel(machine: None) -> None:
-    tests = ["tests/kernel/verity", "tests/service/verity"]
+@pytest.mark.parametrize(
+    ("kind", "setting", "tests"),
+    [
+        ("uml", "HOMEMGR_TEST_VERITY", ("tests/kernel/verity", "tests/service/verity")),
+        ("qemu", "HOMEMGR_TEST_FSVERITY", ("tests/kernel/fsverity",)),
+    ],
+)
+def test_the_kernel_verifies(
+    machine: None, kind: Kind, setting: str, tests: tuple[str, ...]
+) -> None:
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     # With CI set nothing may be skipped in there.
-    done = uml.run(argv, TIMEOUT_S, HOMEMGR_TEST_VERITY="1", CI="true")
+    done = guest.run(kind, argv, TIMEOUT_S, **{setting: "1", "CI": "true"})
     assert done.status == 0, f"{done.output}\n{done.console[-4000:]}"

@@ -1,14 +1,17 @@
 #!/bin/bash
-# The first process in a user-mode Linux: makes its root writable, runs one job, switches off.
+# The first process under another kernel: makes its root writable, runs one job, switches off.
 #
-# Environment: UML_STATE (see uml.sh), in which job.sh is what to run; its output goes to "output",
-# its exit code to "status".
+# Environment: GUEST_STATE and GUEST_KIND (see guest.sh). In the former job.sh is what to run; its
+# output goes to "output", its exit code to "status".
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 trap 'systemctl poweroff -ff' EXIT
 set -euo pipefail
 mount -t proc proc /proc
-modules=$UML_STATE/root/usr/lib/uml/modules
-insmod "$modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"
+case $GUEST_KIND in
+    uml) modules=$GUEST_STATE/root/usr/lib/uml/modules ;;
+    *) modules=$GUEST_STATE/root/usr/lib/modules ;;
+esac
+insmod "$modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko"*
 
 # The root is what the machine outside has, under an overlay that is thrown away.
 mount -t tmpfs -o mode=755 top /mnt
@@ -25,7 +28,10 @@ mount -t tmpfs -o mode=755 run run
 mount -t tmpfs -o mode=1777 tmp tmp
 mount --bind "$modules" lib/modules
 mkdir run/state
-mount -t hostfs -o "/mnt$UML_STATE" none run/state
+case $GUEST_KIND in
+    uml) mount -t hostfs -o "/mnt$GUEST_STATE" none run/state ;;
+    *) mount -t virtiofs state run/state ;;
+esac
 mkdir run/outside
 pivot_root . run/outside
 umount -l /run/outside

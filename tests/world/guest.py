@@ -1,7 +1,9 @@
-"""A user-mode Linux: another kernel, with what the one of this machine may lack, as a process.
+"""Another kernel than that of this machine, for tests of what this one lacks.
 
-Its root is this machine's own tree, so that everything installed here runs in it; what it writes
-is thrown away. Boots in two seconds and knows nothing of systemd or of the product.
+The root of the guest is this machine's own tree, so that everything installed here runs in it;
+what it writes is thrown away. Boots in two to five seconds and knows nothing of systemd or of the
+product. There are two kinds: a user-mode Linux runs at the speed of the machine but has no
+fs-verity; an emulated machine has all that a kernel of a distribution has, and is slow.
 """
 
 from __future__ import annotations
@@ -12,32 +14,35 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .layer import REPOSITORY, Layer, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    Kind = Literal["uml", "qemu"]
+
 HERE = Path(__file__).parent
 MEMORY = "1G"
+PACKAGES = "libc6,user-mode-linux,linux-image-cloud-amd64,qemu-system-x86,virtiofsd"
 
 
 class Done(NamedTuple):
-    """What a program in it came to; ``status`` is -1 if the machine did not get as far."""
+    """What a program in it came to; ``status`` is -1 if the guest did not get as far."""
 
     status: int
     output: str
     console: str
 
 
-def kernel() -> Layer:
-    """The kernel of Debian's development suite, its modules, and the C library it wants."""
+def kernels() -> Layer:
+    """Kernels of Debian's development suite, and what they run in."""
     # Unpacked, not installed: whatever needs a running system is not there.
     return Layer(
-        name="uml",
+        name="kernels",
         recipe=f"""
-            mmdebstrap --variant=extract --include=libc6,user-mode-linux \\
+            mmdebstrap --variant=extract --include={PACKAGES} \\
                 --aptopt='Acquire::Check-Valid-Until "false"' \\
                 --aptopt='Acquire::Check-Date "false"' \\
                 sid "$PWD" "deb {mirror()} sid main"
@@ -45,38 +50,43 @@ def kernel() -> Layer:
                 if [ ! -e $name ]; then ln -s usr/$name $name; fi
             done
             mkdir -p dev mnt proc tmp
+            depmod -b "$PWD" $(ls usr/lib/modules)
         """,
         on_host=False,
-        size="512M",
+        size="1G",
     )
 
 
-def run(argv: Sequence[str], timeout_s: float, **environment: str) -> Done:
-    """Run a program in the repository as the only job of a machine of its own, as root."""
-    state = Path(tempfile.mkdtemp(prefix="homemgr-uml-"))
+def run(kind: Kind, argv: Sequence[str], timeout_s: float, **environment: str) -> Done:
+    """Run a program in the repository as the only job of a guest, as root."""
+    state = Path(tempfile.mkdtemp(prefix="homemgr-guest-"))
     try:
-        (state / "layer").mkdir()
-        shutil.copy(HERE / "uml_init.sh", state / "init.sh")
+        shutil.copy(HERE / "guest_init.sh", state / "init.sh")
         (state / "init.sh").chmod(0o755)
         settings = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
         command = [f"cd {shlex.quote(str(REPOSITORY))}", f"exec {shlex.join(argv)}"]
         (state / "job.sh").write_text("\n".join([*settings, *command, ""]))
-        console = _boot(state, timeout_s)
+        console = _boot(kind, state, timeout_s)
         status = _text(state / "status").strip()
         return Done(int(status or -1), _text(state / "output"), console)
     finally:
         shutil.rmtree(state)
 
 
-def _boot(state: Path, timeout_s: float) -> str:
+def _boot(kind: Kind, state: Path, timeout_s: float) -> str:
     log = state / "console"
-    machine = {"UML_IMAGE": str(kernel().image()), "UML_STATE": str(state), "UML_MEMORY": MEMORY}
+    environment = os.environ | {
+        "GUEST_KIND": kind,
+        "GUEST_IMAGE": str(kernels().image()),
+        "GUEST_STATE": str(state),
+        "GUEST_MEMORY": MEMORY,
+    }
     argv = ["unshare", "-m", "-p", "-f", "--kill-child", "--propagation", "private"]
     with log.open("wb") as console:
         try:
             subprocess.run(
-                [*argv, "bash", str(HERE / "uml.sh")],
-                env=os.environ | machine,
+                [*argv, "bash", str(HERE / "guest.sh")],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
