@@ -6,17 +6,18 @@ replaced in one step at the end, so that a kill leaves the old or the new.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from homemgr.errors import StreamError
 from homemgr.files import GUARDED_FLAGS, Fd
 from homemgr.kernel import reflink
 from homemgr.storage.ledger import proof
 from homemgr.storage.metadata import apply
 from homemgr.storage.sparse import copy_data, write_at
-from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -136,10 +137,21 @@ def part_name() -> bytes:
 
 
 def put_in_place(parent: Fd, part: bytes, name: bytes) -> None:
-    """Give ``part`` the name ``name``, whatever had it; only a tree is gone before that."""
+    """Give ``part`` the name ``name``, whatever had it; only an empty directory is gone before.
+
+    `StreamError` if that is a directory with something in it: who sends says first that all
+    of it goes, so that nothing below it is remembered.
+    """
     directory = parent.fileno()
     try:
         os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)
     except IsADirectoryError:
-        delete_tree(parent, os.fsdecode(name))
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise StreamError(
+                f"{name!r} is to replace a directory that was not deleted before."
+            ) from error
         os.rename(part, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -16,7 +16,7 @@ import struct
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from homemgr.errors import StreamError
+from homemgr.errors import NotSupported, StreamError
 from homemgr.storage.ledger_file import failure, open_database
 from homemgr.transfer.codec import decode, encode, signature_of_encoded
 from homemgr.transfer.entry import Entry, Kind, check_path, join, split
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 #: Files beyond this have the digests of their blocks kept.
 BLOCKS_FROM = 1 << 20
+
+#: The largest ledger (bytes): of any home, and more for each name, and for each so many bytes of
+#: content, of which blocks have digests. Names with paths of a hundred bytes take a quarter.
+_BASE_BYTES = 256 << 20
+_NAME_BYTES = 4096
+_CONTENT_SHARE = 2048
+#: What a row takes besides its path and entry, and how often the size is looked at.
+_ROW_BYTES = 256
+_CHECK_BYTES = 4 << 20
 
 #: Rows of one page of `Ledger.pairs`.
 _PAGE = 2000
@@ -85,13 +94,15 @@ class Ledger:
 
     Commit after the file system was synchronised: what the ledger has of the other side's
     files has to be true after a power failure as well. All members raise `NoDiskSpace`
-    or `SystemFailure` if the file cannot be written or read.
+    or `SystemFailure` if the file cannot be written or read, and `NotSupported` beyond `limit`.
     """
 
     def __init__(self, path: str) -> None:
         """Open or create ``path``, mode 0600; `TransferBusy` if another process has it open."""
         self._path = path
         self._database = open_database(path)
+        self._most_bytes: int | None = None
+        self._unchecked = 0
 
     def __enter__(self) -> Ledger:
         """Open until the end of the block."""
@@ -105,6 +116,14 @@ class Ledger:
     ) -> None:
         """Close; what was not committed is dropped."""
         self._database.close()
+
+    def limit(self, files: int, content: int) -> None:
+        """Hold no more than a home of so many names and bytes needs, and plenty besides.
+
+        Each name repeats the path of its directory: somebody could make them so long that the
+        ledger takes all the room of a disk that is not his.
+        """
+        self._most_bytes = _BASE_BYTES + files * _NAME_BYTES + content // _CONTENT_SHARE
 
     # --- names --------------------------------------------------------------------------
 
@@ -136,6 +155,7 @@ class Ledger:
         """Know ``row`` of ``path``, whatever was known of it; `StreamError` if it cannot travel."""
         entry, digest, blocks, mark = row
         encoded = encode(entry)
+        self._grow(len(path) + len(encoded) + len(blocks))
         self._change(
             "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *split(path),
@@ -148,6 +168,21 @@ class Ledger:
             digest,
             blocks if entry.size > BLOCKS_FROM else b"",
         )
+
+    def _grow(self, count: int) -> None:
+        """Raise NotSupported if the ledger has become too large; it is looked at now and then."""
+        self._unchecked += count + _ROW_BYTES
+        if self._most_bytes is None or self._unchecked < _CHECK_BYTES:
+            return
+        self._unchecked = 0
+        ((pages,),) = self._all("PRAGMA page_count")
+        ((page_bytes,),) = self._all("PRAGMA page_size")
+        if pages * page_bytes > self._most_bytes:
+            raise NotSupported(
+                f"To remember what has travelled takes more than {self._most_bytes} bytes in"
+                f" {self._path}: the home area has too many names in directories with too long"
+                " paths."
+            )
 
     def touch(self, path: bytes, mark: bytes) -> None:
         """What is known of ``path`` is proven by ``mark`` as well as before."""
@@ -241,6 +276,7 @@ class Ledger:
             )
         if key != (b"", b""):
             check_path(join(*key))
+        self._grow(len(key[0]))
         row = (*key, b"", int(_STRANGE.kind), 0, None, b"", encode(_STRANGE), b"", b"")
         self._change("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
         return 1

@@ -128,6 +128,7 @@ class _Receiver:
         require_room(stage.top, Size(*stage.ledger.totals()), size)
         require_able(limits, said.get("needs"))
         self._allowance = Allowance(size)
+        stage.ledger.limit(size.files, size.content)
         stage.ledger.set_meta(_ABLE, "yes")
         stage.ledger.commit()
         self._talk.tell(fits=True)
@@ -233,6 +234,7 @@ class _Receiver:
         """The home has grown while it travels: go on if there is room for that too."""
         require_room(stage.top, Size(*stage.ledger.totals()), size)
         self._allowance.size = size
+        stage.ledger.limit(size.files, size.content)
 
     # -- becoming a home ----------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ class Rounds:
         self._telling.phase(phase)
         settled_ns = now_ns()
         syncfs(home.fileno())
+        # What was announced in the pass before counts as well.
+        self._ledger.limit(self._allowance.size.files, self._allowance.size.content)
         send = Keeping(self._ledger, Announcing(self._allowance, self._talk.send))
         with snapshots.taken() as moment:
             only = self._changed(snapshots.base, moment)

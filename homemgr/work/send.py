@@ -164,6 +164,7 @@ class _Sender:
         with ExitStack() as closing:
             top = closing.enter_context(self._task.storage.open_home(self._task.image_path))
             ledger = closing.enter_context(Ledger(ledger_path))
+            ledger.limit(self._allowance.size.files, self._allowance.size.content)
             self._agree(ledger, digest)
             parent = closing.enter_context(self._parent())
             snapshots = closing.enter_context(Snapshots(parent, self._file_name, top.fd))

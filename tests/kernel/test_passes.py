@@ -214,3 +214,38 @@ def test_a_path_without_end_is_refused(journey: Journey) -> None:
     below = [frames.Enter(b"n" * 255, top)] * (MAX_PATH // 256 + 1)
     with pytest.raises(StreamError, match="longer than"):
         journey.arrive([frames.Enter(b"", top), *below])
+
+
+FILE = Entry(Kind.FILE, 0o600, NOBODY, NOBODY, 1, 1, 0, b"", ())
+FOLDER = Entry(Kind.DIRECTORY, 0o700, NOBODY, NOBODY, 1, 1, 0, b"", ())
+REPLACING = (
+    frames.File(b"folder", FILE, b""),
+    frames.Node(b"folder", FILE._replace(kind=Kind.FIFO)),
+)
+
+
+@pytest.mark.parametrize("replacing", REPLACING)
+def test_what_replaces_a_directory_leaves_nothing_of_it_in_the_ledger(
+    journey: Journey, replacing: Frame
+) -> None:
+    (journey.here / "folder/below").mkdir(parents=True)
+    homes.give_away(journey.here)
+    journey.go()
+    with pytest.raises(StreamError, match="not deleted before"):
+        journey.arrive([frames.Enter(b"", None), replacing])
+    journey.agree()
+    journey.go()
+    assert_same(journey)
+    delete = frames.Delete(b"folder")
+    journey.arrive([frames.Enter(b"", None), delete, replacing, frames.Leave()])
+    with journey.ledger("there") as ledger:
+        assert [path for path, _ in ledger.pairs()] == [b"", b"folder"]
+
+
+@pytest.mark.parametrize("replacing", REPLACING)
+def test_an_empty_directory_is_replaced(journey: Journey, replacing: Frame) -> None:
+    (journey.here / "folder").mkdir()
+    homes.give_away(journey.here)
+    journey.go()
+    journey.arrive([frames.Enter(b"", None), replacing, frames.Leave()])
+    assert not (journey.there / "folder").is_dir()

@@ -19,14 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from homemgr.errors import NoDiskSpace, StreamError, SystemFailure, TransferBusy
+from homemgr.errors import NoDiskSpace, NotSupported, StreamError, SystemFailure, TransferBusy
+from homemgr.storage import ledger as ledger_module
 from homemgr.storage import ledger_file
 from homemgr.storage.ledger import Known, Ledger, Row, proof
 from homemgr.transfer.codec import signature
 from homemgr.transfer.entry import Entry, Kind, join, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ENTRY = Entry(Kind.FILE, 0o644, 65534, 65534, -5, 7, 11, b"", ((b"user.a", b"\0"),))
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 65534, 65534, 1, 2, 0, b"", ())
@@ -44,6 +45,48 @@ def scratch() -> Iterator[Ledger]:
     """A new ledger that is gone afterwards."""
     with TemporaryDirectory() as directory, Ledger(f"{directory}/ledger") as ledger:
         yield ledger
+
+
+def fill(ledger: Ledger, names: Iterable[bytes], row: Row = ROW) -> None:
+    for name in names:
+        ledger.put(name, row)
+
+
+def test_paths_that_are_repeated_too_often_do_not_fill_the_disk(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred names are little, and their paths may be a lot."""
+    monkeypatch.setattr(ledger_module, "_BASE_BYTES", 8 << 20)
+    deep = b"/".join([b"d" * 255] * 4000)
+    with Ledger(path) as ledger:
+        ledger.limit(100, 0)
+        with pytest.raises(NotSupported, match="too long paths"):
+            fill(ledger, (join(deep, b"%d" % number) for number in range(100)))
+        assert Path(path).stat().st_size < 16 << 20
+
+
+def test_a_usual_home_is_far_from_the_largest_ledger(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is said where the limit is set: even a quarter of it would do."""
+    count = 30_000
+    monkeypatch.setattr(ledger_module, "_BASE_BYTES", 1 << 20)
+    usual = b"/".join([b"directory"] * 10)
+    with Ledger(path) as ledger:
+        ledger.limit(count // 4, 0)
+        fill(ledger, (join(usual, b"a name of a file %d" % number) for number in range(count)))
+
+
+def test_digests_of_blocks_have_room_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_BASE_BYTES", 1 << 20)
+    size, count = 1 << 30, 100
+    row = ROW._replace(entry=ENTRY._replace(size=size), blocks=bytes(32 * (size >> 17)))
+    with Ledger(path) as ledger:
+        ledger.limit(count, count * size)
+        fill(ledger, (b"%d" % number for number in range(count)), row)
+        ledger.limit(count, 0)
+        with pytest.raises(NotSupported):
+            fill(ledger, (b"%d more" % number for number in range(count)), row)
 
 
 def test_ledger_is_for_its_owner_alone(path: str) -> None:
@@ -354,6 +397,7 @@ def test_journal_of_a_damaged_ledger_is_not_applied_to_the_new_one(filled: str) 
 
 WRITER = """
 import os, signal, sys
+from homemgr.storage import ledger as ledger_module
 from homemgr.storage import ledger_file
 ledger_file._USE = (*ledger_file._USE, "PRAGMA cache_size = 5")
 from homemgr.storage.ledger import Ledger
