@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon.home import Home
+from homemgr.daemon.receiving import ARRIVING_PREFIX
 from homemgr.daemon.sending import lease_of
 from homemgr.daemon.transfer_states import COMMITTED, GONE, LEAVING, LEFT, PREPARED
+from homemgr.record import names
 
 if TYPE_CHECKING:
     from homemgr.daemon.manager import Manager
@@ -42,6 +44,27 @@ class Places:
             await self._recover_incoming(state)
         for state in self._register.all("out"):
             await self._recover_outgoing(state)
+        for path in await asyncio.to_thread(self._dead_arrivals):
+            log.info("Deleting %s, which arrived for a transfer that is forgotten.", path)
+            await self._delete_beside(*os.path.split(path))
+
+    def _dead_arrivals(self) -> list[str]:
+        """Trees that arrived and that no state on disk tells of; blocks.
+
+        Nobody has but one copy there: the origin keeps its own until a tree is a home.
+        Trees of homes that left are never taken for dead.
+        """
+        directory = self._manager.services.config.base_directory
+        try:
+            found = [name for name in os.listdir(directory) if name.startswith(ARRIVING_PREFIX)]
+        except FileNotFoundError:
+            return []
+        known = {state.aside_name for state in self._register.all("in")}
+        return [
+            os.path.join(directory, name)
+            for name in found
+            if name not in known and self._store.is_unheard_of(_user_of(name))
+        ]
 
     async def _recover_incoming(self, state: TransferState) -> None:
         if state.phase == COMMITTED:
@@ -128,7 +151,7 @@ class Places:
         if left is not None:
             await self._register.drop("out", state.user)
             await asyncio.to_thread(self._store.delete_left, state.user)
-            await self._abandon(left)
+            await self.abandon(left)
         log.info("Home area %s has arrived from %s.", state.user, state.host)
         return home
 
@@ -162,7 +185,7 @@ class Places:
             await self._register.drop(direction, user)
             if direction == "in" and state.phase != COMMITTED:
                 self.release(state)
-                await self._abandon(state)
+                await self.abandon(state)
         finally:
             self._register.end(user)
 
@@ -170,18 +193,27 @@ class Places:
         """Forget a home that has left, and delete what was kept of it if so wanted."""
         state = self._register.state("out", home.name)
         if remove:
-            await self._abandon(state)
+            await self.abandon(state)
         await asyncio.to_thread(self._store.delete_left, home.name)
         await self._register.drop("out", home.name)
         await home.drop_record()
 
-    async def _abandon(self, state: TransferState) -> None:
+    async def abandon(self, state: TransferState) -> None:
         """Delete the tree beside homes that a transfer keeps, if there is one."""
         if not state.aside_name:
             return
-        directory = os.path.dirname(state.image_path)
-        arguments = {"directory": directory, "name": state.aside_name}
+        await self._delete_beside(os.path.dirname(state.image_path), state.aside_name)
+
+    async def _delete_beside(self, directory: str, name: str) -> None:
+        arguments = {"directory": directory, "name": name}
         try:
             await self._manager.services.runner.run("abandon", arguments)
         except errors.HomeError as error:
-            log.warning("%s/%s stays: %s", directory, state.aside_name, error)
+            log.warning("%s/%s stays: %s", directory, name, error)
+
+
+def _user_of(stage_name: str) -> str:
+    """Who arrives in a tree; empty if its name is not one of ours."""
+    file_name = stage_name.removeprefix(ARRIVING_PREFIX).rpartition(".")[0]
+    named = names.parse_image_file_name(file_name)
+    return named[0] if named else ""

@@ -101,13 +101,16 @@ class TransferStore:
             found["in" if direction == "in" else "out", user] = state
         return found
 
+    def is_unheard_of(self, user: str) -> bool:
+        """Whether nothing tells of an arrival of ``user``, not even what cannot be read."""
+        return bool(user) and not os.path.lexists(os.path.join(self.directory, _file("in", user)))
+
     def save(self, direction: Direction, state: TransferState) -> None:
         """Have ``state`` on disk when this returns; raises NoDiskSpace and SystemFailure."""
-        name = f"{direction}-{state.user}{_SUFFIX}"
         text = json.dumps(asdict(state), ensure_ascii=True, indent=1).encode() + b"\n"
         try:
             os.makedirs(self._left, 0o700, exist_ok=True)
-            files.write_atomically(self.directory, name, text, 0o600)
+            files.write_atomically(self.directory, _file(direction, state.user), text, 0o600)
         except OSError as error:
             raise errors.from_os_error(error, f"Saving the transfer of {state.user}") from error
 
@@ -116,7 +119,7 @@ class TransferStore:
         for entry in os.listdir(self.directory):
             if entry.startswith(f"{user}@") and entry.partition(f".{direction}.sqlite")[1]:
                 os.unlink(os.path.join(self.directory, entry))
-        self._unlink(self.directory, f"{direction}-{user}{_SUFFIX}")
+        self._unlink(self.directory, _file(direction, user))
 
     def ledger(self, direction: Direction, user: str, peer: str) -> str:
         """The file of what is known of a home at both ends; ``peer`` is a machine id or key."""
@@ -150,6 +153,10 @@ class TransferStore:
             os.unlink(os.path.join(directory, name))
         with files.opened(directory) as parent:
             os.fsync(parent)
+
+
+def _file(direction: Direction, user: str) -> str:
+    return f"{direction}-{user}{_SUFFIX}"
 
 
 def _read(told: object) -> TransferState:

@@ -167,6 +167,8 @@ class Transfers:
         if state is not None and state.phase == RECEIVING:
             await self.register.drop("in", user)
             self.places.release(state)
+            # The worker has done so, unless it was killed.
+            await self.places.abandon(state)
 
     async def _work(
         self,

@@ -104,11 +104,9 @@ class Conversation:
     ) -> None:
         """Tell the other side of a failure, and let everything leave."""
         is_ours = not (self._other_failed or isinstance(error, TransferInterrupted))
-        if error is not None and is_ours:
-            with suppress(TransferInterrupted):
-                self.outgoing.send(Control({_FAILED: _telling(error)}))
+        failure = Control({_FAILED: _telling(error)}) if error is not None and is_ours else None
         self.incoming.give_up()
-        self.outgoing.end()
+        self.outgoing.end(failure)
 
 
 def _telling(error: BaseException) -> object:

@@ -109,6 +109,8 @@ class Rounds:
 
     def _compare(self) -> None:
         self.digest = self._ledger.digest().hex()
+        # It takes its time until all of it has left and the other side has it on disk.
+        self._telling.pause()
         self._talk.tell(compare=self.digest)
         if self._talk.hear("has") != self.digest:
             raise StreamError(

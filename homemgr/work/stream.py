@@ -13,6 +13,7 @@ import queue
 import select
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,14 +103,23 @@ class Outgoing:
             except queue.Full:
                 self._patience()
 
-    def end(self) -> None:
-        """Wait until all has left, but not for one who does not read any more."""
+    def end(self, failure: Frame | None = None) -> None:
+        """Wait until all has left, but not for one who does not read any more.
+
+        With a ``failure`` that is all that is still said.
+        """
+        until = time.monotonic() + _LAST_WORDS_S
+        if failure is not None:
+            self._parts = list(frames.parts(failure))
+            with suppress(queue.Empty):
+                while True:
+                    self._batches.get_nowait()
         with suppress(queue.Full):
             if self._broken is None and self._parts:
                 self._batches.put(_Batch(self._parts, is_urgent=True), timeout=_LAST_WORDS_S)
             self._parts = []
-            self._batches.put(None, timeout=_LAST_WORDS_S)
-            self._writer.join(_LAST_WORDS_S)
+            self._batches.put(None, timeout=max(0.0, until - time.monotonic()))
+            self._writer.join(max(0.0, until - time.monotonic()))
 
     def _write(self) -> None:
         batch: _Batch | None = _Batch([], is_urgent=False)

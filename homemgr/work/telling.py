@@ -26,6 +26,7 @@ class Telling:
         self._rate = 0.0
         self._counted_at = time.monotonic()
         self._counted = 0
+        self._last = (0, 0)
 
     def expect(self, files: int, size: int) -> None:
         """Know how much there is."""
@@ -40,6 +41,7 @@ class Telling:
 
     def count(self, files: int, size: int) -> None:
         """Say how much of it is done."""
+        self._last = (files, size)
         now = time.monotonic()
         if now - self._told_at < _INTERVAL_S:
             return
@@ -57,6 +59,11 @@ class Telling:
         if self._rate > 0:
             progress["left_s"] = int(left / self._rate)
         self._channel.progress(progress)
+
+    def pause(self) -> None:
+        """Say at once what was said last: what comes now takes its time, and says nothing."""
+        self._told_at = 0.0
+        self.count(*self._last)
 
     def _measure(self, now: float, size: int) -> None:
         """Bytes a second, the older seconds counting less and less."""

@@ -952,3 +952,24 @@ def test_options_are_read() -> None:
     for text in ('{"trust": ["x"]}', '{"trust": [5]}', '{"trust": "x"}'):
         with pytest.raises(errors.InvalidArgs):
             to_receive(text)
+
+
+def test_only_arrivals_that_nothing_tells_of_are_deleted_at_a_start(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "prepared").run()
+        (arriving,) = beta.base.glob(".#homemgr-in-alice.*")
+        dead = beta.base / ".#homemgr-in-ghost.homedir.01234567"
+        unread = beta.base / ".#homemgr-in-bob@example.com.homedir.01234567"
+        left = beta.base / ".#homemgr-left-carol.homedir.01234567"
+        strange = beta.base / ".#homemgr-in-what is this"
+        for tree in (dead, unread, left, strange):
+            tree.mkdir()
+        (Path(beta.manager.transfers.store.directory) / "in-bob.json").write_text("no state")
+        await beta.restart()
+        assert not dead.exists()
+        assert all(tree.exists() for tree in (arriving, unread, left, strange))
+        await Pair(alpha, beta).run()
+        assert await usable(beta)
+
+    run(tmp_path, scenario)
