@@ -126,13 +126,13 @@ class Places:
         home.observe()
         self._manager.services.changed(home)
 
-    async def take_in(self, state: TransferState, record: UserRecord) -> Home:
-        """List a home that has arrived; its record is on disk before."""
+    async def take_in(self, state: TransferState, record: UserRecord, *, storage: str) -> Home:
+        """List a home that has arrived, and how it lies on disk; its record is there before."""
         services, registry = self._manager.services, self._manager.registry
         machine = services.machine
         binding: JsonObject = {
             "imagePath": state.image_path,
-            "storage": "directory",
+            "storage": storage,
             "homeDirectory": record.on(machine).home_directory,
             "uid": state.uid,
             "gid": state.uid,

@@ -175,9 +175,10 @@ class Receiving:
         await self._transfers.register.save("in", prepared)
         return {"identity": signed.embedded().pretty().decode()}
 
-    async def _commit(self, _about: Message) -> Message:
+    async def _commit(self, about: Message) -> Message:
         """The data have their final name and the origin has let go: it is a home here.
 
+        ``storage`` is how they lie there, a directory or a subvolume.
         Gives uid, report, and the blob_directory where the worker puts the home's blobs.
         """
         state = self._state
@@ -186,7 +187,9 @@ class Receiving:
         record = UserRecord(cast("JsonObject", dict(state.record)))
         home = self._transfers.manager.registry.by_name(state.user)
         if state.phase == PREPARED or home is None:
-            home = await self._transfers.places.take_in(state, record)
+            home = await self._transfers.places.take_in(
+                state, record, storage=str(about.get("storage", "directory"))
+            )
             await self._transfers.register.save("in", state.at(COMMITTED))
             await self._transfers.choose_extensions(home, self._extensions)
         return {

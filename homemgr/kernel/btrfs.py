@@ -9,6 +9,7 @@ import struct
 
 from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
 
+_SUBVOL_CREATE = 0x5000940E
 _SNAP_DESTROY = 0x5000940F
 _SNAP_CREATE_V2 = 0x50009417
 _SUBVOL_GETFLAGS = 0x80089419
@@ -46,6 +47,14 @@ def make_writable(fd: int) -> None:
     (flags,) = struct.unpack("=Q", fcntl.ioctl(fd, _SUBVOL_GETFLAGS, bytes(8)))
     if flags & _RDONLY:
         fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", flags & ~_RDONLY))
+
+
+def create_subvolume(parent: int, name: str) -> None:
+    """Make ``name`` in ``parent`` an empty subvolume; ENOTTY or EOPNOTSUPP if it is no btrfs.
+
+    It is like a directory made with mode 0777: the umask and the file system ids count.
+    """
+    fcntl.ioctl(parent, _SUBVOL_CREATE, bytearray(struct.pack(_VOL_ARGS, 0, os.fsencode(name))))
 
 
 def create_snapshot(source: int, parent: int, name: str) -> None:

@@ -40,7 +40,7 @@ from homemgr.storage.top import attach as attach
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,11 @@ def _open_parent(image_path: str) -> Fd:
         raise HomeAbsent(f"There is no home area at {image_path}.") from error
 
 
+def make_directory(parent: Fd, name: str) -> None:
+    """Make an empty directory for the caller alone."""
+    os.mkdir(name, 0o700, dir_fd=parent.fileno())
+
+
 def create(
     base: Fd,
     file_name: str,
@@ -99,10 +104,12 @@ def create(
     skeleton: str | None,
     identity: bytes,
     blobs: Mapping[str, int],
+    make_top: Callable[[Fd, str], None] = make_directory,
 ) -> list[str]:
     """Make the home ``file_name`` in ``base``: complete and durable, or not there at all.
 
-    Returns the paths of what is in the skeleton but could not be copied.
+    Returns the paths of what is in the skeleton but could not be copied. ``make_top`` makes
+    the empty top directory.
     """
     _check_name(file_name)
     check_blobs(blobs)
@@ -111,7 +118,7 @@ def create(
         raise _taken(base, file_name)
     with ExitStack() as undo:
         with filesystem_identity(NOBODY, NOBODY):
-            temporary, top = _make_top(base, file_name, undo)
+            temporary, top = _make_top(base, file_name, make_top, undo)
             skipped = _populate(top, access_mode, skeleton, identity, blobs)
         try:
             # Still locked: a sweep must not find it idle between two of our steps.
@@ -125,11 +132,13 @@ def create(
     return skipped
 
 
-def _make_top(base: Fd, file_name: str, undo: ExitStack) -> tuple[str, Fd]:
+def _make_top(
+    base: Fd, file_name: str, make: Callable[[Fd, str], None], undo: ExitStack
+) -> tuple[str, Fd]:
     """A new directory, locked to tell `sweep` that somebody is at work; ``undo`` removes it."""
     for _ in range(_RACES):
         temporary = f"{NEW_PREFIX}{file_name}.{secrets.token_hex(RANDOM_BYTES)}"
-        os.mkdir(temporary, 0o700, dir_fd=base.fileno())
+        make(base, temporary)
         top = lock_tree(base, temporary)
         if top is not None:
             undo.callback(delete_tree, base, temporary)

@@ -18,15 +18,23 @@ from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
 from homemgr.kernel.statx import birth_time_ns
+from homemgr.storage import subvolume
+from homemgr.storage.directory import make_directory
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location
 from homemgr.storage.tree import delete_tree
 
 
-def open_stage(parent: Fd, stage_name: str) -> Fd:
-    """The directory for what arrives, made empty and nobody's if there is none yet."""
+def open_stage(parent: Fd, stage_name: str, *, is_subvolume: bool = False) -> Fd:
+    """The directory for what arrives, made empty and nobody's if there is none yet.
+
+    It is to be a subvolume, if it can be one, with ``is_subvolume``.
+    """
+    make = make_directory
+    if is_subvolume and subvolume.is_possible(parent):
+        make = subvolume.make_subvolume
     with suppress(FileExistsError), filesystem_identity(NOBODY, NOBODY):
-        os.mkdir(stage_name, 0o700, dir_fd=parent.fileno())
+        make(parent, stage_name)
     return openat2(parent.fileno(), stage_name, DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS)
 
 

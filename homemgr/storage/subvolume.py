@@ -1,6 +1,6 @@
-"""Homes that systemd-homed made as btrfs subvolumes: opened and removed like directories.
+"""Storage `subvolume`: the home is a subvolume of btrfs, for all else like a directory.
 
-Making new ones, quota and snapshots are not offered by this version.
+What it has more are snapshots, see `storage.snapshot`. Quota is not offered by this version.
 """
 
 from __future__ import annotations
@@ -8,7 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
+from homemgr.kernel.btrfs import create_subvolume
+from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
+from homemgr.storage import directory
 from homemgr.storage.directory import delete_aside, open_home, set_aside, sweep
+from homemgr.storage.paths import location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +31,28 @@ def create(
     identity: bytes,
     blobs: Mapping[str, int],
 ) -> list[str]:
-    """Refuse: a directory can do what this version can do for a subvolume."""
-    del base, access_mode, skeleton, identity, blobs
-    raise NotSupported(
-        f"{file_name} cannot be made as a subvolume by this version; use storage directory."
+    """Make the home like `directory.create`; NotSupported where there are no subvolumes."""
+    return directory.create(
+        base,
+        file_name,
+        access_mode=access_mode,
+        skeleton=skeleton,
+        identity=identity,
+        blobs=blobs,
+        make_top=make_subvolume,
     )
+
+
+def is_possible(parent: Fd) -> bool:
+    """Whether there can be subvolumes in a directory."""
+    return file_system_type(parent.fileno()) == BTRFS_SUPER_MAGIC
+
+
+def make_subvolume(parent: Fd, name: str) -> None:
+    """Make an empty subvolume. In a directory that others may enter they may enter it too."""
+    if not is_possible(parent):
+        raise NotSupported(
+            f"{location(parent.fileno())} is not on btrfs: homes there cannot be subvolumes;"
+            " use storage directory."
+        )
+    create_subvolume(parent.fileno(), name)

@@ -82,12 +82,16 @@ class _Receiver:
         self._allowance = Allowance(Size(0, 0, 0))
         #: Of what both sides had at the end of the last pass.
         self._digest = ""
+        #: Whether the home is one at the sender: it stays one where that is possible.
+        self._is_subvolume = False
 
     def run(self) -> dict[str, object]:
         """Hear who sends what, say what we have of it, and do what the sender then says."""
         nonce = secrets.token_hex(32)
         self._talk.tell(challenge=nonce, receiver=self._task.text("receiver"))
-        introduction = self._talk.hear("introduction")
+        said = self._talk.hear_message("introduction")
+        introduction = said["introduction"]
+        self._is_subvolume = said.get("storage") == "subvolume"
         place = Place.of(self._ask("hello", nonce=nonce, introduction=introduction))
         rules = rules_for(self._task, introduction)
         with ExitStack() as closing:
@@ -149,7 +153,9 @@ class _Receiver:
             ledger.drop(b"")
             ledger.set_meta(_ABLE, "no")
             ledger.commit()
-        top = closing.enter_context(staging.open_stage(parent, place.stage_name))
+        top = closing.enter_context(
+            staging.open_stage(parent, place.stage_name, is_subvolume=self._is_subvolume)
+        )
         if ledger.meta(_CLEAN) != "yes":
             verify(top, ledger, LEFT_OUT)
             ledger.commit()

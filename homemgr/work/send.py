@@ -106,7 +106,9 @@ class _Sender:
         """Introduce ourselves, find out where we stand, and go on from there."""
         said = self._talk.hear_message("challenge")
         asked = {"nonce": said["challenge"], "receiver": said.get("receiver")}
-        self._talk.tell(introduction=self._ask("introduce", **asked))
+        self._talk.tell(
+            introduction=self._ask("introduce", **asked), storage=self._task.effective.storage
+        )
         hello = self._talk.hear_object("hello")
         ledger = str(self._ask("peer", **hello)["ledger"])
         step = next_step(self._phase, str(hello.get("phase")), self._options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from homemgr import errors
 from homemgr.errors import StreamError
 from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel.btrfs import is_subvolume
 from homemgr.kernel.synchronization import syncfs
 from homemgr.record.model import UserRecord
 from homemgr.storage import directory, paths, public_blobs, staging
@@ -165,7 +166,9 @@ def become_home(task: Task, place: Place) -> dict[str, object]:
     with place.open_parent() as parent:
         if place.phase != "committed":
             staging.commit(parent, place.stage_name, place.file_name, place.tree)
-    answer = task.channel.ask("commit", {})
+    with directory.open_home(place.image_path) as top:
+        storage = "subvolume" if is_subvolume(top.fd.fileno()) else "directory"
+    answer = task.channel.ask("commit", {"storage": storage})
     _publish_blobs(place.image_path, str(answer["blob_directory"]))
     return {"uid": answer["uid"], "report": answer["report"]}
 

@@ -9,11 +9,12 @@ import signal
 import stat
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from homemgr.errors import HomeAbsent, HostileHome, InvalidArgs, PathExists
+from homemgr.errors import HomeAbsent, HostileHome, InvalidArgs, NotSupported, PathExists
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import directory, embedded, idmapping, mountpoint, paths
 from homemgr.storage.idmapping import NOBODY, IdMapping
@@ -390,6 +391,37 @@ def test_a_subvolume_that_systemd_homed_made_is_opened_and_removed(every_area: P
         storage.set_aside(parent, image.name)
         storage.delete_aside(parent, image.name)
     assert os.listdir(every_area) == []
+
+
+def test_a_new_home_is_a_subvolume_on_btrfs_and_refused_elsewhere(
+    every_area: Path, tmp_path: Path
+) -> None:
+    storage = storage_named("subvolume")
+    with paths.ensure_base(str(every_area / "base")) as base:
+        make = partial(
+            storage.create,
+            base,
+            NAME,
+            access_mode=0o750,
+            skeleton=str(make_skeleton(tmp_path / "skel")),
+            identity=RECORD,
+            blobs={},
+        )
+        if not _is_btrfs(every_area):
+            with pytest.raises(NotSupported, match="not on btrfs"):
+                make()
+            assert os.listdir(every_area / "base") == []
+            return
+        make()
+        home = every_area / "base" / NAME
+        assert home.stat().st_ino == 256
+        assert stat.S_IMODE(home.stat().st_mode) == 0o750
+        assert owners(home) == {(NOBODY, NOBODY)}
+        with pytest.raises(PathExists):
+            make()
+        storage.set_aside(base, NAME)
+        storage.delete_aside(base, NAME)
+    assert os.listdir(every_area / "base") == []
 
 
 def _is_btrfs(path: Path) -> bool:

@@ -46,6 +46,8 @@ class Daemon:
     #: Do something before a question is answered; may raise a HomeError or Gone.
     before: Callable[[str], None] = lambda question: None
     answers: dict[str, Callable[[job.Message], job.Message]] = field(default_factory=dict)
+    #: In place of the usual one.
+    record: dict[str, object] | None = None
 
     def __post_init__(self) -> None:
         """Fill in the answers."""
@@ -76,7 +78,8 @@ class Origin(Daemon):
         """What its worker is told of the state on disk."""
         left_name = "" if self.phase == "sending" else self.left_name
         state = {"phase": self.phase, "left_name": left_name, "tree": self.tree}
-        return {**state, "extensions": {}}
+        told = {**state, "extensions": {}}
+        return told if self.record is None else {**told, "record": self.record}
 
     def introduce(self, about: job.Message) -> job.Message:
         return {"record": {"userName": "alice", "at": "the beginning"}, "about": about}

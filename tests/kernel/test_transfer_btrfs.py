@@ -79,6 +79,24 @@ def test_a_home_moves_after_passes_while_it_is_in_use(pair: Pair) -> None:
     assert next(freezes) > 3
 
 
+@pytest.mark.parametrize("storage", ["subvolume", "directory"])
+def test_a_subvolume_stays_one(pair: Pair, storage: str) -> None:
+    pair.origin.record = {
+        "userName": "alice",
+        "disposition": "regular",
+        "uid": 60456,
+        "storage": storage,
+        "privileged": {},
+    }
+    told: list[job.Message] = []
+    commit = pair.target.answers["commit"]
+    pair.target.answers["commit"] = lambda about: told.append(about) or commit(about)
+    pair.go()
+    assert_moved(pair)
+    assert (pair.there.stat().st_ino == 256) == (storage == "subvolume")
+    assert told == [{"storage": storage}]
+
+
 @pytest.mark.parametrize("moment", ["asked", "answered"])
 @pytest.mark.parametrize("question", [q for side, q in QUESTIONS if side == "origin"])
 def test_a_sender_killed_at_any_question_leaves_no_snapshot(
