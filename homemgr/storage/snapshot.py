@@ -1,9 +1,10 @@
 """A home as it is at one moment: read-only snapshots of a home that is a btrfs subvolume.
 
 A walk through a home in use sees one file as of now and the next as of a minute later; in a
-snapshot all is of one moment, and stays. Snapshots lie beside the home, in a directory that
-only root can enter, and go with who took them; what a killed process left is deleted by
-`directory.sweep`, and by who next takes one of the same home.
+snapshot all is of one moment, and stays: what programs had synchronised is in it, as it would
+be after a power cut, so that a database that survives that survives this. Snapshots lie beside
+the home, in a directory that only root can enter, and go with who took them; what a killed
+process left is deleted by `directory.sweep`, and by who next takes one of the same home.
 
 Only subvolumes have this. A directory on xfs or btrfs could be copied file by file with
 FICLONE, but that is a walk that opens, creates and deletes every file, longer than the pass it

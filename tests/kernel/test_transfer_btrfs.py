@@ -33,8 +33,10 @@ def counting(*files: Path) -> Iterator[None]:
         while not is_over.is_set():
             number += 1
             for file in files:
-                with file.open("r+b") as there:
+                with file.open("r+b", buffering=0) as there:
                     there.write(b"%8d" % number)
+                    # What is still on its way to the disk may or may not be in a snapshot.
+                    os.fsync(there.fileno())
 
     counter = threading.Thread(target=count)
     counter.start()
