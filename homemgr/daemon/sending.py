@@ -29,7 +29,9 @@ from homemgr.daemon.introductions import (
 )
 from homemgr.daemon.states import Operation
 from homemgr.daemon.transfer_states import LEAVING, LEFT, SENDING, TransferState
-from homemgr.record.signature import named_signer
+from homemgr.record.reconcile import Winner, reconcile
+from homemgr.record.signature import named_signer, unknown_signer, verdict
+from homemgr.record.validate import parse_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,6 +73,7 @@ class Sending:
             "seal": self._seal,
             "peer": self._peer,
             "freeze": self._freeze,
+            "found": self._found,
             "leave": self._leave,
             "left": self._note_left,
             "come-back": self._come_back,
@@ -175,6 +178,27 @@ class Sending:
             raise errors.HomeBusy(
                 f"Home area {self._home.name} is still in use after {wait_s:g} seconds."
             ) from late
+        return {}
+
+    async def _found(self, about: Message) -> Message:
+        """The ``record`` that lies in the home: if it is newer than ours it counts from here on.
+
+        So that a home which was used elsewhere leaves with what was changed there. Its user
+        can write there what he likes: what nobody we know has signed is left alone.
+        """
+        home = self._home
+        if not self._is_frozen:
+            return {}
+        try:
+            found = parse_embedded(str(about.get("record")).encode("utf-8", "replace"))
+            if not verdict(found, home.services.keyring).is_accepted:
+                raise unknown_signer(found)
+            settled = reconcile(home.record, found)
+        except errors.HomeError as error:
+            log.warning("The record in home area %s does not count: %s", home.name, error)
+            return {}
+        if settled.winner is Winner.EMBEDDED:
+            await home.store_record(settled.record)
         return {}
 
     async def _leave(self, about: Message) -> Message:

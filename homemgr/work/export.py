@@ -23,6 +23,7 @@ from homemgr.transfer.needs import Ability, needs_to_json
 from homemgr.transfer.report import Report
 from homemgr.work.cleaning import clean_home
 from homemgr.work.exclusion import alone_with_home
+from homemgr.work.found import tell_record
 from homemgr.work.send import LEFT_OUT, Options
 from homemgr.work.survey import survey
 from homemgr.work.telling import Telling
@@ -85,6 +86,7 @@ def run(task: Task) -> dict[str, object]:
         closing.enter_context(alone_with_home(task))
         top = closing.enter_context(task.storage.open_home(task.image_path))
         clean_home(task, top.fd)
+        tell_record(task, top)
         size, needs = survey(top.fd, LEFT_OUT, list(Ability))
         is_wide = task.effective.idmap_policy != "strict"
         rules = policy.Policy(top.disk_uid, top.disk_gid, is_wide=is_wide)

@@ -35,6 +35,7 @@ from homemgr.work.allowance import Allowance, Size
 from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
+from homemgr.work.found import tell_record
 from homemgr.work.mounted import mounted_in
 from homemgr.work.rounds import Rounds
 from homemgr.work.survey import survey
@@ -182,6 +183,7 @@ class _Sender:
             self._freeze(go_round)
             closing.enter_context(alone_with_home(self._task))
             clean_home(self._task, top.fd)
+            tell_record(self._task, top)
             frozen_at = time.monotonic()
             go_round("last pass")
             # The record once more: a password may have been changed since the first word.

@@ -69,6 +69,7 @@ class Origin(Daemon):
             "seal": self.seal,
             "peer": self.peer,
             "freeze": self.freeze,
+            "found": lambda _about: {},
             "leave": self.leave,
             "come-back": self.come_back,
             "left": self.left,

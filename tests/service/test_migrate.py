@@ -26,6 +26,7 @@ from homemgr.kernel import mounts
 from homemgr.record.signature import PublicKey
 from homemgr.wire.client import Client
 from tests import homes, volumes
+from tests.service import people
 from tests.service.site import ROOT, Service, Site, wait_until
 
 MACHINE_ID = Path("/etc/machine-id")
@@ -284,3 +285,19 @@ def test_a_start_leaves_alone_what_is_on_its_way_and_what_has_left(
     assert left.is_dir()
     assert here.state(user) == "absent"
     assert_usable(there, user)
+
+
+def test_the_newer_record_in_a_home_leaves_with_it(
+    here: Service, there: Service, line: Line, user: str
+) -> None:
+    """Of a home that was used elsewhere: what this machine has of it is older."""
+    path = here.site.records / f"{user}.identity"
+    older = path.read_bytes()
+    new, old = people.secret(people.OTHER_PASSWORD), people.secret(people.PASSWORD)
+    here.call("ChangePasswordHome", "sss", user, new, old)
+    here.stop()
+    path.write_bytes(older)
+    here.start()
+    line.move(user)
+    there.activate(user, people.OTHER_PASSWORD)
+    there.deactivate(user)

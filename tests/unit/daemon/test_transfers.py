@@ -973,3 +973,42 @@ def test_only_arrivals_that_nothing_tells_of_are_deleted_at_a_start(tmp_path: Pa
         assert await usable(beta)
 
     run(tmp_path, scenario)
+
+
+def test_only_a_newer_record_of_a_known_signer_found_in_the_home_counts(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        home = alpha.home("alice")
+        own = alpha.services.keyring.signer
+        assert own is not None
+        known = home.record.embedded().without("signature")
+
+        def text(signer: PrivateKey | None, **changes: object) -> str:
+            record = known.replaced(changes)  # type: ignore[arg-type]
+            return (sign(record, signer) if signer else record).pretty().decode()
+
+        newer = text(own, lastChangeUSec=6, realName="Newer")
+        refused = (
+            "no record",
+            text(None, lastChangeUSec=6),
+            text(PrivateKey.generate(), lastChangeUSec=6),
+            text(own, lastChangeUSec=6, userName="bob"),
+            text(own, lastChangeUSec=4),
+        )
+
+        async def send(ask: Ask, _told: object) -> Told:
+            await introduced(ask, beta)
+            # As long as it may be in use it is not asked for.
+            assert await ask("found", {"record": newer}) == {}
+            await ask("freeze", {"wait_s": 0})
+            for found in refused:
+                await ask("found", {"record": found})
+            assert home.record.data["realName"] == "Alice"
+            await ask("found", {"record": newer})
+            return {}
+
+        await alpha.send("alice", send).wait()
+        assert home.record.data["realName"] == "Newer"
+        stored = UserRecord.parse((tmp_path / "a/records/alice.identity").read_bytes())
+        assert stored.data["realName"] == "Newer"
+
+    run(tmp_path, scenario)
