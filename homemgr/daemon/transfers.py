@@ -86,7 +86,11 @@ class Transfers:
                 "send",
                 activity,
                 sending,
-                {**self._of_home(home, state), "options": options.told()},
+                {
+                    **self._of_home(home, state),
+                    "has_copy": bool(state.machine_id),
+                    "options": options.told(),
+                },
                 fds,
             )
             if options.remove and self.register.state("out", home.name).phase == LEFT:
@@ -203,6 +207,9 @@ class Transfers:
             return state
         _require_fixated(home)
         home.lease = leases.while_read(home.name, host or "another machine")
+        if state is not None and (state.host, state.image_path) == (host, home.image_path):
+            # Sent there before; what is known of the other machine may help.
+            return state
         state = TransferState(home.name, SENDING, host=host, image_path=home.image_path)
         await self.register.save("out", state.at(SENDING))
         return state

@@ -37,6 +37,8 @@ _CONTENT_SHARE = 2048
 #: What a row takes besides its path and entry, and how often the size is looked at.
 _ROW_BYTES = 256
 _CHECK_BYTES = 4 << 20
+#: What is remembered of all names, beside texts that are kept until they are set anew.
+_OF_ALL, _DIGEST = "of all: ", "digest"
 
 #: Rows of one page of `Ledger.pairs`.
 _PAGE = 2000
@@ -103,6 +105,8 @@ class Ledger:
         self._database = open_database(path)
         self._most_bytes: int | None = None
         self._unchecked = 0
+        #: Whether there may be something to forget once a name changes.
+        self._has_remembered = True
 
     def __enter__(self) -> Ledger:
         """Open until the end of the block."""
@@ -156,7 +160,7 @@ class Ledger:
         entry, digest, blocks, mark = row
         encoded = encode(entry)
         self._grow(len(path) + len(encoded) + len(blocks))
-        self._change(
+        self._alter(
             "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *split(path),
             signature_of_encoded(encoded, digest),
@@ -196,11 +200,11 @@ class Ledger:
     def drop(self, path: bytes) -> None:
         """Know nothing of ``path`` and of all below it."""
         if not path:
-            self._change("DELETE FROM entry")
+            self._alter("DELETE FROM entry")
             return
-        self._change("DELETE FROM entry WHERE directory = ? AND name = ?", *split(path))
+        self._alter("DELETE FROM entry WHERE directory = ? AND name = ?", *split(path))
         # All that begins with the path and "/": "0" is the byte after "/".
-        self._change(
+        self._alter(
             "DELETE FROM entry WHERE directory = ? OR (directory > ? AND directory < ?)",
             path,
             path + b"/",
@@ -233,10 +237,17 @@ class Ledger:
             yield join(directory, name), mark
 
     def digest(self) -> bytes:
-        """SHA-256 over length u32 and path, and signature, of all `pairs`."""
+        """SHA-256 over length u32 and path, and signature, of all `pairs`.
+
+        Of names that do not change it is made once, however often and in how many runs it is
+        asked for, if it is followed by a `commit`.
+        """
+        if known := self.remembered(_DIGEST):
+            return bytes.fromhex(known)
         whole = sha256()
         for path, mark in self.pairs():
             whole.update(_U32.pack(len(path)) + path + mark)
+        self.remember(_DIGEST, whole.hexdigest())
         return whole.digest()
 
     def agree(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
@@ -258,7 +269,7 @@ class Ledger:
             if theirs == (key, mark):
                 theirs = next(peer, None)
                 continue
-            self._change("DELETE FROM entry WHERE directory = ? AND name = ?", *key)
+            self._alter("DELETE FROM entry WHERE directory = ? AND name = ?", *key)
             forgotten += 1
         while theirs:
             strange += self._note_strange(theirs[0], strange)
@@ -278,7 +289,7 @@ class Ledger:
             check_path(join(*key))
         self._grow(len(key[0]))
         row = (*key, b"", int(_STRANGE.kind), 0, None, b"", encode(_STRANGE), b"", b"")
-        self._change("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
+        self._alter("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
         return 1
 
     def _find_directories(self) -> None:
@@ -315,6 +326,15 @@ class Ledger:
         """Keep a text under ``key``."""
         self._change("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
 
+    def remembered(self, key: str) -> str | None:
+        """The text that was last kept under ``key`` by `remember`, if it still holds."""
+        return self.meta(_OF_ALL + key)
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a text about all names as they are; with the next name that changes it is gone."""
+        self.set_meta(_OF_ALL + key, value)
+        self._has_remembered = True
+
     def commit(self) -> None:
         """Keep all changes, durably and together."""
         self._change("COMMIT")
@@ -334,6 +354,15 @@ class Ledger:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise failure(error, self._path) from error
+
+    def _alter(self, statement: str, *values: object) -> None:
+        """Change names or what they are: what was remembered of all of them holds no more."""
+        if self._has_remembered:
+            self._has_remembered = False
+            self._change(
+                "DELETE FROM meta WHERE key >= ? AND key < ?", _OF_ALL, _OF_ALL + "\U0010ffff"
+            )
+        self._change(statement, *values)
 
     def _change(self, statement: str, *values: object) -> None:
         try:

@@ -22,6 +22,11 @@ _MORE_FILES = 1000
 _MORE_BYTES = 64 << 20
 
 
+#: Frames that bring content with them or after them, and others that store a name.
+_WITH_CONTENT = (File, Patch, Copy)
+_WITH_ENTRY = (Node, Same, Enter)
+
+
 class Size(NamedTuple):
     """How large a home is: names, bytes that they take on disk, and bytes that can be read."""
 
@@ -36,27 +41,27 @@ class Allowance:
     def __init__(self, size: Size) -> None:
         """Allow what was announced."""
         self.size = size
-        self._used = Size(0, 0, 0)
+        self._files = self._content = 0
 
     def begin(self) -> None:
         """A pass begins: everything may be told once more."""
-        self._used = Size(0, 0, 0)
+        self._files = self._content = 0
 
     def beyond(self, frame: Frame) -> Size | None:
         """Count a frame; if it is not covered do not, and give what would have to be announced."""
-        if isinstance(frame, File | Patch | Copy):
-            content = self._used.content + frame.entry.size
-        elif isinstance(frame, Node | Same) or (isinstance(frame, Enter) and frame.entry):
-            content = self._used.content
+        if isinstance(frame, _WITH_CONTENT):
+            content = self._content + frame.entry.size
+        elif isinstance(frame, _WITH_ENTRY) and frame.entry is not None:
+            content = self._content
         else:
             return None
-        used = Size(self._used.files + 1, 0, content)
-        if used.files <= self.size.files and used.content <= self.size.content:
-            self._used = used
+        files = self._files + 1
+        if files <= self.size.files and content <= self.size.content:
+            self._files, self._content = files, content
             return None
-        more = max(0, used.content - self.size.content)
+        more = max(0, content - self.size.content)
         return Size(
-            max(self.size.files, used.files) + _MORE_FILES,
+            max(self.size.files, files) + _MORE_FILES,
             # For this there has to be room: what is allowed beyond may never come.
             self.size.bytes + more,
             self.size.content + more + _MORE_BYTES,

@@ -70,6 +70,8 @@ class Changes:
         self._only = only
         #: How many changes were told.
         self.count = 0
+        #: Whether the ledger has all that was met, with a proof.
+        self.is_proven = True
         self._levels: list[_Level] = []
         #: First names whose file the other side made anew: its other names must follow.
         self._renewed: set[bytes] = set()
@@ -145,7 +147,10 @@ class Changes:
 
     def lasting(self, stat: os.stat_result, mine: bytes) -> bytes:
         """The proof, unless a later change could bear the same time stamp."""
-        return mine if stat.st_ctime_ns < self._settled_ns else b""
+        if stat.st_ctime_ns < self._settled_ns:
+            return mine
+        self.is_proven = False
+        return b""
 
     # -- deletions ----------------------------------------------------------------------
 

@@ -181,6 +181,7 @@ class Contents:
         if lasting and proof(os.fstat(fd)) != mine:
             self._report.add(Note("changed-while-read", step.path, ""))
             lasting = b""
+            self._changes.is_proven = False
         if entry.size <= PATCHABLE_BYTES:
             blocks = b""
         self._ledger.put(step.path, Row(entry, digest, blocks, lasting))

@@ -21,8 +21,10 @@ from homemgr.transfer import codec, frames, policy
 from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.report import Report
 from homemgr.transfer.selection import ALL
+from homemgr.work import glance
 from homemgr.work.changes import Changes
 from homemgr.work.contents import Contents
+from homemgr.work.glance import Sight
 from homemgr.work.tally import Tally, Totals
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Pass:
         self._only = only
         self._changes = Changes(ledger, send, settled_ns, only)
         self._contents = Contents(self._changes, self._tally, self.report)
+        self._sight = Sight()
         #: First name of each file with several, by device and inode.
         self._first: dict[tuple[int, int], bytes] = {}
 
@@ -75,7 +78,11 @@ class Pass:
                 self._changes.leave(step.path)
         self._changes.delete_rest()
         self._tally.tell()
-        return Totals(self._tally.files, self._tally.bytes, self._changes.count)
+        totals = Totals(self._tally.files, self._tally.bytes, self._changes.count)
+        # A note is given anew each time: of what does not travel the ledger knows nothing.
+        if self._only is ALL and self._changes.is_proven and not self.report.counts:
+            glance.remember(self._ledger, self._sight, totals)
+        return totals
 
     # -- directories ------------------------------------------------------------------
 
@@ -83,6 +90,7 @@ class Pass:
         self._tally.files += 1
         known = self._changes.known.pop(step.name, None)
         mine = proof(step.stat)
+        self._sight.take(step.path, mine)
         entry = None
         if known is None or known.proof != mine:
             entry = self._directory(step, known, mine)
@@ -105,12 +113,16 @@ class Pass:
         known = here.pop(step.name, None)
         self._tally.entry()
         mine = proof(step.stat)
+        self._sight.take(step.path, mine)
         if step.stat.st_nlink > 1 and self._is_further_name(step, known, mine):
             return
         if known is not None and known.proof == mine and known.kind != Kind.LINK:
             self._tally.bytes += step.stat.st_size
             return
-        if not self._is_told(step, known, mine) and known is not None:
+        if self._is_told(step, known, mine):
+            return
+        self._changes.is_proven = False
+        if known is not None:
             # Not here any more, or nothing that travels.
             here[step.name] = known
 

@@ -133,8 +133,9 @@ class _Receiver:
         require_able(limits, said.get("needs"))
         self._allowance = Allowance(size)
         stage.ledger.limit(size.files, size.content)
-        stage.ledger.set_meta(_ABLE, "yes")
-        stage.ledger.commit()
+        if stage.ledger.meta(_ABLE) != "yes":
+            stage.ledger.set_meta(_ABLE, "yes")
+            stage.ledger.commit()
         self._talk.tell(fits=True)
 
     def _stage(self, closing: ExitStack, parent: Fd, place: Place) -> _Stage | None:
@@ -177,7 +178,6 @@ class _Receiver:
 
     def _take_in(self, stage: _Stage, rules: Policy) -> Place | None:
         """Take passes until the sender says it was the last; None unless all is to be committed."""
-        _mark(stage.ledger, "no")
         with hold_space(os.path.dirname(stage.place.ledger), _HELD_BYTES) as held:
             try:
                 with TreeWriter(stage.top) as writer:
@@ -208,8 +208,8 @@ class _Receiver:
             message = self._one_pass(stage, arrival)
             if "compare" in message:
                 arrival.require_complete()
-                stage.settle()
                 self._digest = stage.digest()
+                stage.settle()
                 self._talk.tell(has=self._digest)
             elif "pairs" in message:
                 for frame in frames.in_frames(stage.ledger.pairs()):
@@ -222,6 +222,7 @@ class _Receiver:
         """Take changes up to the next message."""
         settled_at = time.monotonic()
         self._allowance.begin()
+        is_marked = False
         while True:
             frame = self._talk.receive()
             if isinstance(frame, Control):
@@ -230,6 +231,9 @@ class _Receiver:
                 self._allow_more(stage, size_of(frame.message["more"]))
                 continue
             self._allowance.take(frame)
+            if not is_marked:
+                _mark(stage.ledger, "no")
+                is_marked = True
             arrival.take(frame)
             if time.monotonic() - settled_at > _SETTLE_S:
                 # A kill then costs no more than this.
@@ -289,8 +293,9 @@ class _Stage(NamedTuple):
         return self.ledger.digest().hex()
 
     def settle(self) -> None:
-        """Have on disk what the ledger says: files first."""
-        syncfs(self.top.fileno())
+        """Have on disk what the ledger says: files first, if any came since they agreed."""
+        if self.ledger.meta(_CLEAN) != "yes":
+            syncfs(self.top.fileno())
         self.ledger.commit()
 
     def save(self) -> None:
@@ -303,5 +308,6 @@ class _Stage(NamedTuple):
 
 def _mark(ledger: Ledger, value: str) -> None:
     """Note whether the tree and the ledger are known to agree."""
-    ledger.set_meta(_CLEAN, value)
-    ledger.commit()
+    if ledger.meta(_CLEAN) != value:
+        ledger.set_meta(_CLEAN, value)
+        ledger.commit()

@@ -15,6 +15,7 @@ from homemgr.transfer.report import Report
 from homemgr.transfer.selection import ALL
 from homemgr.work.allowance import Announcing
 from homemgr.work.difference import changed_names, has_links
+from homemgr.work.glance import as_remembered
 from homemgr.work.keeping import Keeping
 from homemgr.work.passes import Pass, now_ns
 from homemgr.work.tally import Totals
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from homemgr.transfer.selection import Selection
     from homemgr.work.allowance import Allowance
     from homemgr.work.conversation import Conversation
+    from homemgr.work.glance import Glance
     from homemgr.work.telling import Telling
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,13 @@ class Rounds:
         self.report = Report()
         self.totals = Totals(0, 0, 0)
 
+    def is_fresh(self, found: Glance | None) -> bool:
+        """Whether the other side, which has what the ledger says, has the home as it looks."""
+        totals = as_remembered(self._ledger, found) if found else None
+        if totals is not None:
+            self.totals = totals
+        return totals is not None
+
     def run(self, home: Fd, snapshots: Snapshots, phase: str) -> Totals:
         """One pass, and the word of the other side that it has the same.
 
@@ -84,6 +93,8 @@ class Rounds:
             )
             try:
                 totals = one.run(self._leave_out)
+                # Found out before the commit it is kept, and not found out again next time.
+                self.digest = self._ledger.digest().hex()
             finally:
                 # Also if the stream broke: what has arrived of it will not be sent again.
                 self._ledger.commit()
@@ -108,7 +119,6 @@ class Rounds:
         return ALL if has_links(moment.fd, only, self._ledger, self._leave_out) else only
 
     def _compare(self) -> None:
-        self.digest = self._ledger.digest().hex()
         # It takes its time until all of it has left and the other side has it on disk.
         self._telling.pause()
         self._talk.tell(compare=self.digest)

@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors
+from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
@@ -36,6 +37,7 @@ from homemgr.work.cleaning import clean_home
 from homemgr.work.conversation import Conversation
 from homemgr.work.exclusion import alone_with_home
 from homemgr.work.found import tell_record
+from homemgr.work.glance import Glance, glance
 from homemgr.work.mounted import mounted_in
 from homemgr.work.rounds import Rounds
 from homemgr.work.survey import survey
@@ -100,11 +102,15 @@ class _Sender:
         self._rounds: Rounds | None = None
         self._allowance = Allowance(Size(0, 0, 0))
         self._offline_s = 0.0
+        #: How the home looked before the other side was heard.
+        self._glance: Glance | None = None
         #: As the daemon has it on disk.
         self._phase = task.text("phase")
 
     def run(self) -> dict[str, object]:
         """Introduce ourselves, find out where we stand, and go on from there."""
+        if self._phase == "sending" and not self._options.is_undone:
+            self._glance = self._look()
         said = self._talk.hear_message("challenge")
         asked = {"nonce": said["challenge"], "receiver": said.get("receiver")}
         self._talk.tell(
@@ -151,10 +157,19 @@ class _Sender:
 
     # -- the tree ------------------------------------------------------------------------
 
+    def _look(self) -> Glance:
+        """Look at the home as it is now, while the machines are being connected."""
+        with self._task.storage.open_home(self._task.image_path) as top:
+            syncfs(top.fd.fileno())
+            return glance(top.fd, LEFT_OUT, has_copy=bool(self._task.argument("has_copy")))
+
     def _announce(self, limits: Limits) -> None:
         """Say what the home takes and needs; the other side ends it if that is too much there."""
-        with self._task.storage.open_home(self._task.image_path) as top:
-            size, needs = survey(top.fd, LEFT_OUT, limits)
+        if self._glance is not None and self._glance.asked.issuperset(limits):
+            size, needs = self._glance.size, self._glance.needs
+        else:
+            with self._task.storage.open_home(self._task.image_path) as top:
+                size, needs = survey(top.fd, LEFT_OUT, limits)
         self._mounted.extend(mounted_in(self._task.effective.home_directory))
         self._telling.expect(size.files, size.bytes)
         self._allowance = Allowance(size)
@@ -176,7 +191,8 @@ class _Sender:
             )
             go_round = partial(rounds.run, top.fd, snapshots)
             if self._options.is_kept:
-                go_round("copying")
+                if not rounds.is_fresh(self._glance):
+                    go_round("copying")
                 self._talk.tell(keep=True)
                 self._talk.hear("kept")
                 return False

@@ -7,12 +7,13 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from homemgr.storage import reader
+from homemgr.storage.ledger import proof
 from homemgr.transfer.needs import Ability, Need, Needs
 from homemgr.transfer.policy import is_acl, is_of_user
 from homemgr.work.allowance import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from homemgr.files import Fd
     from homemgr.storage.reader import Step
@@ -24,10 +25,16 @@ _ODD_ENDS = (b".", b" ")
 _DESCRIBED = (Ability.XATTR_VALUE, Ability.ACLS)
 
 
-def survey(top: Fd, leave_out: frozenset[bytes], asked: Collection[Ability]) -> tuple[Size, Needs]:
+def survey(
+    top: Fd,
+    leave_out: frozenset[bytes],
+    asked: Collection[Ability],
+    see: Callable[[bytes, bytes], None] | None = None,
+) -> tuple[Size, Needs]:
     """How large the tree below ``top`` is, and how much it needs of what is asked.
 
-    ``leave_out`` are paths that do not travel.
+    ``leave_out`` are paths that do not travel. ``see`` is told of the path and the `proof` of
+    every name.
     """
     looking = _Survey(asked)
     files = size = content = 0
@@ -37,6 +44,8 @@ def survey(top: Fd, leave_out: frozenset[bytes], asked: Collection[Ability]) -> 
             size += step.stat.st_blocks * 512
             if step.what == reader.ENTRY:
                 content += step.stat.st_size
+            if see is not None:
+                see(step.path, proof(step.stat))
         if asked:
             looking.look(step)
     return Size(files, size, content), looking.needs

@@ -334,6 +334,79 @@ def test_a_standby_copy_is_refreshed_and_sends_only_what_changed(pair: Pair) -> 
     assert_moved(pair)
 
 
+def is_walked(pair: Pair) -> bool:
+    """Refresh the copy; whether the home was compared with it name by name."""
+    pair.target.phase = "receiving"
+    pair.origin.progress.clear()
+    pair.go(keep=True)
+    return any(told["phase"] == "copying" for told in pair.origin.progress)
+
+
+def rewrite(top: Path) -> None:
+    """Other content of the same length, with the time of before."""
+    before = (top / "file").stat()
+    (top / "file").write_text("CONTENT")
+    os.utime(top / "file", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "content": rewrite,
+    "length": lambda top: os.truncate(top / "large", 1_000_000),
+    "mode": lambda top: (top / "file").chmod(0o640),
+    "attribute": lambda top: os.setxattr(top / "file", "user.colour", b"blue"),
+    "mode of a directory": lambda top: (top / "work").chmod(0o750),
+    "name": lambda top: (top / "file").rename(top / "file of before"),
+    "another name": lambda top: (top / "work/link").hardlink_to(top / "file"),
+    "deletion": lambda top: (top / "file").unlink(),
+    "new file": lambda top: os.mkfifo(top / "work/fifo"),
+}
+
+
+@pytest.fixture
+def copied(pair: Pair) -> Pair:
+    """With a standby copy of what nobody touches for a moment."""
+    (pair.here / "work").mkdir()
+    homes.give_away(pair.here)
+    # What is younger than a tick of the clock that files get their times from is looked at again.
+    time.sleep(0.1)
+    pair.go(keep=True)
+    return pair
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_any_kind_is_seen(copied: Pair, change: str) -> None:
+    assert not is_walked(copied)
+    CHANGES[change](copied.here)
+    assert is_walked(copied)
+    homes.give_away(copied.here)
+    copied.target.phase = "receiving"
+    copied.go()
+    assert homes.compare(copied.left, copied.there, leave_out=(b".identity",)) == []
+
+
+def test_a_copy_that_got_lost_is_made_again(copied: Pair) -> None:
+    for path in (copied.target.area / ".homemgr").iterdir():
+        subprocess.run(["rm", "-rf", path], check=True)
+    assert is_walked(copied)
+    copied.target.phase = "receiving"
+    copied.go()
+    assert_moved(copied)
+
+
+def test_what_does_not_travel_is_told_each_time(pair: Pair) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(pair.here / "socket"))
+    homes.give_away(pair.here)
+    time.sleep(0.1)
+    for _ in range(2):
+        result = pair.go(keep=True)
+        pair.target.phase = "receiving"
+        assert result["report"] == {
+            "counts": {"socket-skipped": 1},
+            "notes": [{"kind": "socket-skipped", "path": "socket", "detail": ""}],
+        }
+
+
 @pytest.mark.parametrize("is_withdrawn", [False, True])
 def test_a_home_given_back_in_the_middle_of_an_undo_moves_again(
     pair: Pair, is_withdrawn: bool

@@ -27,7 +27,7 @@ from homemgr.transfer.codec import signature
 from homemgr.transfer.entry import Entry, Kind, join, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 ENTRY = Entry(Kind.FILE, 0o644, 65534, 65534, -5, 7, 11, b"", ((b"user.a", b"\0"),))
 FOLDER = Entry(Kind.DIRECTORY, 0o755, 65534, 65534, 1, 2, 0, b"", ())
@@ -228,6 +228,41 @@ def test_digest_is_that_of_the_documentation(path: str) -> None:
         text = bytes(4) + signature(FOLDER, b"")
         text += b"\0\0\0\3a/b" + signature(ENTRY, ROW.digest)
         assert ledger.digest() == sha256(text).digest()
+
+
+ALTERATIONS: dict[str, Callable[[Ledger], object]] = {
+    "put": lambda ledger: ledger.put(b"b", ROW),
+    "put again": lambda ledger: ledger.put(b"a", FOLDER_ROW),
+    "drop": lambda ledger: ledger.drop(b"a"),
+    "drop all": lambda ledger: ledger.drop(b""),
+    "agree": lambda ledger: ledger.agree([]),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_what_is_remembered_of_all_names_is_forgotten_with_the_first_that_changes(
+    path: str, name: str
+) -> None:
+    with Ledger(path) as ledger:
+        ledger.put(b"a", ROW)
+        before = ledger.digest()
+        ledger.remember("seen", "this")
+        ledger.set_meta("peer", "b")
+        ledger.commit()
+    with Ledger(path) as ledger:
+        assert (ledger.digest(), ledger.remembered("seen")) == (before, "this")
+        ledger.touch(b"a", bytes(44))
+        assert ledger.remembered("seen") == "this"
+        ALTERATIONS[name](ledger)
+        assert ledger.remembered("seen") is None
+        assert ledger.digest() != before
+        ledger.commit()
+    with Ledger(path) as ledger:
+        assert ledger.remembered("seen") is None
+        assert ledger.meta("peer") == "b"
+        after = ledger.digest()
+        ledger.put(b"c", ROW)
+        assert ledger.digest() != after
 
 
 @pytest.mark.parametrize("wrong", [[b"a/b", b"b"], [b"b", b"a"], [b"a", b"a"], [b"a", b""]])
