@@ -76,6 +76,15 @@ class Maker(NamedTuple):
         """What is put into verity.d."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def private_pem(self) -> bytes:
+        """The key, for tools that sign by themselves."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
     def sign(
         self,
         content: bytes,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from homemgr.errors import ExtensionDamaged, ExtensionNotTrusted, ExtensionNotUsable
 from homemgr.extension import verified
@@ -45,6 +46,39 @@ def test_a_signed_image_needs_no_digest(store: Store, form: str, kind: str, algo
         assert read(extension, ".config/corp", "big") == BIG
         assert len(devices()) == 1
     verifying.wait_until_gone()
+
+
+PARTITIONS = {
+    "10-data": "Type=root\nFormat=squashfs\nCopyFiles=/\nVerity=data",
+    "20-hashes": "Type=root-verity\nVerity=hash",
+    "30-signature": "Type=root-verity-sig\nVerity=signature",
+}
+
+
+def test_what_systemd_signs_is_used(store: Store) -> None:
+    definitions = store.path / "definitions"
+    definitions.mkdir()
+    for name, text in PARTITIONS.items():
+        lines = f"[Partition]\n{text}\nVerityMatchKey=one\n"
+        (definitions / f"{name}.conf").write_text(lines, encoding="utf-8")
+    maker = Maker.new("repart", rsa.generate_private_key(65537, 2048))
+    (store.path / "key").write_bytes(maker.private_pem)
+    (store.path / "certificate").write_bytes(maker.pem)
+    store.inner("squashfs")
+    argv = ["systemd-repart", "--empty=create", "--size=auto", "--dry-run=no", "--no-pager"]
+    argv += [f"--definitions={definitions}", f"--root={store.path}/source"]
+    argv += [f"--private-key={store.path}/key", f"--certificate={store.path}/certificate"]
+    run(*argv, str(store.image))
+    store.image.chmod(0o644)
+    with pytest.raises(ExtensionNotTrusted, match="nobody who is trusted here"):
+        store.open()
+    certificate = verifying.trust(maker, "repart")
+    try:
+        with store.open() as extension:
+            assert read(extension, ".config/corp", "big") == BIG
+            assert len(devices()) == 1
+    finally:
+        certificate.unlink()
 
 
 def test_two_users_have_one_device_and_one_cache(store: Store) -> None:

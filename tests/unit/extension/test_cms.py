@@ -6,14 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homemgr.extension import certificates, cms
-from tests.signed_images import PLAIN, Key, Maker
+from tests.signed_images import PLAIN, Maker
 
 CONTENT = b"0f" * 32
 WITH_ATTRIBUTES = (pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary)
@@ -120,13 +120,7 @@ def test_a_key_that_signs_otherwise_is_refused_in_order() -> None:
 
 @pytest.mark.parametrize("extra", [["-noattr"], []])
 def test_what_openssl_signs_is_taken(tmp_path: Path, extra: list[str]) -> None:
-    key: Key = CURVE.key
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (tmp_path / "key").write_bytes(private)
+    (tmp_path / "key").write_bytes(CURVE.private_pem)
     (tmp_path / "certificate").write_bytes(CURVE.pem)
     (tmp_path / "content").write_bytes(CONTENT)
     argv = ["openssl", "smime", "-sign", "-nocerts", "-binary", *extra, "-in", "content"]
