@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
+from homemgr.extension import certificates
 from tests.disk_images import (
     ROOT_SIGNATURE_X86_64,
     ROOT_VERITY_X86_64,
@@ -75,6 +76,11 @@ class Maker(NamedTuple):
     def pem(self) -> bytes:
         """What is put into verity.d."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def trusted(self) -> certificates.Certificate:
+        """What is found in there."""
+        return certificates.parse(self.pem)
 
     @property
     def private_pem(self) -> bytes:

@@ -6,25 +6,29 @@ meant to be used is not asked, as systemd does not: it is taken away by deleting
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
+import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from homemgr.errors import ExtensionNotTrusted
-from homemgr.extension import cms
+from homemgr.extension import cms, der
 from homemgr.extension.trusted import open_trusted
 from homemgr.files import read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ log = logging.getLogger(__name__)
 DIRECTORIES = ("/etc/verity.d", "/run/verity.d", "/usr/local/lib/verity.d", "/usr/lib/verity.d")
 
 _SUFFIX = ".crt"
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _LIMIT = 1 << 16
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -41,7 +46,14 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 }
 
 
-def trusted(directories: Iterable[str] = DIRECTORIES) -> list[x509.Certificate]:
+class Certificate(NamedTuple):
+    """What counts of it here."""
+
+    serial: int
+    key: PublicKeyTypes
+
+
+def trusted(directories: Iterable[str] = DIRECTORIES) -> list[Certificate]:
     """All certificates whose signatures count; what cannot be read is logged and left out."""
     paths: dict[str, str] = {}
     for directory in directories:
@@ -57,18 +69,35 @@ def trusted(directories: Iterable[str] = DIRECTORIES) -> list[x509.Certificate]:
         try:
             with open_trusted(path) as file:
                 text = read_limited(file.fileno(), _LIMIT, path)
-            found.append(x509.load_pem_x509_certificate(text))
-        except (OSError, ValueError, ExtensionNotTrusted) as error:
+            found.append(parse(text))
+        except (OSError, ValueError, UnsupportedAlgorithm, ExtensionNotTrusted) as error:
             log.warning("Certificate %s is not used: %s", path, error)
     return found
 
 
-def require_signed(
-    content: bytes, signature: bytes, certificates: Iterable[x509.Certificate]
-) -> None:
+def parse(pem: bytes) -> Certificate:
+    """The first certificate in a PEM text: RFC 5280, section 4.1.
+
+    Read by ourselves: to load the library's module for certificates takes longer than the
+    rest of a login with an extension.
+    """
+    match = _PEM.search(pem)
+    if match is None:
+        raise ValueError("it holds no certificate")
+    raw = base64.b64decode(match[1])
+    signed = der.parts(der.only(raw, der.SEQUENCE), 3)[0]
+    # Without the version of the format, which need not be there.
+    fields = [value for value in der.inside(signed) if value.tag != der.FIRST]
+    if len(fields) < 6:
+        raise ValueError("it is malformed")
+    serial, _algorithm, _issuer, _validity, _subject, key, *_ = fields
+    return Certificate(der.number(serial), load_der_public_key(key.whole))
+
+
+def require_signed(content: bytes, signature: bytes, certificates: Iterable[Certificate]) -> None:
     """ValueError unless one of ``certificates`` made this PKCS#7 signature of ``content``."""
     signers = cms.signers(signature, content)
-    known = [(s, c) for s in signers for c in certificates if c.serial_number == s.serial]
+    known = [(s, c) for s in signers for c in certificates if c.serial == s.serial]
     if not known:
         numbers = ", ".join(f"{signer.serial:x}" for signer in signers) or "nobody"
         raise ValueError(
@@ -79,10 +108,10 @@ def require_signed(
         raise ValueError("it is wrong: not made by the certificate it names, or for another image")
 
 
-def _is_good(signer: cms.Signer, certificate: x509.Certificate) -> bool:
+def _is_good(signer: cms.Signer, certificate: Certificate) -> bool:
     digest = _HASHES[signer.digest]
+    key = certificate.key
     try:
-        key = certificate.public_key()
         if isinstance(key, RSAPublicKey):
             key.verify(signer.signature, signer.signed, PKCS1v15(), digest)
         elif isinstance(key, EllipticCurvePublicKey):

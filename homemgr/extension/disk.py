@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr.errors import ExtensionDamaged, ExtensionNotTrusted, ExtensionNotUsable
-from homemgr.extension import gpt, hash_tree, partition_types, verified
+from homemgr.extension import certificates, gpt, hash_tree, partition_types, verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,9 +66,6 @@ def _open_signed(image: Fd, found: Sequence[Partition], architecture: str) -> Fd
     read = reader(image, where.start, where.size)
     signed = hash_tree.signed(read(0, hash_tree.SIGNATURE_LIMIT))
     parts = partition_types.sealed(found, where, architecture, signed.root_hash)
-    # Costs 10 ms and some memory, which most have no use for.
-    from homemgr.extension import certificates
-
     certificates.require_signed(signed.content, signed.signature, certificates.trusted())
     data, hashes = parts
     superblock = reader(image, hashes.start, hashes.size)(0, hash_tree.SUPERBLOCK_BYTES)

@@ -14,9 +14,9 @@ import stat
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr.errors import ExtensionDamaged
+from homemgr.errors import ExtensionDamaged, NotSupported
 from homemgr.extension.new_mount import created
-from homemgr.extension.stack import set_directory
+from homemgr.extension.stack import set_directory, too_old
 from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd
 from homemgr.kernel.mounts import fsconfig_set_string, fsopen
 from homemgr.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -64,7 +64,12 @@ class Store:
                 fsconfig_set_string(fs.fileno(), "verity", "require")
             set_directory(fs.fileno(), "lowerdir+", metadata)
             set_directory(fs.fileno(), "datadir+", self._directory)
-            return created(fs)
+            try:
+                return created(fs)
+            except OSError as error:
+                if reason := too_old(error):
+                    raise NotSupported(f"It cannot be put together: {reason} or newer.") from error
+                raise
 
     def close(self) -> None:
         """Let go of it; what was composed keeps what it needs."""

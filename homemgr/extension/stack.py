@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,6 +65,9 @@ _OPTIONS = {
 
 #: If all that is written is thrown away, changing owner or mode need not copy the data.
 _OPTIONS_THROWN_AWAY = {"redirect_dir": "on", "metacopy": "on"}
+
+#: From this version of Linux on overlayfs takes layers that are mounted nowhere.
+_NEEDED = (6, 15)
 
 _STACKED = (OVERLAYFS_SUPER_MAGIC, ECRYPTFS_SUPER_MAGIC)
 
@@ -261,6 +265,20 @@ def _checked(mount: Fd, fs: Fd, *, is_writable: bool) -> Fd:
     raise NotSupported(f"It could be merged only read-only, not for writing: {said}.")
 
 
+def too_old(error: OSError, kernel: str = "") -> str:
+    """Why a kernel of this release refuses layers; empty if that has another reason."""
+    kernel = kernel or os.uname().release
+    numbers = re.match(r"(\d+)\.(\d+)", kernel)
+    if error.errno != errno.EINVAL or numbers is None:
+        return ""
+    if (int(numbers[1]), int(numbers[2])) >= _NEEDED:
+        return ""
+    needed = ".".join(map(str, _NEEDED))
+    return (
+        f"this kernel ({kernel}) merges no layers that are mounted nowhere; expected Linux {needed}"
+    )
+
+
 def _refused(layers: Sequence[tuple[str, Fd]], error: OSError, said: str) -> Exception:
     stacked = next((name for name, directory in layers if _is_stacked(directory)), None)
     if error.errno == errno.EINVAL and stacked is not None and not said:
@@ -268,6 +286,8 @@ def _refused(layers: Sequence[tuple[str, Fd]], error: OSError, said: str) -> Exc
         return NotSupported(too_deep(stacked, STACK_LIMIT))
     names = ", ".join(name for name, _ in layers[:5])
     doing = f"Cannot merge {names}"
+    if reason := too_old(error):
+        return NotSupported(f"{doing}: {reason} or newer.")
     if not said:
         return from_os_error(error, doing)
     return NotSupported(f"{doing}: {said} ({os.strerror(error.errno or errno.EIO)}).")

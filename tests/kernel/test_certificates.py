@@ -22,9 +22,9 @@ def put(directory: Path, name: str, maker: Maker) -> Path:
 
 
 def found(area: Path) -> list[Maker]:
-    known = {maker.certificate: maker for maker in (ONE, OTHER)}
+    known = {maker.certificate.serial_number: maker for maker in (ONE, OTHER)}
     directories = [str(area / name) for name in ("etc", "missing", "usr")]
-    return [known[certificate] for certificate in certificates.trusted(directories)]
+    return [known[certificate.serial] for certificate in certificates.trusted(directories)]
 
 
 def test_all_of_them_are_found(area: Path) -> None:
