@@ -232,14 +232,16 @@ class Pair:
     target: Target
     sender: Side | None = None
     receiver: Side | None = None
-    #: The receiver is started by this program.
-    prefix: Sequence[str] = ()
+    #: Programs that start the workers.
+    sender_by: Sequence[str] = ()
+    receiver_by: Sequence[str] = ()
 
     def start(self, **options: object) -> None:
         one, other = socket.socketpair()
         more: dict[str, object] = {"options": {}, "receiver": RECEIVER}
-        self.receiver = Side(self.target, "receive", other, prefix=self.prefix, **more)
-        self.sender = Side(self.origin, "send", one, options=options, **self.origin.arguments())
+        self.receiver = Side(self.target, "receive", other, prefix=self.receiver_by, **more)
+        more = {"options": options, **self.origin.arguments()}
+        self.sender = Side(self.origin, "send", one, prefix=self.sender_by, **more)
 
     def go(self, **options: object) -> dict[str, object]:
         """Send the home; raises what the sender's caller gets."""
