@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
 from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd
+from homemgr.kernel.file_flags import get_flags, set_flags
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.storage.file_writer import part_name
 from homemgr.storage.idmapping import NOBODY, strict
 from homemgr.storage.paths import location
 from homemgr.storage.top import Top, attach
 from homemgr.storage.tree import delete_tree
-from homemgr.transfer import acl
+from homemgr.transfer import acl, flags
 from homemgr.transfer.codec import MAX_SIZE, MAX_TARGET, MAX_XATTR_VALUE
 from homemgr.transfer.entry import MAX_NAME
 from homemgr.transfer.needs import Ability, Limits
@@ -75,6 +76,12 @@ def probe(stage: Fd) -> Limits:
         return _Probe(directory).limits()
 
 
+def storable_flags(stage: Fd) -> frozenset[bytes]:
+    """The flags of chattr, as words, that the file system of ``stage`` stores."""
+    with filesystem_identity(NOBODY, NOBODY), _ground(stage) as directory:
+        return _Probe(directory).flags()
+
+
 @contextmanager
 def _ground(stage: Fd) -> Iterator[int]:
     """A directory to try things in; the stage looks the same afterwards."""
@@ -116,6 +123,28 @@ class _Probe:
         if not self._links():
             found[Ability.HARD_LINKS] = 1
         return found
+
+    def flags(self) -> frozenset[bytes]:
+        """Those that stay when they are given to a file, or a directory."""
+        kept = set()
+        for word, bit in flags.CARRIED.items():
+            of_directory = word in flags.OF_DIRECTORIES
+            with self._directory_of_its_own() if of_directory else self._file("flagged") as one:
+                with suppress(OSError):
+                    set_flags(one.fileno(), get_flags(one.fileno()) | bit)
+                if get_flags(one.fileno()) & bit:
+                    kept.add(word)
+        return frozenset(kept)
+
+    @contextmanager
+    def _directory_of_its_own(self) -> Iterator[Fd]:
+        """A new directory, gone at the end."""
+        os.mkdir("directory", 0o700, dir_fd=self._directory)
+        try:
+            with Fd.open("directory", DIRECTORY_FLAGS, dir_fd=self._directory) as directory:
+                yield directory
+        finally:
+            os.rmdir("directory", dir_fd=self._directory)
 
     def _require_ownership(self) -> None:
         """Raise NotSupported where files have not the owner and mode that they are given."""

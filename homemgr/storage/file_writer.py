@@ -16,8 +16,9 @@ from homemgr.errors import StreamError
 from homemgr.files import GUARDED_FLAGS, Fd
 from homemgr.kernel import reflink
 from homemgr.storage.ledger import proof
-from homemgr.storage.metadata import apply
+from homemgr.storage.metadata import apply, set_entry_flags
 from homemgr.storage.sparse import copy_data, write_at
+from homemgr.transfer import flags
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,6 +52,10 @@ class FileWriter:
             self._now = part_name()
             self._fd = os.open(self._now, _NEW, 0o600, dir_fd=directory)
         self._is_open = True
+
+    def prepare(self) -> None:
+        """Have those flags that count for what is written from now on."""
+        set_entry_flags(self._fd, self._entry, flags.EARLY_BITS)
 
     def copy(self, source: int) -> None:
         """Begin with the content of ``source``, holes included; shared where that is possible."""

@@ -12,6 +12,8 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
+from homemgr.kernel.file_flags import get_flags, set_flags
+from homemgr.transfer import flags
 from homemgr.transfer.entry import Kind
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 #: What travels, see `transfer.policy`; all else (security.selinux) is the machine's.
 _OURS = ("user.", "system.posix_acl_")
 
-#: What file systems answer to attributes they cannot store, see setxattr(2).
+#: What file systems answer to flags and attributes they cannot store, see setxattr(2).
+_NO_FLAG = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EPERM)
 _NO_ROOM = (errno.EOPNOTSUPP, errno.E2BIG, errno.ERANGE, errno.ENOSPC)
 
 
@@ -33,6 +36,7 @@ def apply(fd: int, entry: Entry) -> os.stat_result:
     if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
         os.fchown(fd, entry.uid, entry.gid)
     _set_xattrs(fd, entry)
+    set_entry_flags(fd, entry)
     os.fchmod(fd, entry.mode)
     os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
     return os.fstat(fd)
@@ -54,7 +58,7 @@ def _set_xattrs(where: int | bytes, entry: Entry) -> None:
     there = _listed(where)
     if not (there or entry.xattrs):
         return
-    wanted = {os.fsdecode(name): value for name, value in entry.xattrs}
+    wanted = {os.fsdecode(name): value for name, value in entry.xattrs if name != flags.NAME}
     for name in there:
         if name not in wanted and name.startswith(_OURS):
             os.removexattr(where, name)
@@ -68,6 +72,24 @@ def _set_xattrs(where: int | bytes, entry: Entry) -> None:
                 f"The extended attribute {name!r} of a file, {len(value)} bytes, cannot be stored"
                 f" on the file system of the home areas: {os.strerror(error.errno)}."
             ) from error
+
+
+def set_entry_flags(fd: int, entry: Entry, among: int = flags.ALL_BITS) -> None:
+    """Have the flags of chattr that the entry has, of those ``among``, and no others of them.
+
+    `NotSupported` if the file system does not store one.
+    """
+    before, wanted = get_flags(fd), flags.bits_of(entry) & among
+    if before & among == wanted:
+        return
+    try:
+        set_flags(fd, before & ~among | wanted)
+    except OSError as error:
+        if error.errno not in _NO_FLAG:
+            raise
+        raise NotSupported(
+            "The file system of the home areas does not store flags of chattr that a file has."
+        ) from error
 
 
 def has_xattr(fd: int, name: str) -> bool:

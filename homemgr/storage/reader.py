@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from homemgr.errors import HomeBusy, HostileHome
 from homemgr.files import Fd
+from homemgr.kernel.file_flags import get_flags
 from homemgr.kernel.openat2 import openat2
 from homemgr.storage.guarded import RESOLVE_GUARDED
 from homemgr.storage.sparse import data_runs as data_runs
+from homemgr.transfer import flags
 from homemgr.transfer.entry import MAX_PATH, Entry, Kind, join
 from homemgr.transfer.selection import ALL
 
@@ -184,9 +186,9 @@ def _up(fd: Fd, expected: os.stat_result, path: bytes) -> Fd:
     return parent
 
 
-def _open(parent: int, name: bytes, path: bytes, flags: int) -> Fd:
+def _open(parent: int, name: bytes, path: bytes, how: int) -> Fd:
     try:
-        return openat2(parent, name, flags, RESOLVE_GUARDED)
+        return openat2(parent, name, how, RESOLVE_GUARDED)
     except OSError as error:
         if error.errno in _GONE:
             raise FileVanished from error
@@ -229,8 +231,24 @@ def read_entry(step: Step, opened: Fd | None = None) -> Entry:
         found.st_atime_ns,
         found.st_size if kind == Kind.FILE else 0,
         target,
-        attributes(step, opened),
+        _described(step, kind, opened),
     )
+
+
+def _described(step: Step, kind: Kind, opened: Fd | None) -> tuple[tuple[bytes, bytes], ...]:
+    """All attributes, and the flags as one of them."""
+    found = attributes(step, opened)
+    if kind == Kind.DIRECTORY:
+        bits = get_flags(step.fd)
+    elif kind != Kind.FILE:
+        return found
+    elif opened is not None:
+        bits = get_flags(opened.fileno())
+    else:
+        with open_content(step) as file:
+            bits = get_flags(file.fileno())
+    added = flags.attribute(bits)
+    return tuple(sorted(found + added)) if added else found
 
 
 def _link_text(step: Step) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported, StreamError
 from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd
+from homemgr.kernel.file_flags import get_flags
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
 from homemgr.storage.file_writer import FileWriter as FileWriter
@@ -24,6 +25,7 @@ from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.ledger import proof
 from homemgr.storage.metadata import apply, apply_to_name, has_xattr
 from homemgr.storage.tree import delete_tree
+from homemgr.transfer import flags
 from homemgr.transfer.entry import Entry, Kind, check_name, split
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO)
 class _Level:
     """A directory on the way down, and what it is to look like in the end."""
 
-    __slots__ = ("entry", "fd", "identity", "passes_on_acl", "times")
+    __slots__ = ("entry", "fd", "identity", "passes_on", "times")
 
     def __init__(self, fd: Fd, entry: Entry | None) -> None:
         found = os.fstat(fd.fileno())
@@ -50,8 +52,11 @@ class _Level:
         self.entry = entry
         self.times = (found.st_atime_ns, found.st_mtime_ns)
         self.identity = (found.st_dev, found.st_ino)
-        #: Whether what is made in it gets an ACL, which then is to be taken away again.
-        self.passes_on_acl = has_xattr(fd.fileno(), "system.posix_acl_default")
+        #: Whether what is made in it gets an ACL or flags, which then are to be taken away again.
+        self.passes_on = bool(
+            has_xattr(fd.fileno(), "system.posix_acl_default")
+            or get_flags(fd.fileno()) & flags.ALL_BITS
+        )
 
 
 class TreeWriter:
@@ -132,7 +137,7 @@ class TreeWriter:
     def write_small(self, name: bytes, entry: Entry, data: bytes) -> bytes:
         """Make a file of ``data``; gives its proof for the ledger."""
         check_name(name)
-        if not (entry.xattrs or self._levels[-1].passes_on_acl):
+        if not (entry.xattrs or self._levels[-1].passes_on):
             with suppress(FileExistsError):
                 return proof(write_new(self._here.fileno(), name, entry, data))
         with self.begin(name, entry) as file:
@@ -143,13 +148,14 @@ class TreeWriter:
         """Begin a file; with ``copy_of`` its content is at first that of the file at that path."""
         check_name(name)
         file = FileWriter(self._here, name, entry)
-        if copy_of is not None:
-            try:
+        try:
+            file.prepare()
+            if copy_of is not None:
                 with self._open_file(copy_of) as source:
                     file.copy(source.fileno())
-            except BaseException:
-                file.close()
-                raise
+        except BaseException:
+            file.close()
+            raise
         return file
 
     def same(self, name: bytes, entry: Entry) -> bytes:
@@ -256,9 +262,9 @@ def _open_file(parent: int, name: bytes) -> Fd:
     return file
 
 
-def _open(parent: int, path: bytes, flags: int, what: str) -> Fd:
+def _open(parent: int, path: bytes, how: int, what: str) -> Fd:
     try:
-        return openat2(parent, os.fsdecode(path), flags, RESOLVE_GUARDED)
+        return openat2(parent, os.fsdecode(path), how, RESOLVE_GUARDED)
     except OSError as error:
         if error.errno not in _MISSING:
             raise

@@ -10,7 +10,7 @@ import stat
 from typing import NamedTuple
 
 from homemgr.errors import StreamError
-from homemgr.transfer import acl
+from homemgr.transfer import acl, flags
 from homemgr.transfer.codec import MAX_XATTRS, xattr_bytes
 from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.report import Note
@@ -55,6 +55,8 @@ class Policy(NamedTuple):
     disk_uid: int
     disk_gid: int
     is_wide: bool
+    #: Flags of chattr, as words, that can be stored where the home arrives.
+    flags: frozenset[bytes] = frozenset(flags.CARRIED)
 
 
 def sanitise(path: bytes, entry: Entry, policy: Policy) -> tuple[Entry | None, list[Note]]:
@@ -67,6 +69,7 @@ def sanitise(path: bytes, entry: Entry, policy: Policy) -> tuple[Entry | None, l
       others would give the rights of somebody else.
     - Extended attributes: ``user.`` and ACLs. File capabilities, overlayfs' marks and all
       others are dropped, and the largest of more than `codec.MAX_XATTRS` bytes.
+    - Flags of chattr that users may give and the receiver can store are kept.
     - Entries of an ACL are kept, dropped and translated like ids of owners, but none
       becomes the owner's who was not. A list that is malformed, or on something that has
       none, is dropped. One that says no more than the mode is left out: the mode counts.
@@ -140,6 +143,9 @@ def _xattrs(path: bytes, entry: Entry, policy: Policy, notes: list[Note]) -> Xat
                 kept.append((name, new))
         elif is_of_user(name) and entry.kind in _WITH_USER_XATTRS:
             kept.append((name, value))
+        elif name == flags.NAME:
+            if words := _flags(path, entry.kind, value, policy, notes):
+                kept.append((name, words))
         elif name == _CAPABILITY:
             notes.append(Note("capability-dropped", path, ""))
         else:
@@ -149,6 +155,18 @@ def _xattrs(path: bytes, entry: Entry, policy: Policy, notes: list[Note]) -> Xat
         kept.remove(largest)
         notes.append(Note("xattr-dropped", path, f"{_shown(largest[0])}: too many bytes in all"))
     return tuple(kept)
+
+
+def _flags(path: bytes, kind: Kind, value: bytes, policy: Policy, notes: list[Note]) -> bytes:
+    """The flags that are kept; empty if there are none."""
+    kept = []
+    for word in sorted(set(value.split(b","))):
+        has_use = kind == Kind.DIRECTORY or (kind == Kind.FILE and word not in flags.OF_DIRECTORIES)
+        if word in policy.flags and has_use:
+            kept.append(word)
+        else:
+            notes.append(Note("flag-dropped", path, _shown(word)))
+    return flags.joined(kept)
 
 
 def _list(

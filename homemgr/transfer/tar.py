@@ -1,9 +1,9 @@
 """An exported home as a tar archive: what is written; `untar` reads it.
 
 The format is pax, see pax(1) of POSIX.1-2017, with what GNU tar adds to it: sparse files
-of version 1.0, and ``SCHILY.xattr.``, ``SCHILY.acl.`` records. Members are `RECORD`, a JSON
-object that says whose home it is; `HOME` and all that is in it, directories before what
-they hold; and last `MANIFEST`, a JSON object that says what must have arrived. So
+of version 1.0, and ``SCHILY.xattr.``, ``SCHILY.acl.``, ``SCHILY.fflags`` records. Members are
+`RECORD`, a JSON object that says whose home it is; `HOME` and all that is in it, directories
+before what they hold; and last `MANIFEST`, a JSON object that says what must have arrived. So
 
     tar --xattrs --xattrs-include='*' --acls -xpf FILE home
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.errors import StreamError
-from homemgr.transfer import acl
+from homemgr.transfer import acl, flags
 from homemgr.transfer.codec import encode
 from homemgr.transfer.entry import Entry, Kind, check_path, join
 
@@ -53,6 +53,8 @@ TYPES = {
 #: Names of the records for ACLs as text.
 ACL_TEXTS = {acl.ACCESS: b"SCHILY.acl.access", acl.DEFAULT: b"SCHILY.acl.default"}
 XATTR = b"SCHILY.xattr."
+#: The record for flags of chattr; GNU tar says that it ignores it.
+FLAGS = b"SCHILY.fflags"
 
 _SECOND = 1_000_000_000
 
@@ -155,6 +157,9 @@ _PLAIN = Entry(Kind.FILE, 0o644, 0, 0, 0, 0, 0, b"", ())
 def _xattr_records(entry: Entry) -> dict[bytes, bytes]:
     records = {}
     for name, value in entry.xattrs:
+        if name == flags.NAME:
+            records[FLAGS] = value
+            continue
         if name in ACL_TEXTS:
             # As text too: that is what `tar --acls` and other archivers look for.
             records[ACL_TEXTS[name]] = acl.to_text(acl.parse(value)).encode("ascii")

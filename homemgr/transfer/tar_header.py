@@ -11,10 +11,10 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from homemgr.errors import StreamError
-from homemgr.transfer import acl
+from homemgr.transfer import acl, flags
 from homemgr.transfer.codec import encode
 from homemgr.transfer.entry import Entry, Kind
-from homemgr.transfer.tar import ACL_TEXTS, MAGIC, TYPES, XATTR
+from homemgr.transfer.tar import ACL_TEXTS, FLAGS, MAGIC, TYPES, XATTR
 
 #: Keys of records and what they say.
 Records = dict[bytes, bytes]
@@ -164,6 +164,11 @@ def _xattrs(records: Records) -> tuple[tuple[bytes, bytes], ...]:
         if key.startswith(XATTR):
             # bsdtar writes more than "%" and "=" in this way.
             found[unquote_to_bytes(key[len(XATTR) :])] = value
+    found.pop(flags.NAME, None)
+    # Words of others, which have no meaning here, are left out.
+    words = [word for word in records.get(FLAGS, b"").split(b",") if word in flags.CARRIED]
+    if words:
+        found[flags.NAME] = flags.joined(words)
     for name, key in ACL_TEXTS.items():
         # The attribute itself is exact; a text may have names of another machine in it.
         if key in records and name not in found:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import HomeExists, StreamError, TransferBusy
 from homemgr.storage import staging
-from homemgr.storage.abilities import probe
+from homemgr.storage.abilities import probe, storable_flags
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.writer import FileWriter, TreeWriter
 from homemgr.transfer import policy, tar, untar
@@ -85,6 +85,7 @@ def run(task: Task) -> dict[str, object]:
         stage = closing.enter_context(staging.open_stage(parent, place.stage_name))
         require_room(stage, Size(0, 0), size)
         require_able(probe(stage), header.needs)
+        rules = rules._replace(flags=storable_flags(stage))
         telling.phase("importing")
         restoring = _Restoring(stage, rules, size)
         manifest = restoring.run(events)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from homemgr.errors import HomeError, StreamError
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import staging
-from homemgr.storage.abilities import probe
+from homemgr.storage.abilities import probe, storable_flags
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.reserve import hold_space
 from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
-from homemgr.transfer import frames
+from homemgr.transfer import flags, frames
 from homemgr.transfer.frames import Control
 from homemgr.transfer.needs import limits_to_json
 from homemgr.work.allowance import Allowance, Size
@@ -64,6 +64,9 @@ _CLEAN = "clean"
 #: Says in the ledger whether the file system was found to be able to hold the home.
 _ABLE = "able"
 
+#: In the ledger the flags of chattr that the file system stores.
+_FLAGS = "flags"
+
 
 def run(task: Task) -> dict[str, object]:
     """Carry out the receiver's side; gives the name and uid of the home, and the report."""
@@ -93,16 +96,18 @@ class _Receiver:
         introduction = said["introduction"]
         self._is_subvolume = said.get("storage") == "subvolume"
         place = Place.of(self._ask("hello", nonce=nonce, introduction=introduction))
-        rules = rules_for(self._task, introduction)
         with ExitStack() as closing:
             parent = closing.enter_context(place.open_parent())
             stage = self._stage(closing, parent, place)
-            limits = stage.limits() if stage else {}
+            # Without a stage the tree was here before: of what changed since no flags are asked.
+            limits, storable = (stage.limits(), stage.flags()) if stage else ({}, frozenset())
+            rules = rules_for(self._task, introduction)._replace(flags=storable)
             self._talk.tell(
                 hello={
                     "phase": place.phase,
                     "digest": stage.digest() if stage else "",
                     "limits": limits_to_json(limits),
+                    "flags": sorted(word.decode("ascii") for word in storable),
                     "machine_id": self._task.machine.id,
                     "hostname": self._task.machine.hostname or "",
                 }
@@ -287,6 +292,14 @@ class _Stage(NamedTuple):
     def limits(self) -> Limits:
         """What the file system cannot do; nothing once it was found to do for this home."""
         return {} if self.ledger.meta(_ABLE) == "yes" else probe(self.top)
+
+    def flags(self) -> frozenset[bytes]:
+        """The flags of chattr that can be stored."""
+        known = self.ledger.meta(_FLAGS) if self.ledger.meta(_ABLE) == "yes" else None
+        if known is None:
+            known = flags.joined(storable_flags(self.top)).decode("ascii")
+            self.ledger.set_meta(_FLAGS, known)
+        return frozenset(known.encode("ascii").split(b",")) & flags.CARRIED.keys()
 
     def digest(self) -> str:
         """What the sender compares with its own."""

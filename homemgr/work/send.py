@@ -28,6 +28,7 @@ from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.snapshot import Snapshots
+from homemgr.transfer import flags
 from homemgr.transfer.frames import Pairs
 from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
@@ -104,6 +105,8 @@ class _Sender:
         self._offline_s = 0.0
         #: How the home looked before the other side was heard.
         self._glance: Glance | None = None
+        #: Flags of chattr that can be stored on the other machine.
+        self._flags: frozenset[bytes] = frozenset()
         #: As the daemon has it on disk.
         self._phase = task.text("phase")
 
@@ -127,6 +130,7 @@ class _Sender:
             if self._phase != "sending":
                 self._come_back()
             self._announce(limits_from_json(hello.get("limits")))
+            self._flags = flags_of(hello.get("flags"))
             if not self._bring_over(ledger, str(hello.get("digest"))):
                 return self._result({})
         if self._phase != "left":
@@ -211,7 +215,7 @@ class _Sender:
 
     def _rules(self, top: Top) -> Policy:
         is_wide = self._task.effective.idmap_policy != "strict"
-        return Policy(top.disk_uid, top.disk_gid, is_wide=is_wide)
+        return Policy(top.disk_uid, top.disk_gid, is_wide, self._flags)
 
     def _agree(self, ledger: Ledger, digest: str) -> None:
         """Learn what the other side has, if it is not what we know: a run may have been killed."""
@@ -292,6 +296,12 @@ class _Sender:
     @property
     def _file_name(self) -> str:
         return os.path.basename(self._task.image_path)
+
+
+def flags_of(told: object) -> frozenset[bytes]:
+    """Flags that the other machine stores, of those that are carried."""
+    words = [word for word in told if isinstance(word, str)] if isinstance(told, list) else []
+    return frozenset(flags.CARRIED) & {word.encode("ascii", "replace") for word in words}
 
 
 def next_step(here: str, there: str, options: Options) -> str:

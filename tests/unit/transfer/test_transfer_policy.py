@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transfer_samples import DIRECTORY, FIFO, FILE, LINK, SYMLINK, attributes, entries
 
 from homemgr.storage import idmapping
-from homemgr.transfer import acl
+from homemgr.transfer import acl, flags
 from homemgr.transfer.acl import NO_ID, AclEntry
 from homemgr.transfer.codec import MAX_XATTRS, decode, encode
 from homemgr.transfer.entry import Entry, Kind
@@ -240,6 +240,56 @@ def doubtful(draw: st.DrawFn) -> Entry:
     return entry._replace(
         uid=draw(some_ids), gid=draw(some_ids), xattrs=tuple(sorted(xattrs.items()))
     )
+
+
+def flagged(entry: Entry, words: bytes) -> Entry:
+    return entry._replace(xattrs=((flags.NAME, words), (b"user.a", b"1")))
+
+
+@pytest.mark.parametrize("policy", [STRICT, WIDE])
+@pytest.mark.parametrize(
+    ("entry", "before", "after", "lost"),
+    [
+        (FILE, b"compress,nocow", b"compress,nocow", []),
+        (DIRECTORY, b"dirsync,nodump,topdir", b"dirsync,nodump,topdir", []),
+        (FILE, b"nodump,noatime,nodump", b"noatime,nodump", []),
+        (FILE, b"append,immutable,noatime", b"noatime", ["append", "immutable"]),
+        (FILE, b"dirsync,sync,topdir", b"sync", ["dirsync", "topdir"]),
+        (FIFO, b"sync", b"", ["sync"]),
+        (FILE, b"", b"", [""]),
+        (FILE, b"\xff", b"", [r"\xff"]),
+    ],
+)
+def test_flags_that_users_may_give_are_kept(
+    policy: Policy, entry: Entry, before: bytes, after: bytes, lost: list[str]
+) -> None:
+    kept = flagged(entry, after) if after else entry._replace(xattrs=((b"user.a", b"1"),))
+    if entry.kind == Kind.FIFO:
+        kept = kept._replace(xattrs=())
+    cleaned, notes = sanitise(b"a", flagged(entry, before), policy)
+    assert cleaned == kept
+    assert [n.detail for n in notes if n.kind == "flag-dropped"] == lost
+    assert sanitise(b"a", kept, policy) == (kept, [])
+
+
+def test_flags_that_the_receiver_does_not_store_are_left_behind() -> None:
+    policy = STRICT._replace(flags=frozenset({b"nodump"}))
+    cleaned, notes = sanitise(b"a", flagged(FILE, b"nocow,nodump"), policy)
+    assert cleaned == flagged(FILE, b"nodump")
+    assert notes == [Note("flag-dropped", b"a", "nocow")]
+
+
+def test_flags_are_words_and_numbers() -> None:
+    everything = {**flags.CARRIED, **flags.LEFT_BEHIND}
+    for word, bit in everything.items():
+        assert flags.attribute(bit) == ((flags.NAME, word),)
+        entry = FILE._replace(xattrs=flags.attribute(bit))
+        assert flags.bits_of(entry) == flags.CARRIED.get(word, 0)
+    # Extents, encryption and what else a file system says of itself.
+    assert flags.attribute(0x00080000 | 0x00000800) == ()
+    assert flags.attribute(0xC0) == ((flags.NAME, b"noatime,nodump"),)
+    assert flags.bits_of(FILE) == 0
+    assert len(set(everything.values())) == len(everything)
 
 
 @given(doubtful(), st.sampled_from([STRICT, WIDE, OWN, OWN_WIDE]))

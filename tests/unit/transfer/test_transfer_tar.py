@@ -22,7 +22,7 @@ from transfer_samples import (
 )
 
 from homemgr.errors import StreamError
-from homemgr.transfer import acl, tar, tar_header
+from homemgr.transfer import acl, flags, tar, tar_header
 from homemgr.transfer.acl import NO_ID, AclEntry
 from homemgr.transfer.entry import Entry, Kind, join
 from homemgr.transfer.frames import Data
@@ -252,6 +252,32 @@ def test_lists_of_other_archivers_are_understood(
     assert tar_header.describe(header, records).entry.xattrs == wanted
     with pytest.raises(StreamError):
         tar_header.describe(header, {b"SCHILY.acl.access": b"user:\xff:rwx"})
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (b"nodump,noatime", b"noatime,nodump"),
+        (b"nodump,uappnd,schg,nodump", b"nodump"),
+        (b"opaque", b""),
+        (b"", b""),
+    ],
+)
+def test_flags_of_other_archivers_are_understood(words: bytes, wanted: bytes) -> None:
+    header = tar_header.parse_header(tar.document(b"home/f", 0))
+    found = tar_header.describe(header, {b"SCHILY.fflags": words}).entry.xattrs
+    assert found == (((flags.NAME, wanted),) if wanted else ())
+    # Not by the way of attributes, where anything could stand.
+    name = b"SCHILY.xattr." + flags.NAME
+    assert tar_header.describe(header, {name: b"immutable"}).entry.xattrs == ()
+
+
+def test_flags_are_read_as_written() -> None:
+    for entry in (FILE, DIRECTORY):
+        entry = entry._replace(xattrs=((flags.NAME, b"noatime,nodump"), (b"user.a", b"1")))
+        data = archive(packed(b"a", entry))
+        assert b"SCHILY.fflags=noatime,nodump\n" in data
+        assert items_of(read(data))[1][:2] == (b"a", entry)
 
 
 def test_mode_and_names_of_bsdtar_are_understood() -> None:
