@@ -50,6 +50,9 @@ HEADER = struct.Struct(">I")
 #: to a worker; and to forget the mounts it keeps, as no home uses an extension any more.
 JOB, FORGET_MOUNTS = b"j", b"f"
 
+#: A worker's question: keep the damaged record ``text`` (base64) before it is replaced.
+KEEP_DAMAGED = "keep-damaged"
+
 Message = dict[str, object]
 
 

@@ -7,6 +7,7 @@ operations do is in ``login`` and ``changes``. Mounts nothing itself.
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon.references import References
 from homemgr.daemon.states import Job, Operation, Resting, Way, admit, wire_name
+from homemgr.job import KEEP_DAMAGED, ProtocolError
 from homemgr.record.signature import Keyring, Verdict, verdict
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from homemgr.daemon.leases import Lease
     from homemgr.daemon.merging import Extensions
     from homemgr.daemon.store import Store
+    from homemgr.job import Message
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
     from homemgr.record.machine import Machine
@@ -265,7 +268,7 @@ class Home:
                 fds,
                 about=self.name,
                 on_progress=on_progress,
-                on_question=on_question,
+                on_question=on_question or self._answer,
                 cancelled=cancelled,
             )
         except errors.BadSignature as error:
@@ -276,6 +279,19 @@ class Home:
             # Not what the worker said counts: it may have died after it had mounted.
             self.observe()
             self.services.changed(self)
+
+    async def _answer(self, question: str, about: Message) -> Message:
+        """Answer a worker that replaces the record in the home: what lies there is kept first."""
+        if question != KEEP_DAMAGED:
+            raise ProtocolError(f"nobody answers {question}")
+        text = base64.b64decode(str(about["text"]))
+        path = await asyncio.to_thread(self.services.store.keep_inside_copy, self.name, text)
+        log.warning(
+            "The record in home area %s is replaced by the host copy, and kept as %s.",
+            self.name,
+            path,
+        )
+        return {}
 
     def job_arguments(self, secret: Secret) -> dict[str, object]:
         """What every job is told."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors, files
+from homemgr.daemon import aside
 from homemgr.record import jsontext, names
 from homemgr.record.model import UserRecord
 
@@ -80,11 +81,27 @@ class Store:
         return os.path.lexists(self._record_path(user))
 
     def keep_aside(self, user: str) -> None:
-        """Keep a file of ``user`` that was not accepted, where nothing reads or replaces it."""
-        path = self._record_path(user)
-        with suppress(FileNotFoundError):
-            os.rename(path, f"{path}.unaccepted")
-            log.warning("Kept the record %s that was not accepted as %s.unaccepted.", path, path)
+        """Keep a file of ``user`` that was not accepted, where nothing reads or replaces it.
+
+        Raises SystemFailure; then it is where it was.
+        """
+        try:
+            path = aside.keep_file(self._records, user, user + SUFFIX)
+        except OSError as error:
+            doing = f"Keeping the record of {user} that was not accepted"
+            raise errors.from_os_error(error, doing) from error
+        if path is not None:
+            log.warning("Kept the record of %s that was not accepted as %s.", user, path)
+
+    def keep_inside_copy(self, user: str, text: bytes) -> str:
+        """Keep ``text``, which was found in the home and does not count; gives its path.
+
+        Raises NoDiskSpace and SystemFailure.
+        """
+        try:
+            return aside.keep_text(self._records, user, aside.INSIDE, text)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Keeping a damaged record of {user}") from error
 
     def delete(self, user: str) -> None:
         """Forget ``user``: record first, so that a kill in between leaves only pictures.
@@ -92,6 +109,7 @@ class Store:
         Raises SystemFailure; then the record may still be there.
         """
         self.delete_record(user)
+        aside.forget(self._records, user)
         shutil.rmtree(self.blob_directory(user), ignore_errors=True)
 
     def delete_record(self, user: str) -> None:

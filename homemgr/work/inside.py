@@ -2,7 +2,8 @@
 
 Nothing is mounted before all of this succeeded. The credentials are checked
 against the record that wins, so that a password change killed between the two
-copies never locks anybody out.
+copies never locks anybody out. A copy inside that is missing or damaged counts as
+lost (see `damage`): the host copy is used, and replaces it once somebody has authenticated.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from homemgr.record import signature
 from homemgr.record.reconcile import Mode, Reconciled, Winner, reconcile
 from homemgr.record.validate import parse_embedded
 from homemgr.storage import embedded
+from homemgr.work.damage import Damage, replaced_by_host_copy
 
 if TYPE_CHECKING:
     from homemgr.record.model import UserRecord
@@ -37,6 +39,8 @@ class Opened:
 
     top: Top
     settled: Reconciled
+    #: What lies in the place of the home's own record, if it does not count.
+    damage: Damage | None = None
 
     @property
     def record(self) -> UserRecord:
@@ -46,7 +50,16 @@ class Opened:
     def write_through(self) -> None:
         """Write the record into the home if the copy there is not the one that counts."""
         if self.settled.rewrite_embedded:
-            embedded.write_identity(self.top, self.settled.record.embedded().pretty())
+            self.write(self.settled.record)
+
+    def write(self, record: UserRecord) -> None:
+        """Make ``record`` the home's own, after what lies there damaged was kept.
+
+        Raises NoDiskSpace and SystemFailure if that cannot be kept; then it is as it was.
+        """
+        if self.damage is not None:
+            self.damage.keep()
+        embedded.write_identity(self.top, record.embedded().pretty())
 
     def write_through_if_possible(self) -> None:
         """The same for a login, which a full or read-only disk must not stop.
@@ -60,6 +73,8 @@ class Opened:
                 raise
             reason = os.strerror(error.errno)
             log.warning("Home area %s keeps its older record: %s", self.record.name, reason)
+        except errors.HomeError as error:
+            log.warning("Home area %s keeps its damaged record: %s", self.record.name, error)
 
 
 def open_top(task: Task) -> Top:
@@ -74,10 +89,11 @@ def open_home(task: Task) -> Opened:
     """
     with ExitStack() as on_failure:
         top = on_failure.enter_context(open_top(task))
-        settled = _settle(task, read_record(task, top))
+        found, damage = _read(task, top)
+        settled = _settle(task, found)
         task.check_credentials(settled.record)
         on_failure.pop_all()
-        return Opened(top, settled)
+        return Opened(top, settled, damage)
 
 
 def open_for_update(task: Task, new: UserRecord) -> Opened:
@@ -88,7 +104,7 @@ def open_for_update(task: Task, new: UserRecord) -> Opened:
     """
     with ExitStack() as on_failure:
         top = on_failure.enter_context(open_top(task))
-        found = read_record(task, top)
+        found, damage = _read(task, top)
         current = _settle(task, found).record
         task.check_credentials(current)
         host = new.with_local_sections_of(task.record)
@@ -96,7 +112,7 @@ def open_for_update(task: Task, new: UserRecord) -> Opened:
         if _hashes(task, host) != _hashes(task, current):
             task.check_credentials(host)
         on_failure.pop_all()
-        return Opened(top, settled)
+        return Opened(top, settled, damage)
 
 
 def _hashes(task: Task, record: UserRecord) -> tuple[tuple[str, ...], ...]:
@@ -109,7 +125,11 @@ def _settle(task: Task, found: UserRecord | None) -> Reconciled:
     """Which record counts: the host copy or the one found inside."""
     host = task.record
     if task.is_fixated:
-        return _lost(host) if found is None else reconcile(host, found)
+        if found is not None:
+            return reconcile(host, found)
+        # Its key may have been taken from the accepted ones since the service read it.
+        signature.require_accepted(host, task.keyring)
+        return _lost(host)
     if found is None:
         raise errors.HomeAbsent(
             f"{task.image_path} holds no user record; it is no home area of this kind."
@@ -129,11 +149,20 @@ def _lost(host: UserRecord) -> Reconciled:
     return Reconciled(host, Winner.HOST, rewrite_host=False, rewrite_embedded=True)
 
 
-def read_record(task: Task, top: Top) -> UserRecord | None:
-    """The record inside the home, with a signature we accept; None if there is none."""
+def _read(task: Task, top: Top) -> tuple[UserRecord | None, Damage | None]:
+    """The record inside the home, with a signature we accept; or what lies there in its place.
+
+    Raises BadSignature and HostileHome if that is not to be replaced by the host copy.
+    """
     text = embedded.read_identity(top)
     if text is None:
-        return None
-    record = parse_embedded(text)
-    signature.require_accepted(record, task.keyring)
-    return record
+        return None, None
+    try:
+        record = parse_embedded(text)
+        signature.require_accepted(record, task.keyring)
+    except (errors.HostileHome, errors.BadSignature, errors.InvalidRecord) as error:
+        if not replaced_by_host_copy(task, text):
+            raise
+        log.warning("The record in home area %s does not count: %s", task.record.name, error)
+        return None, Damage(task.channel, text)
+    return record, None

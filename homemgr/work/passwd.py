@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.record import changes, password, signature
 from homemgr.record.secret import Secret
-from homemgr.storage import embedded
 from homemgr.work import inside
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def run(task: Task) -> dict[str, object]:
         password.require_all(record.on(task.machine), merged, task.verify)
         key = signature.PrivateKey.from_pem(task.text("private_key").encode())
         signed = signature.sign(record, key)
-        embedded.write_identity(opened.top, signed.embedded().pretty())
+        opened.write(signed)
     return {"record": signed.embedded().data}
 
 

@@ -7,6 +7,7 @@ of them, by strace's fault injection.
 
 from __future__ import annotations
 
+import base64
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from homemgr import crypt, job
+from homemgr import crypt, errors, job
 from homemgr.record import signature
 from homemgr.record.model import UserRecord
 
@@ -52,6 +53,10 @@ class Worker:
     uid: int = 60456
     image_path: str | None = None
     extra: dict[str, object] = field(default_factory=dict)
+    #: Damaged records that workers had kept, as the service would.
+    kept: list[bytes] = field(default_factory=list)
+    #: What the service answers to one that it cannot keep.
+    keeping_fails: errors.HomeError | None = None
 
     def __post_init__(self) -> None:
         private, public = signature.generate_key_pair()
@@ -140,25 +145,33 @@ class Worker:
             theirs.close()
             try:
                 ours.sendall(request)
-                return _answer(job.Channel(ours), ours)
+                return self._answer(job.Channel(ours), ours)
             except (EOFError, ConnectionError) as error:
                 raise KilledError from error
             finally:
                 ours.close()
                 worker.wait()
 
+    def _answer(self, channel: job.Channel, sock: socket.socket) -> dict[str, object]:
+        while True:
+            message = job.unpack(_frame(sock))
+            if message.get("need"):
+                channel.send({"granted": "processor"})
+            elif message.get("ask") == job.KEEP_DAMAGED:
+                channel.send(self._keep(message["about"]))
+            elif "error" in message:
+                raise job.revive(message["error"])
+            elif "result" in message:
+                result = message["result"]
+                assert isinstance(result, dict)
+                return result
 
-def _answer(channel: job.Channel, sock: socket.socket) -> dict[str, object]:
-    while True:
-        message = job.unpack(_frame(sock))
-        if message.get("need"):
-            channel.send({"granted": "processor"})
-        elif "error" in message:
-            raise job.revive(message["error"])
-        elif "result" in message:
-            result = message["result"]
-            assert isinstance(result, dict)
-            return result
+    def _keep(self, about: object) -> job.Message:
+        assert isinstance(about, dict)
+        if self.keeping_fails is not None:
+            return job.failure(self.keeping_fails)
+        self.kept.append(base64.b64decode(about["text"]))
+        return {"answer": {}}
 
 
 def _frame(sock: socket.socket) -> bytes:

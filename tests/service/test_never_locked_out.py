@@ -1,0 +1,102 @@
+"""Damaged records: each copy comes back from the other, and what was damaged is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.service import people
+from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
+from tests.service.site import Service
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda text: b"",
+    "empty object": lambda text: b"{}",
+    "truncated": lambda text: text[: len(text) // 2],
+    "not text": lambda text: os.urandom(len(text)),
+    "another uid": lambda text: text.replace(b"regular", b"system!"),
+    "unsigned": lambda text: text.replace(b'"signature"', b'"signatore"'),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_record_in_the_home_comes_back_from_the_host_copy(service: Service, what: str) -> None:
+    name = f"anna{list(DAMAGE).index(what)}"
+    service.create(name)
+    identity = service.site.base / f"{name}.homedir" / ".identity"
+    good = identity.read_bytes()
+    damaged = DAMAGE[what](good)
+    identity.write_bytes(damaged)
+    assert service.error("ActivateHome", "ss", name, secret(WRONG_PASSWORD)) == "BadPassword"
+    assert identity.read_bytes() == damaged
+    service.activate(name)
+    assert identity.read_bytes() == good
+    (kept,) = service.site.records.glob(f"{name}.identity.damaged-inside-*")
+    assert kept.read_bytes() == damaged
+    assert (kept.stat().st_uid, kept.stat().st_mode & 0o777) == (0, 0o600)
+    log = service.site.log.read_text()
+    assert f"The record in home area {name} does not count" in log
+    assert f"kept as {kept}" in log
+    service.deactivate(name)
+    service.call("RemoveHome", "s", name)
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_host_copy_comes_back_from_the_record_in_the_home(own_service: Service, what: str) -> None:
+    service = own_service
+    service.create("bert", realName="Bert B.")
+    host = service.site.records / "bert.identity"
+    service.stop()
+    damaged = DAMAGE[what](host.read_bytes())
+    host.write_bytes(damaged)
+    service.start()
+    assert service.state("bert") == "unfixated"
+    assert service.error("ActivateHome", "ss", "bert", secret(WRONG_PASSWORD)) == "BadPassword"
+    assert host.read_bytes() == damaged
+    service.activate("bert")
+    service.deactivate("bert")
+    (kept,) = service.site.records.glob("bert.identity.unaccepted-*")
+    assert kept.read_bytes() == damaged
+    service.restart()
+    assert service.state("bert") == "inactive"
+    assert service.user_record("bert")["realName"] == "Bert B."
+    service.activate("bert")
+
+
+def test_only_the_latest_damaged_records_are_kept(service: Service) -> None:
+    service.create("carl")
+    identity = service.site.base / "carl.homedir" / ".identity"
+    for number in range(10):
+        identity.write_text(f"damage {number}")
+        service.call("AuthenticateHome", "ss", "carl", secret(PASSWORD))
+    kept = {p.read_text() for p in service.site.records.glob("carl.identity.damaged-inside-*")}
+    assert kept == {f"damage {number}" for number in range(2, 10)}
+    assert "carl.identity.damaged" not in str(service.states())
+
+
+def test_kept_records_are_taken_for_no_user(own_service: Service) -> None:
+    own_service.create("dora")
+    identity = own_service.site.base / "dora.homedir" / ".identity"
+    identity.write_text("{")
+    own_service.activate("dora")
+    own_service.deactivate("dora")
+    own_service.restart()
+    assert set(own_service.states()) == {"dora"}
+    assert list(own_service.site.records.glob("dora.identity.damaged-inside-*"))
+
+
+def test_password_of_before_does_not_come_back(service: Service) -> None:
+    service.create("fred")
+    identity = service.site.base / "fred.homedir" / ".identity"
+    old = identity.read_bytes()
+    new = people.secret(people.OTHER_PASSWORD)
+    service.call("ChangePasswordHome", "sss", "fred", new, secret(PASSWORD))
+    identity.write_bytes(old)
+    assert service.error("ActivateHome", "ss", "fred", secret(PASSWORD)) == "BadPassword"
+    identity.write_text("{")
+    assert service.error("ActivateHome", "ss", "fred", secret(PASSWORD)) == "BadPassword"
+    service.activate("fred", people.OTHER_PASSWORD)
+    service.deactivate("fred")
