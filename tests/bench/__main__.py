@@ -1,4 +1,4 @@
-"""Command line: `python -m tests.bench login|extension|migrate [--rounds N] [--json FILE]`."""
+"""Command line: `python -m tests.bench WHAT [--rounds N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import extension, login, migrate, table
+from . import extension, login, migrate, migrate_btrfs, table
 from .inside.plan import SMALL, Plan
 
 
@@ -26,13 +26,14 @@ def main(argv: list[str]) -> int:
     if arguments.what == "extension":
         merging = samples = extension.measure(plan)
         text, is_met = extension.render(merging, plan.files), extension.is_met(merging)
-    elif arguments.what == "migrate":
+    elif arguments.what in ("migrate", "migrate-btrfs"):
         size = migrate.SMALL_HOME if arguments.small else migrate.Size()
         if arguments.rounds:
             size = dataclasses.replace(size, rounds=arguments.rounds)
-        moved = migrate.measure(size)
+        how = migrate if arguments.what == "migrate" else migrate_btrfs
+        moved = how.measure(size)
         samples = dataclasses.asdict(moved)
-        text, is_met = migrate.render(moved), migrate.is_met(moved)
+        text, is_met = how.render(moved), how.is_met(moved)
     else:
         logins = samples = login.measure(plan)
         found = table.rows(logins)
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
-    parser.add_argument("what", choices=["login", "extension", "migrate"])
+    parser.add_argument("what", choices=["login", "extension", "migrate", "migrate-btrfs"])
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each service")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all samples there")
     parser.add_argument("--small", action="store_true", help="small numbers: does it still run?")

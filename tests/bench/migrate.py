@@ -75,7 +75,7 @@ def measure(size: Size) -> Samples:
         fill(here.path(IMAGE.format(alice.name)), size)
         for _ in range(size.rounds):
             _Round(here, there, alice, samples).run(size)
-        _measure_offline(here, there, alice, samples)
+        samples.offline_s = measure_offline(here, there, alice)
     return samples
 
 
@@ -149,9 +149,9 @@ class _Round:
             box.run(["homemgr", "transfers", "forget", self._alice.name, "--remove"], check=False)
 
     def _rival(self, what: str, who: str, copy: Callable[[], object]) -> None:
-        before, started = _wire_bytes(self._here), time.monotonic()
+        before, started = wire_bytes(self._here), time.monotonic()
         copy()
-        passed, sent = time.monotonic() - started, _wire_bytes(self._here) - before
+        passed, sent = time.monotonic() - started, wire_bytes(self._here) - before
         by_who = self._samples.runs.setdefault(what, {})
         by_who.setdefault(who, []).append(Sample(passed, sent))
 
@@ -181,14 +181,14 @@ def migrate(here: Box, there: Box, user: User, *words: str) -> dict[str, float]:
     return answer
 
 
-def _wire_bytes(box: Box) -> int:
+def wire_bytes(box: Box) -> int:
     """What this end of the wire has sent."""
     name = f"wire{box.machine_id[:8]}"
     return int(box.run(["cat", f"/sys/class/net/{name}/statistics/tx_bytes"]).stdout)
 
 
-def _measure_offline(here: Box, there: Box, alice: User, samples: Samples) -> None:
-    """Move the home while a session writes a thousand files a minute, until it ends."""
+def measure_offline(here: Box, there: Box, alice: User) -> float:
+    """Move the home while a session writes a thousand files a minute, until it ends (s)."""
     writing = (
         "mkdir -p w; i=0; while read -t 0.06 x; [ $? -gt 128 ]; do i=$((i+1)); echo $i >w/$i; done"
     )
@@ -199,8 +199,9 @@ def _measure_offline(here: Box, there: Box, alice: User, samples: Samples) -> No
         wait_for(lambda: written.exists() and len(os.listdir(written)) > 50, "files are written")
         ended = threading.Timer(2.0, lambda: work.stdin and work.stdin.close())
         ended.start()
-        samples.offline_s = migrate(here, there, alice, "--wait=60")["offline_s"]
+        offline_s = migrate(here, there, alice, "--wait=60")["offline_s"]
         ended.join()
+    return offline_s
 
 
 @contextmanager
@@ -281,15 +282,20 @@ def verdicts(samples: Samples) -> dict[str, bool]:
 
 def render(samples: Samples) -> str:
     """Two tables for people."""
+    judged = [(text, VERDICTS[is_met]) for text, is_met in verdicts(samples).items()]
+    return "\n\n".join((listed(samples.runs), aligned(judged)))
+
+
+def listed(runs: Runs) -> str:
+    """All runs as a table."""
     lines = [("what", "with", "median", "of rounds", "sent")]
-    for what, by_who in samples.runs.items():
-        for who, runs in by_who.items():
-            seconds = [run.seconds for run in runs]
-            sent = median(run.bytes for run in runs) / 1e6
+    for what, by_who in runs.items():
+        for who, its in by_who.items():
+            seconds = [run.seconds for run in its]
+            sent = median(run.bytes for run in its) / 1e6
             spread = f"{min(seconds):.2f}..{max(seconds):.2f}"
             lines.append((what, who, f"{median(seconds):.2f} s", spread, f"{sent:.1f} MB"))
-    judged = [(text, VERDICTS[is_met]) for text, is_met in verdicts(samples).items()]
-    return "\n\n".join((aligned(lines), aligned(judged)))
+    return aligned(lines)
 
 
 def is_met(samples: Samples) -> bool:

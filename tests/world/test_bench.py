@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import extension, login, migrate, table
+from tests.bench import extension, login, migrate, migrate_btrfs, table
 from tests.bench.goals import GOALS
 from tests.bench.inside.plan import SMALL
 
@@ -47,3 +47,15 @@ def test_migrations_are_measured_beside_what_people_use() -> None:
     assert samples.offline_s > 0
     assert samples.memory_bytes > 0
     assert "aim" in migrate.render(samples)
+
+
+@pytest.mark.usefixtures("machine")
+def test_migrations_between_two_btrfs_are_measured_beside_its_own_send() -> None:
+    samples = migrate_btrfs.measure(migrate.SMALL_HOME)
+    assert {what: set(by_who) for what, by_who in samples.runs.items()} == {
+        "first copy": {"btrfs send", "homemgr"},
+        "no change": {"btrfs send", "homemgr"},
+        "1 % changed": {"btrfs send", "homemgr"},
+    }
+    assert samples.offline_s > 0
+    assert "aim" in migrate_btrfs.render(samples)
