@@ -8,11 +8,14 @@ process left is deleted by `directory.sweep`, and by who next takes one of the s
 
 Only subvolumes have this. A directory on xfs or btrfs could be copied file by file with
 FICLONE, but that is a walk that opens, creates and deletes every file, longer than the pass it
-would serve, and the copy is of no single moment either.
+would serve, and the copy is of no single moment either. What it does give is each file for
+itself as of one moment; that is had for less by cloning those only that changed while they
+were read, which are few: `Snapshots.still`.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -21,12 +24,15 @@ from typing import TYPE_CHECKING
 
 from homemgr.errors import HomeError
 from homemgr.files import DIRECTORY_FLAGS, Fd
-from homemgr.kernel import btrfs
+from homemgr.kernel import btrfs, reflink
 from homemgr.storage.directory import RANDOM_BYTES, SNAPSHOT_PREFIX, lock_tree, sweep_one
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: What is answered to who wants files to share blocks where that is impossible for all of them.
+_CANNOT_SHARE = (errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,8 @@ class Snapshots:
         #: Where they lie, locked as long as we live; None until the first.
         self._place: Fd | None = None
         self._closing = ExitStack()
+        #: False once the file system has said that files cannot share blocks.
+        self._can_share = True
         #: The snapshot that was kept, to compare others with.
         self.base: Moment | None = None
 
@@ -87,6 +95,26 @@ class Snapshots:
         finally:
             if moment is not self.base:
                 self._delete(moment)
+
+    def still(self, file: int) -> Fd | None:
+        """What an open file of the home holds at this moment; None if that cannot be had.
+
+        Shares the blocks of the file, so that it takes no room; it has no name, and goes with
+        its descriptor.
+        """
+        flags = os.O_TMPFILE | os.O_RDWR
+        with ExitStack() as on_failure, suppress(OSError):
+            if self._can_share:
+                copy = Fd.open(".", flags, 0o600, dir_fd=self._parent.fileno())
+                on_failure.enter_context(copy)
+                try:
+                    reflink.clone(file, copy.fileno())
+                except OSError as error:
+                    self._can_share = error.errno not in _CANNOT_SHARE
+                    raise
+                on_failure.pop_all()
+                return copy
+        return None
 
     def keep(self, moment: Moment) -> None:
         """Make a snapshot the base, in the place of the one before."""

@@ -1,7 +1,8 @@
 """How the content of a file gets to the other side: with as little to send as can be.
 
 It may have the content already, under this name or another one; of a large file that changed
-the blocks that differ are sent; otherwise all of it.
+the blocks that differ are sent; otherwise all of it. What is torn because somebody wrote to it
+meanwhile is told again from a copy of one moment, where the file system shares blocks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.report import Note, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from homemgr.files import Fd
     from homemgr.storage.ledger import Known
     from homemgr.storage.reader import Step
     from homemgr.work.changes import Changes
@@ -30,8 +34,16 @@ _MAX_BLOCK_BYTES = 64 << 20
 class Contents:
     """The files of one pass."""
 
-    def __init__(self, changes: Changes, tally: Tally, report: Report) -> None:
-        """Tell ``changes``; files that do not keep still go into ``report``."""
+    def __init__(
+        self, changes: Changes, tally: Tally, report: Report, still: Callable[[int], Fd | None]
+    ) -> None:
+        """Tell ``changes``; files that do not keep still go into ``report``.
+
+        ``still`` gives the content of an open file as it is at one moment, if that can be had.
+        """
+        self._still = still
+        #: Whether the file told of last changed meanwhile.
+        self._is_torn = False
         self._changes = changes
         self._ledger = changes.ledger
         self._tally = tally
@@ -44,6 +56,36 @@ class Contents:
 
         ``known`` is what the other side has there, ``mine`` the proof of what is here.
         """
+        self._is_torn = False
+        self._file(step, entry, known, fd, mine)
+        # A write that had begun before we looked changes the times no more.
+        if self._is_torn or not self._changes.lasting(step.stat, mine):
+            self._file_again(step, entry, fd)
+
+    def _file_again(self, step: Step, entry: Entry, fd: int) -> None:
+        """Tell of a file as it is at one moment; what was told may be of several."""
+        before = self._ledger.get(step.path)
+        times = os.fstat(fd)
+        still = self._still(fd)
+        if still is None or before is None:
+            if self._is_torn:
+                self._report.add(Note("changed-while-read", step.path, ""))
+            return
+        with still:
+            found = os.fstat(still.fileno())
+            entry = entry._replace(size=found.st_size, mtime_ns=times.st_mtime_ns)
+            self._tally.bytes -= before.entry.size
+            if _fits_frame(still.fileno(), found):
+                self._small(step, entry, before, still.fileno(), b"")
+            elif _is_patchable(before.entry, entry):
+                self._patch(step, entry, before, still.fileno(), b"")
+            elif self._is_as_before(entry, before, still.fileno()):
+                self._same(step, entry, before)
+                self._keep(step, entry, before.digest, before.blocks, still.fileno(), b"")
+            else:
+                self._whole(step, entry, before, still.fileno(), b"")
+
+    def _file(self, step: Step, entry: Entry, known: Known | None, fd: int, mine: bytes) -> None:
         before = None
         if known is not None and known.kind == Kind.FILE:
             before = self._ledger.get(step.path)
@@ -178,8 +220,8 @@ class Contents:
         """Remember what the other side has, with a proof only if nothing changed meanwhile."""
         self._tally.bytes += entry.size
         lasting = self._changes.lasting(step.stat, mine)
-        if lasting and proof(os.fstat(fd)) != mine:
-            self._report.add(Note("changed-while-read", step.path, ""))
+        if mine and proof(os.fstat(fd)) != mine:
+            self._is_torn = True
             lasting = b""
             self._changes.is_proven = False
         if entry.size <= PATCHABLE_BYTES:

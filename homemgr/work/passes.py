@@ -53,8 +53,12 @@ class Pass:
         settled_ns: int,
         progress: Callable[[int, int], None],
         only: Selection | None = ALL,
+        still: Callable[[int], Fd | None] = lambda _: None,
     ) -> None:
-        """Walk below ``top``; ``progress`` is told of entries and bytes that were dealt with."""
+        """Walk below ``top``; ``progress`` is told of entries and bytes that were dealt with.
+
+        ``still`` gives what an open file holds at one moment, if that can be had.
+        """
         self._top = top
         self._ledger = ledger
         self._rules = rules
@@ -62,7 +66,7 @@ class Pass:
         self._tally = Tally(progress)
         self._only = only
         self._changes = Changes(ledger, send, settled_ns, only)
-        self._contents = Contents(self._changes, self._tally, self.report)
+        self._contents = Contents(self._changes, self._tally, self.report, still)
         self._sight = Sight()
         #: First name of each file with several, by device and inode.
         self._first: dict[tuple[int, int], bytes] = {}

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def _nothing(_: int) -> None:
+    """No copy of a file that cannot change."""
+
+
 class Rounds:
     """The passes of one run; all but the progress is borrowed."""
 
@@ -69,9 +73,10 @@ class Rounds:
             self.totals = totals
         return totals is not None
 
-    def run(self, home: Fd, snapshots: Snapshots, phase: str) -> Totals:
+    def run(self, home: Fd, snapshots: Snapshots, phase: str, *, is_in_use: bool) -> Totals:
         """One pass, and the word of the other side that it has the same.
 
+        What changes while it is read is read from a copy, if the home ``is_in_use``.
         Raises StreamError if it has not.
         """
         self._telling.phase(phase)
@@ -90,6 +95,7 @@ class Rounds:
                 settled_ns,
                 self._telling.count,
                 only,
+                snapshots.still if is_in_use and not moment.name else _nothing,
             )
             try:
                 totals = one.run(self._leave_out)

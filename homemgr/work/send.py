@@ -193,7 +193,7 @@ class _Sender:
             rounds = self._rounds = Rounds(
                 self._talk, self._telling, ledger, self._rules(top), LEFT_OUT, self._allowance
             )
-            go_round = partial(rounds.run, top.fd, snapshots)
+            go_round = partial(rounds.run, top.fd, snapshots, is_in_use=True)
             if self._options.is_kept:
                 if not rounds.is_fresh(self._glance):
                     go_round("copying")
@@ -205,7 +205,7 @@ class _Sender:
             clean_home(self._task, top.fd)
             tell_record(self._task, top)
             frozen_at = time.monotonic()
-            go_round("last pass")
+            go_round("last pass", is_in_use=False)
             # The record once more: a password may have been changed since the first word.
             sealed = self._ask("seal", digest=rounds.digest)
             self._talk.tell(prepare=sealed["record"], seal=sealed["seal"])

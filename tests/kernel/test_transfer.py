@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -480,6 +480,43 @@ def test_what_else_has_the_name_by_now_is_not_taken_for_what_came_back(pair: Pai
     with pytest.raises(errors.PathExists, match="another one"):
         pair.go(undo=True)
     assert pair.origin.phase == "left"
+
+
+@contextmanager
+def rewriting(file: Path, size: int) -> Iterator[None]:
+    """Somebody fills a file with one byte after the other, each time in a single write."""
+    is_over = threading.Event()
+
+    def rewrite() -> None:
+        number = 0
+        with file.open("r+b", buffering=0) as there:
+            while not is_over.is_set():
+                number = number % 255 + 1
+                os.pwrite(there.fileno(), bytes([number]) * size, 0)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        writer.join()
+
+
+@pytest.mark.parametrize("volume", ["btrfs", "xfs"], indirect=True)
+@pytest.mark.parametrize("size", [4_000_000, 50_000])
+def test_a_file_that_is_written_to_all_the_time_is_copied_whole_where_blocks_are_shared(
+    volume: Path, size: int
+) -> None:
+    for pair in machines(volume / "transfer", Path.mkdir):
+        busy = pair.here / "busy"
+        busy.write_bytes(bytes([255]) * size)
+        homes.give_away(pair.here)
+        with rewriting(busy, size):
+            result = pair.go(keep=True)
+        copy = (pair.target.area / ".homemgr/.#homemgr-in-alice.0123abcd/busy").read_bytes()
+        assert (len(copy), set(copy)) == (size, {copy[0]})
+        assert result["report"] == {"counts": {}, "notes": []}
 
 
 QUESTIONS = [
