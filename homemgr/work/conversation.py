@@ -112,6 +112,10 @@ class Conversation:
 def _telling(error: BaseException) -> object:
     if isinstance(error, errors.HomeError):
         return job.failure(error)["error"]
+    if isinstance(error, ConnectionError | EOFError):
+        # Only the daemon's is not a TransferInterrupted by now.
+        gone = TransferInterrupted("The service ended in the middle of it.")
+        return job.failure(gone)["error"]
     if isinstance(error, OSError):
         return job.failure(errors.from_os_error(error, "The transfer failed"))["error"]
     # The text of unexpected errors may quote anything; the log of that machine has more.

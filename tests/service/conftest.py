@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import pytest
 from homemgr.kernel import mounts
 from tests import volumes
 from tests.service.bus import Bus
+from tests.service.moving import Line, OtherMachine
 from tests.service.site import Service, Site, children, wait_until
 
 if TYPE_CHECKING:
@@ -92,6 +94,32 @@ def own_service(new_site: Callable[..., Site]) -> Iterator[Service]:
     running = Service(new_site())
     yield running
     _end(running)
+
+
+@pytest.fixture(scope="module")
+def here(new_site: Callable[..., Site]) -> Iterator[Service]:
+    """The machine where homes begin to move."""
+    running = Service(new_site())
+    yield running
+    _end(running)
+
+
+@pytest.fixture(scope="module")
+def there(
+    new_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The other machine."""
+    identity = tmp_path_factory.mktemp("there") / "machine-id"
+    identity.write_text(f"{uuid.uuid4().hex}\n")
+    running = OtherMachine(new_site(), identity)
+    yield running
+    _end(running)
+
+
+@pytest.fixture
+def line(here: Service, there: Service, tmp_path: Path) -> Line:
+    """The way between both."""
+    return Line(here, there, tmp_path)
 
 
 def _end(service: Service) -> None:
