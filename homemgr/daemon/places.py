@@ -73,7 +73,11 @@ class Places:
         if home is None:
             if self._register.find("out", state.user) is None:
                 self._manager.registry.hold(state.user, state.uid)
-        elif state.phase == GONE and self._register.find("out", state.user) is None:
+        elif (
+            state.phase == GONE
+            and self._register.find("out", state.user) is None
+            and home.image_path == state.image_path
+        ):
             # Killed between the promise to give it up and the deed.
             await self.give_up(home)
 

@@ -89,9 +89,15 @@ async def adopt(manager: Manager, path: str) -> None:
     """Know the home area that lies at ``path``, or that a known one lies there.
 
     Its own record is accepted at its first use. Raises FileNotFound,
-    UnrecognizedHomeFormat, UserNameExists; HomeExists if the known one has files elsewhere.
+    UnrecognizedHomeFormat, UserNameExists; HomeExists if the known one has files elsewhere,
+    TransferBusy if it is another machine's as long as that has not let go of it.
     """
     image = await asyncio.to_thread(_found_at, path)
+    if manager.transfers.register.hides(image.path):
+        raise errors.TransferBusy(
+            f"{path} arrives from another machine, or was given back to it; run that transfer to"
+            " its end, or forget it here with `homemgr transfers forget`."
+        )
     home = manager.registry.by_name(image.user)
     if home is None or home.name != image.user:
         await manager.admit_image(image)

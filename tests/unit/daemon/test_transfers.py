@@ -356,6 +356,33 @@ def test_undo_leaves_alone_what_else_is_the_users_home_by_now(tmp_path: Path) ->
     run(tmp_path, scenario)
 
 
+def test_what_was_given_back_stays_given_back_and_what_came_later_stays(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "undone").run(undo=True)
+        # It still lies there, but it is not to be had.
+        path = str(beta.base / "alice.homedir")
+        assert os.path.isdir(path)
+        with pytest.raises(errors.TransferBusy, match="forget"):
+            await registration.adopt(beta.manager, path)
+        # Another home of that name, somewhere else, is nobody else's.
+        beta.manager.registry.release("alice")
+        other = beta.home_root / "alice.homedir"
+        other.mkdir(0o700)
+        await registration.adopt(beta.manager, str(other))
+        signer = beta.services.keyring.signer
+        assert signer is not None
+        data = UserRecord({"userName": "alice", "disposition": "regular", "lastChangeUSec": 5})
+        binding: JsonObject = {"imagePath": str(other), "storage": "directory", "uid": UID}
+        record = sign(data, signer).with_binding(beta.machine_id, binding)
+        await beta.home("alice").store_record(record)
+        await beta.restart()
+        assert beta.home("alice").image_path == str(other)
+
+    run(tmp_path, scenario)
+
+
 def test_a_home_that_is_not_where_it_was_does_not_leave(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         async def send(ask: Ask, _told: object) -> Told:
