@@ -60,6 +60,9 @@ _ALIKE = (("homemgr", "HomeMgr"), ("\u00e9", "e\u0301"))
 #: Larger than what any file system allocates for one byte.
 _SPARSE_BYTES = 16 << 20
 
+#: Before 1970 and after 2038, and none of them even in microseconds.
+_TIMES_NS = (-1_000_000_123, 5_000_000_000_123_456_789)
+
 _XATTR = "user.homemgr-probe"
 _ID, _MODE = 60513, 0o2640
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
@@ -118,6 +121,7 @@ class _Probe:
             Ability.FIFOS: self._makes_fifo,
             Ability.HOLES: self._keeps_holes,
             Ability.ACLS: self._takes_acl,
+            Ability.TIMES: self._keeps_times,
         }
         found |= {ability: 0 for ability, is_able in single.items() if not is_able()}
         if not self._links():
@@ -232,6 +236,14 @@ class _Probe:
                 os.setxattr(self._directory, name, value)
         except OSError as error:
             return _not_stored(error)
+        return True
+
+    def _keeps_times(self) -> bool:
+        with self._file("timed") as file:
+            for time_ns in _TIMES_NS:
+                os.utime(file.fileno(), ns=(time_ns, time_ns))
+                if os.fstat(file.fileno()).st_mtime_ns != time_ns:
+                    return False
         return True
 
     def _links(self) -> bool:

@@ -38,6 +38,8 @@ class Ability(StrEnum):
     #: Bytes of the largest value of a user's extended attribute.
     XATTR_VALUE = "xattr-value"
     ACLS = "acls"
+    #: Times of change that are no whole seconds, or beyond the year 2038.
+    TIMES = "times"
 
 
 #: What a home needs, in the words of a refusal; 1 and 0 are not said.
@@ -52,6 +54,7 @@ _TEXTS = {
     Ability.HOLES: "files with holes ({path})",
     Ability.XATTR_VALUE: "an extended attribute of {most} bytes ({path}; at most {limit})",
     Ability.ACLS: "access control lists ({path})",
+    Ability.TIMES: "times finer than seconds, or after 2038 ({path})",
 }
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _ODD_BYTES = bytes(range(0x20)) + b'"*:<>?\\|\x7f'
 _ODD_ENDS = (b".", b" ")
 
+_SECOND = 1_000_000_000
+#: Where signed seconds of 32 bits end.
+_YEAR_2038 = 1 << 31
+
 _DESCRIBED = (Ability.XATTR_VALUE, Ability.ACLS)
 
 
@@ -72,6 +76,8 @@ class _Survey:
             self._alike.pop()
             return
         self._name(step)
+        if Ability.TIMES in self._asked:
+            self._time(step)
         if step.what == reader.ENTER:
             self._alike.append(set())
         else:
@@ -93,6 +99,11 @@ class _Survey:
             if text in self._alike[-1]:
                 self._note(Ability.ALIKE_NAMES, 1, step)
             self._alike[-1].add(text)
+
+    def _time(self, step: Step) -> None:
+        time_ns = step.stat.st_mtime_ns
+        if time_ns % _SECOND or not -_YEAR_2038 <= time_ns // _SECOND < _YEAR_2038:
+            self._note(Ability.TIMES, 1, step)
 
     def _kind(self, step: Step) -> None:
         found = step.stat

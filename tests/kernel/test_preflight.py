@@ -120,6 +120,7 @@ def test_everything_that_a_home_needs_is_found(tmp_path: Path) -> None:
     with opened(tmp_path) as top:
         totals, needs = survey(top, frozenset(), list(Ability))
         assert survey(top, frozenset(), ()) == (totals, {})
+    assert needs.pop(Ability.TIMES).most == 1
     assert needs.pop(Ability.ALIKE_NAMES).path in (b"some", b"some/alike")
     assert needs == {
         Ability.FILE_SIZE: Need(1 << 30, b"some/alike"),
@@ -137,6 +138,8 @@ def test_everything_that_a_home_needs_is_found(tmp_path: Path) -> None:
 
 def test_a_plain_home_needs_no_more_than_its_sizes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 4096)
+    for path in (tmp_path / "file", tmp_path):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
     with opened(tmp_path) as top:
         _, needs = survey(top, frozenset(), list(Ability))
     assert needs == {
@@ -144,6 +147,16 @@ def test_a_plain_home_needs_no_more_than_its_sizes(tmp_path: Path) -> None:
         Ability.NAME_LENGTH: Need(4, b"file"),
         Ability.HARD_LINKS: Need(1, b"file"),
     }
+
+
+@pytest.mark.parametrize("time_ns", [1, -1, 1 << 31, (1 << 31) * 10**9])
+def test_times_that_are_no_whole_seconds_of_32_bits_are_needed(
+    tmp_path: Path, time_ns: int
+) -> None:
+    os.utime(tmp_path, ns=(time_ns, time_ns))
+    with opened(tmp_path) as top:
+        _, needs = survey(top, frozenset(), [Ability.TIMES])
+    assert needs == {Ability.TIMES: Need(1, b"")}
 
 
 # -- the refusal -------------------------------------------------------------------------------
@@ -227,6 +240,20 @@ def test_a_home_for_which_there_is_no_room_is_refused_before_it_is_sent(
         with pytest.raises(errors.NoDiskSpace, match=text):
             pair.go()
         assert_nothing_was_sent(pair)
+
+
+def test_a_file_system_of_whole_seconds_is_found_out(area: Path, tmp_path: Path) -> None:
+    """As ext4 is with the inodes of ext3."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-I", "128", image], check=True, capture_output=True)
+    subprocess.run(["mount", "-o", "loop", image, area], check=True)
+    try:
+        with staged(area) as stage:
+            assert probe(stage)[Ability.TIMES] == 0
+    finally:
+        mounts.umount2(str(area), 0)
 
 
 def test_what_was_found_to_fit_once_is_not_tried_again(pair: Pair) -> None:
