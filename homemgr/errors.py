@@ -266,6 +266,12 @@ class BadHomeSize(HomeError):
     bus_name = HOME1 + "BadHomeSize"
 
 
+class RebalanceNotNeeded(HomeError):
+    """No home area shares its space out by weight."""
+
+    bus_name = HOME1 + "RebalanceNotNeeded"
+
+
 # --- extensions -----------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from homemgr.bus import autologin, labels, registering, signing
 from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
-from homemgr.daemon import changes
+from homemgr.daemon import changes, locking, sizing
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Call, Interface, Method, Property
@@ -220,6 +220,16 @@ async def _deactivate_all(faces: Faces, call: Call) -> None:
     await faces.manager.deactivate_all()
 
 
+async def _lock_all(faces: Faces, call: Call) -> None:
+    await faces.authority.require_root(call)
+    locking.lock_all(faces.manager.registry)
+
+
+async def _rebalance(faces: Faces, call: Call) -> None:
+    await faces.authority.require_root(call)
+    sizing.rebalance()
+
+
 _Run = Callable[..., object]
 
 
@@ -240,7 +250,9 @@ MANAGER_INTERFACE = Interface(
         Method("CreateHomeEx", _WITH_BLOBS, (), _create_home_ex),
         Method("UpdateHome", _RECORD, (), _update_home),
         Method("UpdateHomeEx", _WITH_BLOBS, (), _update_home),
+        Method("LockAllHomes", (), (), _lock_all, _PRIVILEGED),
         Method("DeactivateAllHomes", (), (), _deactivate_all, _PRIVILEGED),
+        Method("Rebalance", (), (), _rebalance, _PRIVILEGED),
         *registering.METHODS,
         *signing.METHODS,
     ),

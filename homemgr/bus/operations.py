@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from homemgr.daemon import changes, login
+from homemgr.daemon import changes, locking, login, sizing
 from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
@@ -72,6 +72,17 @@ async def _change_password(home: Home, new_secret: str, old_secret: str) -> None
     await changes.change_password(home, Secret.parse(new_secret), Secret.parse(old_secret))
 
 
+async def _resize(home: Home, size: int, secret: str) -> None:
+    # Read, though nothing needs to be unlocked to hear that there is no size to change.
+    Secret.parse(secret)
+    await sizing.resize(home, size)
+
+
+async def _unlock(home: Home, secret: str) -> None:
+    Secret.parse(secret)
+    await locking.unlock(home)
+
+
 async def _acquire(home: Home, secret: str, please_suspend: bool) -> Fd:  # noqa: FBT001 -- wire order
     return await login.acquire(home, Secret.parse(secret), please_suspend=please_suspend)
 
@@ -120,6 +131,13 @@ OPERATIONS = (
         owner_may=True,
     ),
     HomeOperation(
+        "ResizeHome",
+        "Resize",
+        _resize,
+        (("size", "t"), *_SECRET),
+        action="resize-home",
+    ),
+    HomeOperation(
         "ChangePasswordHome",
         "ChangePassword",
         _change_password,
@@ -127,6 +145,8 @@ OPERATIONS = (
         action="passwd-home",
         owner_may=True,
     ),
+    HomeOperation("LockHome", "Lock", locking.lock, privileged=BOTH),
+    HomeOperation("UnlockHome", "Unlock", _unlock, _SECRET, privileged=BOTH),
     HomeOperation(
         "AcquireHome", "Acquire", _acquire, _SECRET + _SUSPEND, _FD, privileged=HOME_ONLY
     ),

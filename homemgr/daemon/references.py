@@ -53,6 +53,11 @@ class References:
         """True while any client holds a reference."""
         return bool(self._read_ends)
 
+    @property
+    def may_be_locked(self) -> bool:
+        """True if all clients can do without the home while it is locked, and there are any."""
+        return set(self._read_ends) == {True}
+
     def add(self, *, please_suspend: bool) -> Fd:
         """A new reference: the caller sends it away and closes its own copy.
 

@@ -84,6 +84,9 @@ class Operation(Enum):
     UPDATE = "update"
     UPDATE_OFFLINE = "update offline"
     PASSWD = "change the password of"  # noqa: S105 -- words for a message
+    RESIZE = "resize"
+    LOCK = "lock"
+    UNLOCK = "unlock"
     REFERENCE = "reference"
     ACQUIRE = "acquire"
     RELEASE = "release"
@@ -113,6 +116,7 @@ def _row(u: _Cell, a: _Cell, i: _Cell, ac: _Cell, ling: _Cell, k: _Cell) -> dict
 _NOT_ACTIVE = errors.HomeNotActive
 _ABSENT = errors.HomeAbsent
 _LOCKED = errors.HomeLocked
+_NOT_LOCKED = errors.HomeNotLocked
 _BUSY = errors.HomeBusy
 
 #: Columns: unfixated, absent, inactive (and dirty), active, lingering, locked.
@@ -134,6 +138,11 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
         errors.HomeUnfixated, Way.RUN, Way.RUN, Way.RUN, Way.RUN, _LOCKED
     ),
     Operation.PASSWD: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
+    Operation.RESIZE: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
+    Operation.LOCK: _row(_NOT_ACTIVE, _NOT_ACTIVE, _NOT_ACTIVE, Way.RUN, Way.RUN, _LOCKED),
+    Operation.UNLOCK: _row(
+        _NOT_LOCKED, _NOT_LOCKED, _NOT_LOCKED, _NOT_LOCKED, _NOT_LOCKED, Way.RUN
+    ),
     Operation.REFERENCE: _row(_NOT_ACTIVE, _ABSENT, _NOT_ACTIVE, Way.DONE, Way.DONE, _LOCKED),
     Operation.ACQUIRE: _row(
         Way.FIXATE_THEN_ACTIVATE, _ABSENT, Way.ACTIVATE, Way.AUTHENTICATE, Way.AUTHENTICATE, _LOCKED
@@ -149,6 +158,7 @@ _REASONS: dict[type[errors.HomeError], str] = {
     errors.HomeAbsent: "has no files here: its image is missing",
     errors.HomeBusy: "is in use",
     errors.HomeLocked: "is locked",
+    errors.HomeNotLocked: "is not locked",
     errors.HomeExists: "exists already",
 }
 

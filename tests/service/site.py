@@ -345,6 +345,16 @@ class Service:
             return error
         raise AssertionError(f"{member} succeeded with {body}")
 
+    def failure_of_home(
+        self, name: str, member: str, signature: str = "", *args: object
+    ) -> BusError:
+        """The error a home object answers with."""
+        try:
+            body = self.call_home(name, member, signature, *args)
+        except BusError as error:
+            return error
+        raise AssertionError(f"{member} of {name} succeeded with {body}")
+
     def state(self, name: str) -> str:
         """The state of a home, by name."""
         return str(self.call("GetHomeByName", "s", name)[1])
@@ -366,9 +376,12 @@ class Service:
         """Deactivate a home."""
         self.call("DeactivateHome", "s", name)
 
-    def acquire(self, name: str, password: str = people.PASSWORD) -> Fd:
+    def acquire(
+        self, name: str, password: str = people.PASSWORD, *, please_suspend: bool = False
+    ) -> Fd:
         """A reference to a home; the caller closes it."""
-        return reference(self.client, "AcquireHome", "ssb", name, people.secret(password), False)
+        secret = people.secret(password)
+        return reference(self.client, "AcquireHome", "ssb", name, secret, please_suspend)
 
     def ref(self, name: str, member: str = "RefHome") -> Fd:
         """A reference without a password; the caller closes it."""

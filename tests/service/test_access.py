@@ -26,6 +26,10 @@ PRIVILEGED = (
     ("RefHomeUnrestricted", "sb", "anna", False),
     ("ReleaseHome", "s", "anna"),
     ("DeactivateAllHomes",),
+    ("LockHome", "s", "anna"),
+    ("UnlockHome", "ss", "anna", secret(PASSWORD)),
+    ("LockAllHomes",),
+    ("Rebalance",),
 )
 PRIVILEGED_OF_HOME = (
     ("Deactivate",),
@@ -34,6 +38,8 @@ PRIVILEGED_OF_HOME = (
     ("Ref", "b", False),
     ("RefUnrestricted", "b", False),
     ("Release",),
+    ("Lock",),
+    ("Unlock", "s", secret(PASSWORD)),
 )
 #: Members that ask polkit, whoever calls.
 ADMINISTRATIVE: tuple[tuple[object, ...], ...] = (
@@ -41,6 +47,7 @@ ADMINISTRATIVE: tuple[tuple[object, ...], ...] = (
     ("CreateHomeEx", "sa{sh}t", people.text(people.record("zora")), {}, 0),
     ("RealizeHome", "ss", "anna", secret(PASSWORD)),
     ("RemoveHome", "s", "anna"),
+    ("ResizeHome", "sts", "anna", 1 << 30, secret(PASSWORD)),
     ("RegisterHome", "s", people.text(people.record("zora"))),
     ("AdoptHome", "st", "/nonexistent/zora.homedir", 0),
     ("UnregisterHome", "s", "anna"),
@@ -103,6 +110,13 @@ def test_without_polkit_only_root_creates_and_removes(
     before = anna.site.digest()
     assert refusal(owner, *call) == refusal(other, *call) == DENIED
     assert anna.site.digest() == before
+
+
+def test_resize_is_an_action_of_its_own(owner: Stranger) -> None:
+    with pytest.raises(BusError) as caught:
+        owner.call_home("anna", "Resize", "ts", 1 << 30, secret(PASSWORD))
+    assert short(caught.value.name) == DENIED
+    assert f"{NAME}.resize-home," in caught.value.message
 
 
 def test_owner_activates_without_polkit_and_others_do_not(

@@ -7,15 +7,9 @@ import stat
 from tests.service import people
 from tests.service.holders import write_as
 from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
-from tests.service.site import NAME, Service, wait_until
+from tests.service.site import NAME, Service, short, wait_until
 
-MISSING = (
-    ("ResizeHome", "sts", "anna", 1 << 30, "{}"),
-    ("LockHome", "s", "anna"),
-    ("UnlockHome", "ss", "anna", "{}"),
-    ("LockAllHomes",),
-    ("Rebalance",),
-)
+AS_RECORDED = (1 << 64) - 1
 
 
 def bad_attempts(service: Service, name: str) -> object:
@@ -240,11 +234,61 @@ def test_deactivate_all_ends_every_use(service: Service) -> None:
     assert {service.state("udo"), service.state("vera")} == {"inactive"}
 
 
-def test_what_is_not_built_yet_answers_with_an_error(service: Service) -> None:
+def test_locking_is_refused_with_what_the_storage_lacks(service: Service) -> None:
     service.create("willi")
-    for member, *arguments in MISSING:
-        name = service.failure(member, *arguments).name
-        assert name in (
-            "org.freedesktop.DBus.Error.UnknownMethod",
-            "org.freedesktop.DBus.Error.NotSupported",
-        ), member
+    service.activate("willi")
+    for failure in (
+        service.failure("LockHome", "s", "willi"),
+        service.failure_of_home("willi", "Lock"),
+    ):
+        assert short(failure.name) == "NotSupported"
+        assert "willi" in failure.message
+        assert "storage directory has no key" in failure.message
+    assert service.state("willi") == "active"
+    service.deactivate("willi")
+
+
+def test_unlocking_what_is_never_locked_is_refused(service: Service) -> None:
+    service.create("wanda")
+    assert service.error("UnlockHome", "ss", "wanda", secret(PASSWORD)) == "HomeNotLocked"
+    assert service.error("UnlockHome", "ss", "wanda", "no json") == "InvalidArgs"
+    assert short(service.failure_of_home("wanda", "Unlock", "s", "{}").name) == "HomeNotLocked"
+
+
+def test_locking_all_succeeds_and_says_in_the_log_what_stays_readable(service: Service) -> None:
+    readers = ("xaver", "xenia", "xerxes")
+    for name in readers:
+        service.create(name)
+    service.call("LockAllHomes")
+    may = service.acquire("xaver", please_suspend=True)
+    must_not = service.acquire("xenia")
+    both = [service.acquire("xerxes", please_suspend=True), service.ref("xerxes")]
+    with may, must_not, both[0], both[1]:
+        service.call("LockAllHomes")
+        assert {service.state(name) for name in readers} == {"active"}
+    told = [line for line in service.site.log.read_text().splitlines() if "stays readable" in line]
+    assert len(told) == 1
+    assert "xaver" in told[0]
+
+
+def test_resizing_is_refused_and_changes_nothing(service: Service) -> None:
+    service.create("yuri")
+    before = service.site.digest()
+    failure = service.failure("ResizeHome", "sts", "yuri", 1 << 30, secret(PASSWORD))
+    assert short(failure.name) == "NotSupported"
+    assert "yuri" in failure.message
+    assert "no size of its own" in failure.message
+    assert short(service.failure_of_home("yuri", "Resize", "ts", 0, "{}").name) == "NotSupported"
+    assert service.site.digest() == before
+
+
+def test_resizing_to_the_recorded_size_needs_one(service: Service) -> None:
+    service.create("yvonne")
+    as_recorded = ("ResizeHome", "sts", "yvonne", AS_RECORDED, secret(PASSWORD))
+    assert service.error(*as_recorded) == "InvalidArgs"
+    service.call("UpdateHome", "s", people.text(people.record("yvonne", diskSize=1 << 30)))
+    assert service.error(*as_recorded) == "NotSupported"
+
+
+def test_rebalancing_is_answered_as_where_no_home_takes_part(service: Service) -> None:
+    assert service.error("Rebalance") == "RebalanceNotNeeded"

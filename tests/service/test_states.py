@@ -37,6 +37,9 @@ OPERATIONS: dict[str, Operation] = {
     "ChangePasswordHome": lambda s, n: s.call(
         "ChangePasswordHome", "sss", n, secret(OTHER_PASSWORD), secret(PASSWORD)
     ),
+    "ResizeHome": lambda s, n: s.call("ResizeHome", "sts", n, 1 << 30, secret(PASSWORD)),
+    "LockHome": lambda s, n: s.call("LockHome", "s", n),
+    "UnlockHome": lambda s, n: s.call("UnlockHome", "ss", n, secret(PASSWORD)),
     "RefHome": lambda s, n: s.ref(n).close(),
     "RefHomeUnrestricted": lambda s, n: s.ref(n, "RefHomeUnrestricted").close(),
     "AcquireHome": lambda s, n: s.acquire(n).close(),
@@ -56,6 +59,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "RefHome": "HomeNotActive",
         "RefHomeUnrestricted": "",
         "ReleaseHome": "",
+        "ResizeHome": "HomeUnfixated",
+        "LockHome": "HomeNotActive",
+        "UnlockHome": "HomeNotLocked",
     },
     "absent": {
         "ActivateHome": "HomeAbsent",
@@ -70,6 +76,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "RefHomeUnrestricted": "",
         "AcquireHome": "HomeAbsent",
         "ReleaseHome": "",
+        "ResizeHome": "HomeAbsent",
+        "LockHome": "HomeNotActive",
+        "UnlockHome": "HomeNotLocked",
     },
     "inactive": {
         "ActivateHomeIfReferenced": "HomeNotReferenced",
@@ -80,6 +89,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "RefHome": "HomeNotActive",
         "RefHomeUnrestricted": "",
         "ReleaseHome": "",
+        "ResizeHome": "NotSupported",
+        "LockHome": "HomeNotActive",
+        "UnlockHome": "HomeNotLocked",
     },
     "active": {
         "ActivateHome": "HomeAlreadyActive",
@@ -88,6 +100,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "CreateHome": "UserNameExists",
         "RealizeHome": "HomeBusy",
         "RemoveHome": "HomeBusy",
+        "ResizeHome": "NotSupported",
+        "LockHome": "NotSupported",
+        "UnlockHome": "HomeNotLocked",
     },
     "lingering": {
         "ActivateHomeIfReferenced": "HomeNotReferenced",
@@ -97,6 +112,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "RealizeHome": "HomeBusy",
         "RemoveHome": "HomeBusy",
         "ReleaseHome": "HomeBusy",
+        "ResizeHome": "NotSupported",
+        "LockHome": "NotSupported",
+        "UnlockHome": "HomeNotLocked",
     },
     "busy": {
         "ActivateHome": "HomeBusy",
@@ -110,6 +128,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "UpdateHome": "HomeBusy",
         "ChangePasswordHome": "HomeBusy",
         "RefHomeUnrestricted": "",
+        "ResizeHome": "HomeBusy",
+        "LockHome": "HomeBusy",
+        "UnlockHome": "HomeBusy",
     },
 }
 CELLS = [(state, member) for state, row in REFUSED.items() for member in row]

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from homemgr.cli import record_source as source
 from homemgr.cli.arguments import Option, UsageError
-from homemgr.cli.complain import Reported, complain
 from homemgr.cli.credentials import Credentials, unlock
-from homemgr.cli.home1 import BusError, Home1, Reply, own_name, with_agent
+from homemgr.cli.home1 import Home1, Reply, own_name, with_agent
 from homemgr.cli.record_edit import Edit
 from homemgr.cli.record_options import OPTIONS as RECORD_OPTIONS
 from homemgr.cli.verbs.create import show_recovery_key
@@ -32,8 +31,6 @@ OPTIONS = (
     Option("and-change-password", "", "", "Write all keys anew as well"),
 )
 _OFFLINE = 1
-_UNKNOWN_METHOD = "org.freedesktop.DBus.Error.UnknownMethod"
-_NO_SIZE = "The size is recorded and not enforced: the home takes what its file system has."
 _AS_RECORDED = (1 << 64) - 1
 _NOT_SENT = ("binding", "status", "signature", "blobManifest")
 
@@ -122,14 +119,7 @@ def _follow_up(
     """A second call that brings the storage in line with the record."""
 
     def call() -> Reply:
-        try:
-            return home1.call(member, signature, user, argument, credentials.to_json())
-        except BusError as error:
-            if error.name != _UNKNOWN_METHOD:
-                raise
-            hint = _NO_SIZE if member == "ResizeHome" else ""
-            complain(f"Home {user} is updated, but this service has no {member}.", hint)
-            raise Reported from error
+        return home1.call(member, signature, user, argument, credentials.to_json())
 
     doing = f"Home {user} is updated, but {member} failed"
     unlock(user, credentials, call, doing, may_ask=home1.may_ask)

@@ -433,12 +433,11 @@ def test_update_with_a_size_that_the_service_cannot_apply_says_what_was_done(
 ) -> None:
     service.start(
         GetUserRecordByName=[[json.dumps(RECORD), False, "/x"]],
-        ResizeHome=[error("org.freedesktop.DBus.Error.UnknownMethod", "No such method.")],
+        ResizeHome=[error("org.freedesktop.DBus.Error.NotSupported", "It has no size.")],
     )
     done = homemgr("update", "alice", "--disk-size=1G", service=service, PASSWORD="pw")
     assert done.returncode == 1
-    assert "alice is updated, but this service has no ResizeHome" in done.stderr
-    assert "not enforced" in done.stderr
+    assert "alice is updated, but ResizeHome failed: It has no size." in done.stderr
 
 
 def test_update_of_an_incomplete_record_is_refused(service: Service) -> None:
