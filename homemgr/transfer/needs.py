@@ -17,6 +17,10 @@ from homemgr.errors import StreamError
 _MOST = (1 << 63) - 1
 
 
+#: As much of a path as helps to find what is meant.
+_SHOWN_BYTES = 255
+
+
 class Ability(StrEnum):
     """What file systems differ in; as words of JSON."""
 
@@ -79,9 +83,9 @@ def lacking(needs: Needs, limits: Limits) -> str:
 
 
 def needs_to_json(needs: Needs) -> dict[str, object]:
-    """As a JSON object."""
+    """As a JSON object, which fits in a frame: of a long path the beginning."""
     return {
-        ability.value: {"most": need.most, "path": need.path.decode("utf-8", "surrogateescape")}
+        ability.value: {"most": need.most, "path": _text(need.path)}
         for ability, need in needs.items()
     }
 
@@ -127,8 +131,12 @@ def _number(value: object) -> int:
     return value
 
 
+def _text(path: bytes) -> str:
+    return path[:_SHOWN_BYTES].decode("utf-8", "surrogateescape")
+
+
 def _shown(path: bytes) -> str:
-    return ascii(path[:255].decode("utf-8", "surrogateescape"))
+    return ascii(_text(path))
 
 
 def _malformed() -> StreamError:

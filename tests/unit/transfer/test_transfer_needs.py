@@ -7,7 +7,8 @@ import json
 import pytest
 
 from homemgr.errors import StreamError
-from homemgr.transfer import needs
+from homemgr.transfer import frames, needs
+from homemgr.transfer.entry import MAX_PATH
 from homemgr.transfer.needs import Ability, Need
 
 EVERYTHING = {ability: Need(2, b"deep/\xff\n") for ability in Ability}
@@ -41,6 +42,12 @@ def test_both_survive_json() -> None:
     assert needs.needs_from_json(told) == EVERYTHING
     limits = {Ability.NAME_LENGTH: 143, Ability.FILE_SIZE: (1 << 63) - 1}
     assert needs.limits_from_json(json.loads(json.dumps(needs.limits_to_json(limits)))) == limits
+
+
+def test_the_longest_paths_fit_in_a_frame() -> None:
+    """Each byte of them may take six in JSON."""
+    deep = dict.fromkeys(Ability, Need(1, b"\xff" * MAX_PATH))
+    frames.pack(frames.Control({"needs": needs.needs_to_json(deep)}))
 
 
 def test_words_of_a_later_version_are_left_out() -> None:
