@@ -54,6 +54,14 @@ class Store:
 
     def behind(self, metadata: Fd) -> Fd:
         """What the pair is together: names and owners from one, content from the other."""
+        try:
+            return self._composed(metadata)
+        except OSError as error:
+            if reason := too_old(error):
+                raise NotSupported(f"It cannot be put together: {reason} or newer.") from error
+            raise
+
+    def _composed(self, metadata: Fd) -> Fd:
         with fsopen("overlay") as fs:
             fsconfig_set_string(fs.fileno(), "source", "homemgr-composefs")
             # Files of the metadata name their object by these two. Only here: the image was
@@ -64,12 +72,7 @@ class Store:
                 fsconfig_set_string(fs.fileno(), "verity", "require")
             set_directory(fs.fileno(), "lowerdir+", metadata)
             set_directory(fs.fileno(), "datadir+", self._directory)
-            try:
-                return created(fs)
-            except OSError as error:
-                if reason := too_old(error):
-                    raise NotSupported(f"It cannot be put together: {reason} or newer.") from error
-                raise
+            return created(fs)
 
     def close(self) -> None:
         """Let go of it; what was composed keeps what it needs."""

@@ -269,7 +269,8 @@ def too_old(error: OSError, kernel: str = "") -> str:
     """Why a kernel of this release refuses layers; empty if that has another reason."""
     kernel = kernel or os.uname().release
     numbers = re.match(r"(\d+)\.(\d+)", kernel)
-    if error.errno != errno.EINVAL or numbers is None:
+    # EOPNOTSUPP: that of Linux 6.1 takes no descriptors at all.
+    if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or numbers is None:
         return ""
     if (int(numbers[1]), int(numbers[2])) >= _NEEDED:
         return ""
