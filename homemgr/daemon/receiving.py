@@ -199,7 +199,7 @@ class Receiving:
         }
 
     async def _undo(self, about: Message) -> Message:
-        """Give the home back, unless somebody used it here: then HomeBusy.
+        """Give the home back, unless somebody used it here: then HomeExists.
 
         ``tree`` is what has its name by now, if anything: PathExists if it is another one.
 
@@ -214,7 +214,7 @@ class Receiving:
         if home is not None and (state.phase == COMMITTED or is_listed):
             async with home.exclusively(Operation.UNREGISTER):
                 if home.effective.good_authentication_counter:
-                    raise errors.HomeBusy(
+                    raise errors.HomeExists(
                         f"Home area {state.user} has been used here; move it back instead."
                     )
                 await self._transfers.register.save("in", state.at(GONE))

@@ -237,7 +237,7 @@ def test_undo_is_refused_once_the_home_was_used_there(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         await Pair(alpha, beta).run()
         beta.home("alice").update_status({"goodAuthenticationCounter": 1})
-        with pytest.raises(errors.HomeBusy, match="has been used"):
+        with pytest.raises(errors.HomeExists, match="has been used"):
             await Pair(alpha, beta).run(undo=True)
         assert [await usable(alpha), await usable(beta)] == [False, True]
 
@@ -298,7 +298,7 @@ def test_undo_asks_a_home_whose_arrival_was_not_noted(
         if killed:
             await beta.restart()
         beta.home("alice").update_status({"goodAuthenticationCounter": 1})
-        with pytest.raises(errors.HomeBusy, match="has been used"):
+        with pytest.raises(errors.HomeExists, match="has been used"):
             await Pair(alpha, beta).run(undo=True)
         beta.home("alice").update_status({"goodAuthenticationCounter": 0})
         await Pair(alpha, beta).run(undo=True)
