@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from homemgr.cli import convert
 from homemgr.cli.arguments import UsageError, is_utf8
+from homemgr.cli.membership import GroupChanges
 from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
 from homemgr.errors import InvalidRecord
 from homemgr.record.fields import EXTENSIONS, FIELDS
@@ -40,6 +41,7 @@ class Edit:
         self._limits: JsonObject = {}
         self._unset_limits: set[str] = set()
         self._match = ""
+        self._groups = GroupChanges()
         #: Whether a size was given, which the service has to be told separately.
         self.has_size = False
         self.wants_recovery_key = False
@@ -50,7 +52,7 @@ class Edit:
             "N": lambda _: self._choose_match("other"),
             "match": self._choose_match,
             "alias": lambda text: self._add_names("aliases", text),
-            "member-of": lambda text: self._add_names("memberOf", text),
+            "member-of": self._add_groups,
             "extension": self._add_extensions,
             "setenv": self._set_variable,
             "language": self._set_languages,
@@ -68,7 +70,7 @@ class Edit:
     def is_empty(self) -> bool:
         """Whether nothing is to be changed."""
         made = (*self._sections.values(), self._limits, self._unset, self._unset_limits)
-        return not any(made) and not self.wants_recovery_key
+        return not any(made) and not self._groups and not self.wants_recovery_key
 
     def take(self, arguments: Arguments) -> None:
         """Understand all record options of a command line; raises UsageError for a bad value."""
@@ -135,6 +137,11 @@ class Edit:
             raise ValueError("names with commas")
         merged: list[Json] = [*sorted({*self._so_far(field), *names})]
         self._set(field, merged)
+
+    def _add_groups(self, text: str) -> None:
+        is_for_all = self._match not in (THIS_MACHINE, OTHER_MACHINES)
+        if not self._groups.take(convert.words(text), is_for_all=is_for_all):
+            self._add_names("memberOf", text)
 
     def _add_extensions(self, text: str) -> None:
         if not text:
@@ -253,6 +260,7 @@ class Edit:
         merged = self._without_unset(privileged if isinstance(privileged, dict) else {})
         merged.update(self._sections[PRIVILEGED])
         result["privileged"] = merged
+        result = self._groups.applied_to(result)
         return {k: v for k, v in result.items() if k != "privileged" or v}
 
     @property

@@ -129,7 +129,7 @@ ROWS = (
 #: Options with rules of their own, by name: see `record_edit`.
 SPECIAL = (
     Option("alias", "", "NAMES", "Further names, with commas"),
-    Option("member-of", "G", "GROUPS", "Add to groups, with commas"),
+    Option("member-of", "G", "GROUPS", "All groups, with commas; +GROUP and -GROUP change them"),
     Option("setenv", "", "NAME[=VALUE]", "Set an environment variable of sessions"),
     Option("extension", "", "[+]NAMES", "Merge extensions at login, with commas; + if required"),
     Option("language", "", "LOCALES", "Locale of sessions, and further ones, with commas"),

@@ -25,6 +25,7 @@ from homemgr.record.fields import IDMAP_POLICY
 from homemgr.record.model import UserRecord
 from homemgr.record.quality import check_quality
 from homemgr.record.secret import Secret
+from homemgr.record.settled import check_settled
 from homemgr.record.signature import Verdict
 from homemgr.record.validate import Purpose, validate
 
@@ -132,8 +133,9 @@ async def update(
 ) -> None:
     """Replace the record, in the home first and then on the host; offline on the host alone.
 
-    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature; AccessDenied if
-    nobody but the owner stands behind it (``by_owner``) and it is not his to change.
+    Raises RecordMismatch, RecordDowngrade, RecordSigned, BadSignature; NotSupported if it
+    asks for another storage, place or uid than the home has here; AccessDenied if nobody
+    but the owner stands behind it (``by_owner``) and it is not his to change.
     """
     operation = Operation.UPDATE_OFFLINE if offline else Operation.UPDATE
     async with home.exclusively(operation):
@@ -188,6 +190,7 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
         # Clients that do not know the member must not widen the mapping by dropping it.
         new = new.replaced({IDMAP_POLICY: policy})
     edits.check_update(home.record, new)
+    check_settled(home.record, new, home.services.machine)
     aliases = new.on(home.services.machine).aliases
     await accounts.require_free(name for name in aliases if name not in home.effective.aliases)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:

@@ -79,6 +79,47 @@ def test_extensions_keep_their_order_and_their_mark() -> None:
     assert apply({}, "--home-mode=ephemeral")["org.homemgr.homeMode"] == "ephemeral"
 
 
+def test_groups_with_signs_leave_the_others_alone() -> None:
+    record: JsonObject = {"memberOf": ["audio", "kvm", "video"]}
+    changed = apply(record, "--member-of=+wheel,-audio", "-G", "-video,+kvm")
+    assert changed == {"memberOf": ["kvm", "wheel"]}
+    assert apply({}, "-G+wheel,-audio") == {"memberOf": ["wheel"]}
+    assert apply({"memberOf": ["audio"]}, "--member-of=-audio") == {}
+    assert apply({}, "--member-of=+a,-a", "-G", "-b,+b") == {"memberOf": ["b"]}
+
+
+def test_out_of_a_group_is_out_of_it_in_every_section() -> None:
+    machines: list[JsonObject] = [
+        {"matchHostname": "x", "memberOf": ["wheel", "kvm"]},
+        {"matchMachineId": MACHINE, "memberOf": ["wheel"]},
+        {"matchMachineId": "other", "memberOf": ["wheel"], "shell": "/bin/a"},
+    ]
+    record = apply({"memberOf": ["wheel"], "perMachine": machines}, "--member-of=-wheel,+audio")
+    assert record == {
+        "memberOf": ["audio"],
+        "perMachine": [
+            {"matchHostname": "x", "memberOf": ["kvm"]},
+            {"matchMachineId": "other", "shell": "/bin/a"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--member-of=+wheel,audio",),
+        ("--member-of=audio", "--member-of=+wheel"),
+        ("--member-of=+wheel", "--member-of=audio"),
+        ("--member-of=", "--member-of=+wheel"),
+        ("-T", "--member-of=-wheel"),
+        ("--member-of=+",),
+    ],
+)
+def test_groups_with_signs_that_make_no_sense(options: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="member-of"):
+        edit(*options)
+
+
 @pytest.mark.parametrize(
     "option", ["--extension=+", "--extension-mutability=perhaps", "--home-mode=x"]
 )
