@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from homemgr.bus.homemgr1 import MANAGER, NAME, PATH
-from homemgr.daemon.activity import MAX_PER_CALLER
+from homemgr.daemon.activity import MAX_PER_CALLER, MAX_PER_UID
 from homemgr.files import Fd
 from homemgr.wire.client import Client
 from homemgr.wire.messages import BusError
+from tests.service.authority import Authority
+from tests.service.bus import STRANGERS
 from tests.service.site import Service, short, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -54,3 +62,42 @@ def test_jobs_beyond_the_limit_are_refused_and_leave_nothing(service: Service) -
         service.activate("anna")
         service.deactivate("anna")
     wait_until(lambda: open_files(service) <= before, "all descriptors to be closed", 20)
+
+
+#: One user with several connections; modules are loaded as root, who alone may read them.
+_CROWD = """
+import json, os, sys
+from homemgr.bus.homemgr1 import MANAGER, NAME, PATH
+from homemgr.files import Fd
+from homemgr.wire.client import Client
+from homemgr.wire.messages import BusError
+uid, address, connections, each = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
+os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)
+pipe = [Fd(number) for number in os.pipe()]
+refusals = []
+clients = [Client(address) for _ in range(connections)]
+for client in clients:
+    for _ in range(each):
+        try:
+            client.call(NAME, PATH, MANAGER, "ReceiveHome", "shh", ("{}", *pipe))
+        except BusError as error:
+            refusals.append([error.name, error.message])
+print(json.dumps(refusals), flush=True)
+for one in (*clients, *pipe):
+    one.close()
+"""
+
+
+def test_a_user_gets_no_more_with_more_connections(own_service: Service) -> None:
+    authority = Authority()
+    authority.granting.set()
+    connections, each = 3, 12
+    argv = [sys.executable, "-c", _CROWD, str(STRANGERS[0]), own_service.site.bus_address]
+    with authority.on(own_service.site.bus_address):
+        crowd = subprocess.run(
+            [*argv, str(connections), str(each)], cwd=ROOT, stdout=subprocess.PIPE, check=True
+        )
+    refusals = json.loads(crowd.stdout)
+    assert len(refusals) == connections * each - MAX_PER_UID
+    assert {name for name, _ in refusals} == {"org.freedesktop.home1.TooManyOperations"}
+    assert all(f"uid {STRANGERS[0]} run already" in message for _, message in refusals)
