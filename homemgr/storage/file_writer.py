@@ -65,7 +65,7 @@ class FileWriter:
             copy_data(source, self._fd)
         os.ftruncate(self._fd, self._entry.size)
 
-    def data(self, offset: int, data: bytes) -> None:
+    def data(self, offset: int, data: bytes | memoryview) -> None:
         """Store ``data`` at ``offset``."""
         write_at(self._fd, data, offset)
 
@@ -111,7 +111,9 @@ class FileWriter:
         self.close()
 
 
-def write_new(directory: int, name: bytes, entry: Entry, data: bytes) -> os.stat_result:
+def write_new(
+    directory: int, name: bytes, entry: Entry, data: bytes | memoryview
+) -> os.stat_result:
     """Make a small file, whole or not at all; gives what stat(2) says of it afterwards.
 
     With as few system calls as can be, for most files of most homes: nothing must be passed on

@@ -40,6 +40,9 @@ _CHECK_BYTES = 4 << 20
 #: What is remembered of all names, beside texts that are kept until they are set anew.
 _OF_ALL, _DIGEST = "of all: ", "digest"
 
+#: How many rows are put at once, and what they hold at most (bytes).
+_AT_ONCE, _AT_ONCE_BYTES = 200, 64 << 10
+
 #: Rows of one page of `Ledger.pairs`.
 _PAGE = 2000
 
@@ -105,6 +108,9 @@ class Ledger:
         self._database = open_database(path)
         self._most_bytes: int | None = None
         self._unchecked = 0
+        #: Rows that SQLite has not been given yet: many at once cost it less.
+        self._put: list[tuple[object, ...]] = []
+        self._put_bytes = 0
         #: Whether there may be something to forget once a name changes.
         self._has_remembered = True
 
@@ -159,19 +165,24 @@ class Ledger:
         """Know ``row`` of ``path``, whatever was known of it; `StreamError` if it cannot travel."""
         entry, digest, blocks, mark = row
         encoded = encode(entry)
-        self._grow(len(path) + len(encoded) + len(blocks))
-        self._alter(
-            "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *split(path),
-            signature_of_encoded(encoded, digest),
-            int(entry.kind),
-            entry.size,
-            _inode(mark),
-            mark,
-            encoded,
-            digest,
-            blocks if entry.size > BLOCKS_FROM else b"",
+        length = len(path) + len(encoded) + len(blocks)
+        self._grow(length)
+        self._put_bytes += length
+        self._put.append(
+            (
+                *split(path),
+                signature_of_encoded(encoded, digest),
+                int(entry.kind),
+                entry.size,
+                _inode(mark),
+                mark,
+                encoded,
+                digest,
+                blocks if entry.size > BLOCKS_FROM else b"",
+            )
         )
+        if len(self._put) >= _AT_ONCE or self._put_bytes >= _AT_ONCE_BYTES:
+            self._store()
 
     def _grow(self, count: int) -> None:
         """Raise NotSupported if the ledger has become too large; it is looked at now and then."""
@@ -350,6 +361,8 @@ class Ledger:
             page = self._all(start + "WHERE (directory, name) > (?, ?)" + order, *page[-1][:2])
 
     def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        if self._put:
+            self._store()
         try:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
@@ -357,14 +370,30 @@ class Ledger:
 
     def _alter(self, statement: str, *values: object) -> None:
         """Change names or what they are: what was remembered of all of them holds no more."""
+        self._forget()
+        self._change(statement, *values)
+
+    def _forget(self) -> None:
         if self._has_remembered:
             self._has_remembered = False
             self._change(
                 "DELETE FROM meta WHERE key >= ? AND key < ?", _OF_ALL, _OF_ALL + "\U0010ffff"
             )
-        self._change(statement, *values)
+
+    def _store(self) -> None:
+        """Give SQLite what was put since the last time; before anything else is asked or told."""
+        rows, self._put, self._put_bytes = self._put, [], 0
+        self._forget()
+        try:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
 
     def _change(self, statement: str, *values: object) -> None:
+        if self._put:
+            self._store()
         try:
             self._database.execute(statement, values)
         except sqlite3.Error as error:

@@ -134,7 +134,7 @@ class TreeWriter:
 
     # -- what is in them -------------------------------------------------------------------
 
-    def write_small(self, name: bytes, entry: Entry, data: bytes) -> bytes:
+    def write_small(self, name: bytes, entry: Entry, data: bytes | memoryview) -> bytes:
         """Make a file of ``data``; gives its proof for the ledger."""
         check_name(name)
         if not (entry.xattrs or self._levels[-1].passes_on):

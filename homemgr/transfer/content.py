@@ -47,7 +47,7 @@ def block_count(size: int) -> int:
     return -(-size // block_bytes(size))
 
 
-def digest_small(data: bytes) -> bytes:
+def digest_small(data: bytes | memoryview) -> bytes:
     """The digest of a file of one block, at most `BLOCK_BYTES`, that is ``data`` without holes."""
     if not data:
         return sha256(_SIZE.pack(0)).digest()
@@ -115,7 +115,7 @@ class ContentDigest:
         self._hash: _Hash | None = None
         self._start = self._run_start = self._run_end = 0
 
-    def data(self, offset: int, data: bytes) -> None:
+    def data(self, offset: int, data: bytes | memoryview) -> None:
         """Take ``data`` at ``offset``; `StreamError` if before the last or beyond the end."""
         end = self._advance(offset, len(data))
         if offset // self._width == (end - 1) // self._width:

@@ -63,6 +63,11 @@ class Decoder:
             wanted = HEADER.size if len(held) < HEADER.size else _frame_end(held, 0)
             if len(held) == wanted >= HEADER.size and _frame_end(held, 0) == wanted:
                 number = held[0]
+                if number in _IN_PLACE:
+                    self._held = bytearray()
+                    yield _parse(number, held, HEADER.size, wanted)
+                    held = self._held
+                    break
                 del held[: HEADER.size]
                 body = bytes(held)
                 held.clear()
@@ -89,17 +94,17 @@ class Decoder:
 
 def _frame_end(data: bytes | bytearray, start: int) -> int:
     number, length = HEADER.unpack_from(data, start)
-    if number not in _PARSERS or length > MAX_FRAME:
+    if (number not in _PARSERS and number not in _IN_PLACE) or length > MAX_FRAME:
         raise StreamError("The stream holds something that is no frame.")
     return int(start + HEADER.size + length)
 
 
-def _parse(number: int, data: bytes, begin: int, end: int) -> Frame:
+def _parse(number: int, data: bytes | bytearray, begin: int, end: int) -> Frame:
     """The frame whose body ``data`` has from ``begin`` to ``end``."""
     try:
-        if number == Number.DATA:
-            return _data(data, begin, end)
-        return _PARSERS[number](data[begin:end])
+        if (parse := _IN_PLACE.get(number)) is not None:
+            return parse(data, begin, end)
+        return _PARSERS[number](bytes(data[begin:end]))
     except struct.error as error:
         raise StreamError("A frame is cut short.") from error
 
@@ -158,11 +163,14 @@ def _leave(body: bytes) -> Leave:
     return Leave()
 
 
-def _file(body: bytes) -> File:
-    name, entry, data = _take_file(body)
-    if len(data) != entry.size or len(data) > SMALL:
+def _file(data: bytes | bytearray, begin: int, end: int) -> File:
+    at = begin + 1 + data[begin] if begin < end else end
+    (length,) = _U32.unpack_from(data, at)
+    at += _U32.size + length
+    name, entry, _ = _take_file(bytes(data[begin : min(at, end)]))
+    if end - at != entry.size or end - at > SMALL:
         raise _misfit()
-    return File(name, entry, data)
+    return File(name, entry, memoryview(data)[at:end])
 
 
 def _file_follows(body: bytes) -> File:
@@ -184,15 +192,14 @@ def _delete(body: bytes) -> Delete:
     return Delete(body)
 
 
-def _data(data: bytes, begin: int, end: int) -> Data:
-    """Not given the body by itself: most bytes travel like this, and copies cost."""
+def _data(data: bytes | bytearray, begin: int, end: int) -> Data:
     at = begin + _U64.size
     if not 0 < end - at <= MAX_DATA:
         raise _misfit()
     (offset,) = _U64.unpack_from(data, begin)
     if offset + end - at > MAX_SIZE:
         raise _misfit()
-    return Data(offset, data[at:end])
+    return Data(offset, memoryview(data)[at:end])
 
 
 def _hole(body: bytes) -> Hole:
@@ -239,18 +246,22 @@ def _pairs(body: bytes) -> Pairs:
     return Pairs(pairs)
 
 
+#: For most bytes that travel: these are not given the body by itself, as copies cost.
+_IN_PLACE: dict[int, Callable[[bytes | bytearray, int, int], Frame]] = {
+    Number.FILE: _file,
+    Number.DATA: _data,
+}
+
 _PARSERS: dict[int, Callable[[bytes], Frame]] = {
     Number.ENTER: _enter,
     Number.ENTER_UNCHANGED: _enter_unchanged,
     Number.LEAVE: _leave,
-    Number.FILE: _file,
     Number.FILE_FOLLOWS: _file_follows,
     Number.PATCH: lambda body: Patch(*_take_only(body, Kind.FILE)),
     Number.SAME: lambda body: Same(*_take_only(body, Kind.FILE, Kind.SYMLINK, Kind.FIFO)),
     Number.COPY: _copy,
     Number.NODE: lambda body: Node(*_take_only(body, Kind.SYMLINK, Kind.FIFO, Kind.LINK)),
     Number.DELETE: _delete,
-    Number.DATA: lambda body: _data(body, 0, len(body)),
     Number.HOLE: _hole,
     Number.EOF: _eof,
     Number.CONTROL: _control,

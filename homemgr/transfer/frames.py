@@ -34,6 +34,10 @@ MAX_DATA = 256 << 10
 MAX_PAIRS = 4000
 
 
+#: Of a file: as it was read, or as it lies in what arrived.
+Content = bytes | memoryview
+
+
 class Enter(NamedTuple):
     """Go into directory ``name`` of the current one; without ``entry`` its metadata is as it was.
 
@@ -58,7 +62,7 @@ class File(NamedTuple):
 
     name: bytes
     entry: Entry
-    data: bytes | None
+    data: Content | None
 
 
 class Patch(NamedTuple):
@@ -101,7 +105,7 @@ class Data(NamedTuple):
     """1 to `MAX_DATA` bytes of content at ``offset``; the body: offset u64, data."""
 
     offset: int
-    data: bytes
+    data: Content
 
 
 class Hole(NamedTuple):
@@ -173,7 +177,7 @@ def pack(frame: Frame) -> bytes:
     return b"".join(parts(frame))
 
 
-def parts(frame: Frame) -> tuple[bytes, ...]:
+def parts(frame: Frame) -> tuple[Content, ...]:
     """Like `pack`, in pieces for writev(2), content among them uncopied."""
     match frame:
         case File(name, entry, None):
@@ -223,7 +227,7 @@ def in_frames(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[Pairs]:
     yield Pairs([])
 
 
-def _framed(number: int, *body: bytes) -> tuple[bytes, ...]:
+def _framed(number: int, *body: Content) -> tuple[Content, ...]:
     length = sum(map(len, body))
     if length > MAX_FRAME:
         raise StreamError(f"A frame of {length} bytes is too long to be sent.")

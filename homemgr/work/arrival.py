@@ -134,7 +134,7 @@ class Arrival:
             raise StreamError(f"The sender refers to {path!r}, which is not here.")
         return row
 
-    def _file(self, name: bytes, entry: Entry, data: bytes | None) -> None:
+    def _file(self, name: bytes, entry: Entry, data: frames.Content | None) -> None:
         path = join(self._here(), name)
         self._check(path, entry, Kind.FILE)
         if data is None:

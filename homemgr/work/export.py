@@ -63,7 +63,7 @@ class Manifest:
         mark = codec.signature(entry, b"")
         self._state.update(_U32.pack(len(path)) + path + mark)
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes | memoryview) -> None:
         """Content of the last name, in order."""
         self.bytes += len(data)
         self._state.update(data)

@@ -43,6 +43,7 @@ from homemgr.work.staged import (
     size_of,
 )
 from homemgr.work.telling import Telling
+from homemgr.work.write_out import WritingOut
 
 if TYPE_CHECKING:
     from homemgr.files import Fd
@@ -185,7 +186,7 @@ class _Receiver:
         """Take passes until the sender says it was the last; None unless all is to be committed."""
         with hold_space(os.path.dirname(stage.place.ledger), _HELD_BYTES) as held:
             try:
-                with TreeWriter(stage.top) as writer:
+                with WritingOut(stage.top), TreeWriter(stage.top) as writer:
                     message = self._take_passes(stage, writer, rules)
             except BaseException as error:
                 # What has come will not be sent again, also if the disk is full now.
