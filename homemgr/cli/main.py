@@ -66,6 +66,11 @@ VERBS = {
     "create": Verb("create", (0, 1), "USER", "Create a home area"),
     "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
     "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
+    "resize": Verb("resize", (1, 2), "USER [SIZE]", "Give a home area another size"),
+    "rebalance": Verb("rebalance", (0, 0), "", "Share free space out among home areas"),
+    "lock": Verb("lock", (1, _MANY), "USER...", "Make an active home area unreadable"),
+    "unlock": Verb("unlock", (1, _MANY), "USER...", "Make a locked home area readable again"),
+    "lock-all": Verb("lock_all", (0, 0), "", "Lock all home areas that can be locked"),
     "remove": Verb("remove", (1, _MANY), "USER...", "Remove a home area and its files"),
     "migrate": Verb(
         "migrate", (1, 2), "USER [[LOGIN@]HOST]", "Move a home area to another machine, or from one"

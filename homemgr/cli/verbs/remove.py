@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from homemgr.cli.complain import complain_of
-from homemgr.cli.home1 import BusError, Home1, with_agent
+from homemgr.cli.each import call_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,14 +12,5 @@ OPTIONS = ()
 
 
 def run(arguments: Arguments) -> int:
-    """Remove each home; one that fails does not stop the others."""
-    home1 = Home1(arguments)
-    with_agent(home1)
-    failed = False
-    for user in arguments.words:
-        try:
-            home1.call("RemoveHome", "s", user)
-        except BusError as error:
-            complain_of(f"Cannot remove home {user}", error)
-            failed = True
-    return int(failed)
+    """Remove each home."""
+    return call_each(arguments, "RemoveHome", "Cannot remove home {}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from homemgr.cli.complain import complain_of
-from homemgr.cli.home1 import BusError, Home1, with_agent
+from homemgr.cli.each import call_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,14 +12,5 @@ OPTIONS = ()
 
 
 def run(arguments: Arguments) -> int:
-    """Forget each user; one that fails does not stop the others."""
-    home1 = Home1(arguments)
-    with_agent(home1)
-    failed = False
-    for user in arguments.words:
-        try:
-            home1.call("UnregisterHome", "s", user)
-        except BusError as error:
-            complain_of(f"Cannot unregister home {user}", error)
-            failed = True
-    return int(failed)
+    """Forget each user."""
+    return call_each(arguments, "UnregisterHome", "Cannot unregister home {}")

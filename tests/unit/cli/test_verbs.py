@@ -189,6 +189,69 @@ def test_remove_takes_several_homes(service: Service) -> None:
     assert "homemgr list" in done.stderr
 
 
+# --- lock, unlock, resize, rebalance -------------------------------------------------
+
+
+def test_lock_takes_several_homes_and_gives_the_reason_of_a_refusal(service: Service) -> None:
+    service.start(LockHome=[[], error("org.freedesktop.DBus.Error.NotSupported", "It has no key.")])
+    done = homemgr("lock", "alice", "bob", service=service)
+    assert done.returncode == 1
+    assert service.calls_of("LockHome") == [["alice"], ["bob"]]
+    assert "Cannot lock home bob: It has no key." in done.stderr
+
+
+def test_unlock_brings_the_credentials(service: Service) -> None:
+    service.start(UnlockHome=[[], error("HomeNotLocked", "Home bob is not locked.")])
+    done = homemgr("unlock", "alice", "bob", service=service, PASSWORD="pw")
+    assert done.returncode == 1
+    ((user, text), (other, _)) = service.calls_of("UnlockHome")
+    assert (user, secret(text), other) == ("alice", {"password": ["pw"]}, "bob")
+    assert "Cannot unlock home bob: Home bob is not locked." in done.stderr
+
+
+def test_lock_all_says_what_stays_readable(service: Service) -> None:
+    states = ("active", "locked", "lingering", "inactive")
+    rows = [[s, 60000 + i, s, 60000 + i, s, "/", "", "/x"] for i, s in enumerate(states)]
+    service.start(ListHomes=[[rows]])
+    done = homemgr("lock-all", service=service)
+    assert done.returncode == 0
+    assert [call["member"] for call in service.calls] == ["LockAllHomes", "ListHomes"]
+    assert done.stderr == "Home active stays readable.\nHome lingering stays readable.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (("2G",), 2 << 30),
+        (("min",), 0),
+        (("max",), (1 << 64) - 2),
+        ((), (1 << 64) - 1),
+    ],
+)
+def test_resize_passes_the_size_on(service: Service, words: tuple[str, ...], size: int) -> None:
+    service.start()
+    done = homemgr("resize", "alice", *words, service=service, PASSWORD="pw")
+    assert done.returncode == 0
+    ((user, sent, text),) = service.calls_of("ResizeHome")
+    assert (user, sent, secret(text)) == ("alice", size, {"password": ["pw"]})
+
+
+@pytest.mark.parametrize("size", ["50%", "much", "16E", "-1"])
+def test_resize_to_what_is_no_size(service: Service, size: str) -> None:
+    service.start()
+    done = homemgr("resize", "--", "alice", size, service=service)
+    assert done.returncode == 1
+    assert f"{size}: expected " in done.stderr
+    assert service.calls == []
+
+
+def test_rebalance_that_nobody_needs_is_no_failure_and_says_so(service: Service) -> None:
+    service.start(Rebalance=[error("RebalanceNotNeeded", "None."), error("HomeBusy", "No.")])
+    done = homemgr("rebalance", service=service)
+    assert (done.returncode, done.stderr) == (0, "No home needs rebalancing.\n")
+    assert homemgr("rebalance", service=service).returncode == 1
+
+
 # --- with ------------------------------------------------------------
 
 
