@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon import accounts
+from homemgr.daemon import accounts, sizing
 from homemgr.daemon import blobs as manifests
 from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.login import attempt
@@ -96,6 +96,7 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
             raise
         services.changed(home)
     log.info("Home area %s is created with storage %s.", home.name, storage)
+    sizing.note_created(home)
 
 
 async def _make_files(home: Home, secret: Secret, blobs: Blobs, storage: str) -> JsonObject:

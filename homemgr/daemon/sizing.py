@@ -6,6 +6,7 @@ no storage of this service has a size of its own. Error names are those of syste
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from homemgr import errors
@@ -14,8 +15,16 @@ from homemgr.daemon.states import Operation
 if TYPE_CHECKING:
     from homemgr.daemon.home import Home
 
+log = logging.getLogger(__name__)
+
 #: Instead of a size: the one that the record has.
 AS_RECORDED = (1 << 64) - 1
+
+
+def note_created(home: Home) -> None:
+    """Log that the size asked for is not kept to; systemd-homed makes such a home as well."""
+    if _names_size(home):
+        log.warning("The size in the record of home area %s has no effect.", home.name)
 
 
 async def resize(home: Home, size: int) -> NoReturn:

@@ -290,5 +290,13 @@ def test_resizing_to_the_recorded_size_needs_one(service: Service) -> None:
     assert service.error(*as_recorded) == "NotSupported"
 
 
+def test_a_size_that_is_not_kept_to_is_in_the_log(service: Service) -> None:
+    service.create("zacharias", diskSize=1 << 30)
+    service.create("zeno")
+    told = [line for line in service.site.log.read_text().splitlines() if "no effect" in line]
+    assert len(told) == 1
+    assert "zacharias" in told[0]
+
+
 def test_rebalancing_is_answered_as_where_no_home_takes_part(service: Service) -> None:
     assert service.error("Rebalance") == "RebalanceNotNeeded"
