@@ -34,7 +34,7 @@ COMMON = (
 #: Modules of verbs that homectl does not have.
 _OUR_OWN = frozenset(
     {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
-    | {"transfers", "origins", "transfer"}
+    | {"transfers", "origins", "transfer", "check", "repair"}
 )
 
 
@@ -99,6 +99,8 @@ VERBS = {
     "remove-signing-key": Verb(
         "remove_signing_key", (1, _MANY), "NAME...", "Accept a signing key no longer"
     ),
+    "check": Verb("check", (0, _MANY), "[USER...]", "Look what is wrong with home areas"),
+    "repair": Verb("repair", (0, _MANY), "[USER...]", "Mend what is wrong with home areas"),
     "extension": Verb(
         "extension",
         (1, _MANY),

@@ -16,6 +16,7 @@ from homemgr import errors
 from homemgr.daemon import accounts, changes, discovery, login
 from homemgr.daemon.activity import Activities
 from homemgr.daemon.home import Home, Services, image_is_there
+from homemgr.daemon.inspection import Inspection
 from homemgr.daemon.leftovers import Leftovers
 from homemgr.daemon.registry import Registry
 from homemgr.daemon.states import Operation, Resting
@@ -44,6 +45,7 @@ class Manager:
         self._discovering = asyncio.Lock()
         self.activities = Activities()
         self.transfers = Transfers(self)
+        self.inspection = Inspection(self)
         self._reloading: set[asyncio.Task[None]] = set()
         services.changed = self.registry.note_change
         services.vanished = self.registry.remove

@@ -107,6 +107,11 @@ class References:
                 except FileNotFoundError:
                     continue
 
+    def files(self) -> list[str]:
+        """The FIFOs that are there, whoever made them."""
+        paths = [self._path(please_suspend=suspends) for suspends in _SUFFIXES]
+        return [path for path in paths if os.path.lexists(path)]
+
     def close(self) -> None:
         """Stop watching; the references themselves stay with their holders."""
         for please_suspend in list(self._read_ends):

@@ -45,12 +45,14 @@ class Job(Enum):
     REFRESH = "refreshing"
     DIFFERENCE = "comparing"
     DISCARD = "discarding"
+    CHECK = "checking"
+    REPAIR = "repairing"
 
 
 #: Jobs whose name says whether the home area was mounted when they began.
 _WHILE_ACTIVE = {Job.UPDATE, Job.RESIZE, Job.PASSWD, Job.AUTHENTICATE}
 #: Jobs that systemd-homed has no name for: its clients see the state as it was.
-_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD}
+_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR}
 #: Jobs whose name says that an acquire began them.
 _FOR_ACQUIRE = {Job.FIXATE, Job.ACTIVATE, Job.UNLOCK, Job.AUTHENTICATE}
 
@@ -90,6 +92,7 @@ class Operation(Enum):
     REFERENCE = "reference"
     ACQUIRE = "acquire"
     RELEASE = "release"
+    INSPECT = "check"
 
 
 class Way(Enum):
@@ -148,6 +151,7 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
         Way.FIXATE_THEN_ACTIVATE, _ABSENT, Way.ACTIVATE, Way.AUTHENTICATE, Way.AUTHENTICATE, _LOCKED
     ),
     Operation.RELEASE: _row(Way.DONE, Way.DONE, Way.DONE, Way.RUN, Way.RUN, _LOCKED),
+    Operation.INSPECT: _row(*[Way.RUN] * 6),
 }
 
 _REASONS: dict[type[errors.HomeError], str] = {

@@ -78,7 +78,33 @@ class Store:
 
     def has_record(self, user: str) -> bool:
         """True if there is a file for ``user``, also one that ``load`` did not give."""
-        return os.path.lexists(self._record_path(user))
+        return os.path.lexists(self.record_path(user))
+
+    def names(self) -> list[str]:
+        """All users of whom there is a file, whatever is in it."""
+        found = sorted(os.listdir(self._records))
+        return [n.removesuffix(SUFFIX) for n in found if n.endswith(SUFFIX) and n[0] != "."]
+
+    def record_status(self, user: str) -> os.stat_result | None:
+        """What lstat(2) says of the file of ``user``; None if there is none."""
+        try:
+            return os.lstat(self.record_path(user))
+        except FileNotFoundError:
+            return None
+
+    def read(self, user: str) -> bytes:
+        """What is in the file of ``user``; raises OSError."""
+        return files.read_bounded(self._records, user + SUFFIX, jsontext.MAX_RECORD_BYTES)
+
+    def protect(self, user: str) -> None:
+        """Make the file of ``user`` root's alone; raises SystemFailure."""
+        path = self.record_path(user)
+        try:
+            with files.Fd.open(path, os.O_RDONLY | files.GUARDED_FLAGS) as fd:
+                os.fchown(fd.fileno(), 0, 0)
+                os.fchmod(fd.fileno(), 0o600)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Protecting {path}") from error
 
     def keep_aside(self, user: str) -> None:
         """Keep a file of ``user`` that was not accepted, where nothing reads or replaces it.
@@ -116,7 +142,7 @@ class Store:
         """Forget the record of ``user``, who still has pictures; raises SystemFailure."""
         try:
             with suppress(FileNotFoundError):
-                os.unlink(self._record_path(user))
+                os.unlink(self.record_path(user))
             with files.opened(self._records) as directory:
                 os.fsync(directory)
         except OSError as error:
@@ -130,7 +156,7 @@ class Store:
         """
         name = f"{user}.{os.urandom(4).hex()}{REMOVED}"
         try:
-            os.rename(self._record_path(user), os.path.join(self._records, name))
+            os.rename(self.record_path(user), os.path.join(self._records, name))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -156,7 +182,8 @@ class Store:
         """Where the public files of ``user`` are."""
         return os.path.join(self._blobs, user)
 
-    def _record_path(self, user: str) -> str:
+    def record_path(self, user: str) -> str:
+        """Where the host copy of ``user`` is."""
         return os.path.join(self._records, user + SUFFIX)
 
     def make_blob_directory(self, user: str) -> None:

@@ -70,6 +70,10 @@ class TransferRegister:
             for (direction, _), state in self._states.items()
         )
 
+    def aside_names(self) -> set[str]:
+        """The names of all trees that transfers keep beside homes."""
+        return {state.aside_name for state in self._states.values()}
+
     def listed(self) -> list[dict[str, object]]:
         """All transfers, as a client is shown them."""
         order = sorted(self._states.items(), key=lambda item: (item[0][1], item[0][0]))

@@ -57,6 +57,12 @@ def homed(
     )
 
 
+def disk_ids(table: str) -> list[range]:
+    """The ids on disk that one table of a mapping shows."""
+    lines = (line.split() for line in table.splitlines())
+    return [range(int(disk), int(disk) + int(size)) for disk, _, size in lines]
+
+
 def _or(value: int | None, otherwise: int) -> int:
     return otherwise if value is None else value
 

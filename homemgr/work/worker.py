@@ -46,14 +46,15 @@ log = logging.getLogger(__name__)
 _MEMORY_BYTES = 512 << 20
 
 
-def _when_needed(module: str) -> Callable[[Task], dict[str, object]]:
+def _when_needed(module: str, name: str = "run") -> Callable[[Task], dict[str, object]]:
     """A verb that only the worker that needs it loads, for the memory it takes.
 
     Homes travel seldom, and slowly beside the time that takes.
     """
 
     def run(task: Task) -> dict[str, object]:
-        result: dict[str, object] = import_module(f"homemgr.work.{module}").run(task)
+        verb = getattr(import_module(f"homemgr.work.{module}"), name)
+        result: dict[str, object] = verb(task)
         return result
 
     return run
@@ -64,6 +65,8 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "abandon": abandon.run,
     "activate": activate.run,
     "authenticate": authenticate.run,
+    "check": _when_needed("check"),
+    "check-places": _when_needed("check_places"),
     "copy": blobs.copy,
     "create": create.run,
     "deactivate": deactivate.run,
@@ -72,6 +75,8 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "import": _when_needed("importing"),
     "passwd": passwd.run,
     "receive": _when_needed("receive"),
+    "repair": _when_needed("check", "repair"),
+    "repair-places": _when_needed("check_places", "repair"),
     "refresh": refresh.run,
     "difference": refresh.differences,
     "discard": refresh.discard,

@@ -74,6 +74,8 @@ OUR_SIGNATURES = {
     "ListOrigins": ("", "s"),
     "TrustOrigin": ("ss", ""),
     "ForgetOrigin": ("s", ""),
+    "CheckHomes": ("s", "s"),
+    "RepairHomes": ("s", "s"),
 }
 
 

@@ -377,6 +377,7 @@ def test_people_choose_extensions_without_asking_and_move_with_their_password(ro
     }
     assert ours == {
         "choose-extension": {"auth_admin_keep"},
+        "repair-home": {"auth_admin_keep"},
         "choose-extension-own": {"yes"},
         "refresh-extensions": {"auth_admin_keep"},
         "refresh-extensions-own": {"yes"},

@@ -33,6 +33,7 @@ EXPECTED = {
     + " done done HomeLocked",
     Operation.ACQUIRE: "fixate HomeAbsent activate activate authenticate authenticate HomeLocked",
     Operation.RELEASE: "done done done done run run HomeLocked",
+    Operation.INSPECT: "run " * 7,
 }
 WAYS = {
     "fixate": Way.FIXATE_THEN_ACTIVATE,
