@@ -81,7 +81,9 @@ def _boot(kind: Kind, state: Path, timeout_s: float) -> str:
         "GUEST_STATE": str(state),
         "GUEST_MEMORY": MEMORY,
     }
-    argv = ["unshare", "-m", "-p", "-f", "--kill-child", "--propagation", "private"]
+    # It ends with the tests, however these end.
+    argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "-m", "-p", "-f", "--kill-child"]
+    argv += ["--propagation", "private"]
     with log.open("wb") as console:
         try:
             subprocess.run(
