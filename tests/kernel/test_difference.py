@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from homemgr.files import Fd
 from homemgr.kernel import reflink
+from homemgr.kernel.file_flags import get_flags, set_flags
 from homemgr.kernel.rename import renameat2
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import reader
@@ -33,6 +35,8 @@ from .test_passes import LEFT_OUT, NOBODY, STRICT, Journey, changes, settle
 from .test_snapshot import subvolume
 
 RENAME_EXCHANGE = 2
+#: FS_NODUMP_FL and FS_NOCOW_FL of linux/fs.h.
+FLAG_NODUMP, FLAG_NO_COW = 0x40, 0x800000
 
 
 class Trip(Journey):
@@ -103,6 +107,47 @@ def test_only_what_changed_is_looked_at(trip: Trip) -> None:
         b"renamed": ALL,
     }
     trip.require_nothing_missed()
+
+
+def _map(file: int) -> None:
+    with mmap.mmap(file, 0) as area:
+        area[5000:5004] = b"seen"
+
+
+#: Everything that changes a file without giving it another name.
+DEEDS: dict[str, Callable[[int], object]] = {
+    "written to": lambda file: os.pwrite(file, b"seen", 5000),
+    "written to in memory": _map,
+    "appended to": lambda file: os.pwrite(file, b"seen", 100_000),
+    "truncated": lambda file: os.truncate(file, 10),
+    "with a hole": lambda file: reflink.punch_hole(file, 4096, 8192),
+    "allocated": lambda file: os.posix_fallocate(file, 100_000, 50_000),
+    "another mode": lambda file: os.fchmod(file, 0o640),
+    "another owner": lambda file: os.fchown(file, 1000, 1000),
+    "other times": lambda file: os.utime(file, ns=(1, 2)),
+    "an attribute": lambda file: os.setxattr(file, "user.x", b"x"),
+    "an access list": lambda file: os.setxattr(
+        file, "system.posix_acl_access", homes.acl((0x02, 4, NOBODY))
+    ),
+    "a flag of chattr": lambda file: set_flags(file, get_flags(file) | FLAG_NODUMP),
+}
+
+
+@pytest.mark.parametrize("is_in_place", [False, True], ids=["copied on write", "in place"])
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
+def test_a_file_that_is_changed_in_any_way_is_told(
+    trip: Trip, deed: Callable[[int], object], is_in_place: bool
+) -> None:
+    flags = os.O_RDWR | os.O_CREAT
+    with Fd.open(str(trip.here / "note"), flags) as file:
+        if is_in_place:
+            set_flags(file.fileno(), FLAG_NO_COW)
+        os.pwrite(file.fileno(), bytes(60_000), 0)
+        trip.go()
+        settle()
+        deed(file.fileno())
+        trip.go()
+    assert trip.only == {b"note": {}}
 
 
 @pytest.mark.parametrize("what", ["_links/m-first", "_links/a/again", "_links"])
