@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import secrets
+import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,9 +50,14 @@ log = logging.getLogger(__name__)
 NEW_PREFIX = ".#homemgr-new-"
 GONE_PREFIX = ".#homemgr-gone-"
 SNAPSHOT_PREFIX = ".#homemgr-snap-"
+#: One that stays with the home, to see what changes in it.
+BASE_PREFIX = ".#homemgr-base-"
 
 #: Two operations on one name never meet; longer would cost room for the name.
 RANDOM_BYTES = 4
+
+#: A snapshot that was kept takes the room of what was deleted since; it is not kept longer (s).
+_BASE_MAX_AGE_S = 14 * 86400
 
 #: How often a sweep may be faster than we with our own new directory.
 _RACES = 20
@@ -217,14 +223,17 @@ def set_aside(parent: Fd, file_name: str) -> str:
 
 
 def delete_aside(parent: Fd, file_name: str) -> None:
-    """Delete everything that `set_aside` renamed away from ``file_name``.
+    """Delete everything that `set_aside` renamed away from ``file_name``, and what was kept of it.
 
     A failure names what stays; `sweep` tries again.
     """
     _check_name(file_name)
     # Several, if earlier removals of the same name were killed.
     for entry in _entries(parent):
-        if entry.startswith(GONE_PREFIX) and _original(entry, GONE_PREFIX) == file_name:
+        if any(
+            entry.startswith(prefix) and original_name(entry, prefix) == file_name
+            for prefix in (GONE_PREFIX, BASE_PREFIX)
+        ):
             try:
                 delete_tree(parent, entry)
             except OSError as error:
@@ -251,8 +260,18 @@ def sweep(parent: Fd) -> Swept:
     for entry in sorted(os.listdir(parent.fileno())):
         for prefix, names in zip(prefixes, swept, strict=True):
             if entry.startswith(prefix) and sweep_one(parent, entry):
-                names.append(_original(entry, prefix))
+                names.append(original_name(entry, prefix))
+        if entry.startswith(BASE_PREFIX) and _is_useless(parent, entry):
+            sweep_one(parent, entry)
     return swept
+
+
+def _is_useless(parent: Fd, base: str) -> bool:
+    """Whether a snapshot that was kept has no home any more, or is too old to be of help."""
+    if not _exists(parent, original_name(base, BASE_PREFIX)):
+        return True
+    found = os.stat(base, dir_fd=parent.fileno(), follow_symlinks=False)
+    return time.time() - found.st_mtime > _BASE_MAX_AGE_S
 
 
 def sweep_one(parent: Fd, name: str) -> bool:
@@ -269,7 +288,8 @@ def sweep_one(parent: Fd, name: str) -> bool:
     return True
 
 
-def _original(entry: str, prefix: str) -> str:
+def original_name(entry: str, prefix: str) -> str:
+    """The NAME in the name of such a tree."""
     return entry.removeprefix(prefix).rpartition(".")[0]
 
 

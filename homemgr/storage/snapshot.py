@@ -2,9 +2,10 @@
 
 A walk through a home in use sees one file as of now and the next as of a minute later; in a
 snapshot all is of one moment, and stays: what programs had synchronised is in it, as it would
-be after a power cut, so that a database that survives that survives this. Snapshots lie beside
-the home, in a directory that only root can enter, and go with who took them; what a killed
-process left is deleted by `directory.sweep`, and by who next takes one of the same home.
+be after a power cut, so that a database that survives that survives this. Each lies beside the
+home in a directory of its own, that only root can enter, and goes with who took it; what a
+killed process left is deleted by `directory.sweep`, and by who next takes one of the same home.
+One may be left on purpose, to be compared with later; it goes with the home.
 
 Only subvolumes have this. A directory on xfs or btrfs could be copied file by file with
 FICLONE, but that is a walk that opens, creates and deletes every file, longer than the pass it
@@ -25,7 +26,15 @@ from typing import TYPE_CHECKING
 from homemgr.errors import HomeError
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import btrfs, reflink
-from homemgr.storage.directory import RANDOM_BYTES, SNAPSHOT_PREFIX, lock_tree, sweep_one
+from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
+from homemgr.storage.directory import (
+    BASE_PREFIX,
+    RANDOM_BYTES,
+    SNAPSHOT_PREFIX,
+    lock_tree,
+    original_name,
+    sweep_one,
+)
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
@@ -37,29 +46,42 @@ _CANNOT_SHARE = (errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY)
 log = logging.getLogger(__name__)
 
 
+#: What a snapshot is called in its directory.
+_NAME = "home"
+
+
 class Moment:
     """A home as it is to be read."""
 
-    __slots__ = ("fd", "name")
+    __slots__ = ("fd", "lock", "place")
 
-    def __init__(self, fd: Fd, name: str) -> None:
-        """Of the snapshot ``name``; without one, of the home itself, which goes on changing."""
+    def __init__(self, fd: Fd, place: str = "", lock: Fd | None = None) -> None:
+        """Of the snapshot in the directory ``place``, which is locked; or the home itself."""
         self.fd = fd
-        self.name = name
+        self.place = place
+        self.lock = lock
+
+    @property
+    def is_still(self) -> bool:
+        """Whether it is a snapshot, and not the home, which goes on changing."""
+        return bool(self.place)
+
+    def close(self) -> None:
+        """Let go of a snapshot, which stays."""
+        self.fd.close()
+        if self.lock is not None:
+            self.lock.close()
 
 
 class Snapshots:
-    """Takes snapshots of one home; a context manager, which leaves none behind."""
+    """Takes snapshots of one home; a context manager, which leaves none behind but by `leave`."""
 
     def __init__(self, parent: Fd, file_name: str, home: Fd) -> None:
         """Borrow ``home``, called ``file_name``, and the directory that holds it."""
         self._parent = parent
-        self._prefix = f"{SNAPSHOT_PREFIX}{file_name}."
+        self._file_name = file_name
         self._home = home
         self._is_possible = btrfs.is_subvolume(home.fileno())
-        #: Where they lie, locked as long as we live; None until the first.
-        self._place: Fd | None = None
-        self._closing = ExitStack()
         #: False once the file system has said that files cannot share blocks.
         self._can_share = True
         #: The snapshot that was kept, to compare others with.
@@ -67,16 +89,17 @@ class Snapshots:
 
     def __enter__(self) -> Snapshots:
         """Delete what killed processes left of this home."""
-        if self._is_possible:
-            for name in os.listdir(self._parent.fileno()):
-                if name.startswith(self._prefix):
-                    sweep_one(self._parent, name)
+        self._sweep(SNAPSHOT_PREFIX, but="")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Delete all of ours."""
+        """Delete all of ours but what was left on purpose."""
+        if self.base is not None and self.base.place.startswith(BASE_PREFIX):
+            self.base.close()
+            self.base = None
         self._drop_base()
-        self._closing.close()
+
+    # -- one moment ------------------------------------------------------------------------
 
     @contextmanager
     def taken(self) -> Iterator[Moment]:
@@ -88,13 +111,13 @@ class Snapshots:
         moment = self._take() if self._is_possible else None
         if moment is None:
             self._drop_base()
-            yield Moment(self._home, "")
+            yield Moment(self._home)
             return
         try:
             yield moment
         finally:
             if moment is not self.base:
-                self._delete(moment)
+                self._drop(moment)
 
     def still(self, file: int) -> Fd | None:
         """What an open file of the home holds at this moment; None if that cannot be had.
@@ -116,53 +139,82 @@ class Snapshots:
                 return copy
         return None
 
+    # -- what others are compared with ---------------------------------------------------------
+
     def keep(self, moment: Moment) -> None:
         """Make a snapshot the base, in the place of the one before."""
-        if moment.name:
+        if moment.is_still:
             self._drop_base()
             self.base = moment
 
+    def leave(self) -> str:
+        """Let the base stay when we go; gives what `resume` wants, nothing if there is no base."""
+        base = self.base
+        if base is None:
+            return ""
+        token = base.place.rpartition(".")[2]
+        place = f"{BASE_PREFIX}{self._file_name}.{token}"
+        if base.place != place:
+            parent = self._parent.fileno()
+            renameat2(parent, base.place, parent, place, RENAME_NOREPLACE)
+            base.place = place
+        return token
+
+    def resume(self, token: str) -> None:
+        """Have the base again that was left, if it is there; all others of this home go."""
+        place = f"{BASE_PREFIX}{self._file_name}.{token}"
+        self._sweep(BASE_PREFIX, but=place)
+        if token and self._is_possible and (lock := lock_tree(self._parent, place)):
+            try:
+                self.base = Moment(self._opened(lock), place, lock)
+            except OSError as error:
+                log.warning("%s is of no use: %s", place, error)
+                lock.close()
+
     def _drop_base(self) -> None:
         if self.base is not None:
-            self._delete(self.base)
+            self._drop(self.base)
             self.base = None
 
+    # -- snapshots -------------------------------------------------------------------------------
+
     def _take(self) -> Moment | None:
-        name = secrets.token_hex(RANDOM_BYTES)
-        try:
-            place = self._place = self._place or self._make_place()
-            btrfs.create_snapshot(self._home.fileno(), place.fileno(), name)
-            # Asked afterwards, it counts those that the snapshot lacks.
-            if not btrfs.has_subvolumes(self._home.fileno()):
-                return Moment(Fd.open(name, DIRECTORY_FLAGS, dir_fd=place.fileno()), name)
-        except OSError as error:
-            log.warning("There is no snapshot of a home area, it is read itself: %s", error)
-        self._is_possible = False
-        self._destroy(name)
-        return None
+        place = f"{SNAPSHOT_PREFIX}{self._file_name}.{secrets.token_hex(RANDOM_BYTES)}"
+        with ExitStack() as on_failure:
+            try:
+                os.mkdir(place, 0o700, dir_fd=self._parent.fileno())
+                on_failure.callback(self._clear, place)
+                lock = lock_tree(self._parent, place)
+                if lock is None:
+                    raise BlockingIOError(f"{place} was taken by a sweep")
+                on_failure.enter_context(lock)
+                btrfs.create_snapshot(self._home.fileno(), lock.fileno(), _NAME)
+                # Asked afterwards, it counts those that the snapshot lacks.
+                if not btrfs.has_subvolumes(self._home.fileno()):
+                    moment = Moment(self._opened(lock), place, lock)
+                    on_failure.pop_all()
+                    return moment
+            except OSError as error:
+                log.warning("There is no snapshot of a home area, it is read itself: %s", error)
+            self._is_possible = False
+            return None
 
-    def _make_place(self) -> Fd:
-        name = self._prefix + secrets.token_hex(RANDOM_BYTES)
-        os.mkdir(name, 0o700, dir_fd=self._parent.fileno())
-        place = lock_tree(self._parent, name)
-        if place is None:
-            raise BlockingIOError(f"{name} was taken by a sweep")
-        self._closing.callback(self._clear, name)
-        self._closing.enter_context(place)
-        return place
+    @staticmethod
+    def _opened(place: Fd) -> Fd:
+        return Fd.open(_NAME, DIRECTORY_FLAGS, dir_fd=place.fileno())
 
-    def _clear(self, name: str) -> None:
+    def _drop(self, moment: Moment) -> None:
+        moment.close()
+        self._clear(moment.place)
+
+    def _clear(self, place: str) -> None:
         try:
-            delete_tree(self._parent, name)
+            delete_tree(self._parent, place)
         except (HomeError, OSError) as error:
-            log.warning("%s stays until the next start: %s", name, error)
+            log.warning("%s stays until the next start: %s", place, error)
 
-    def _delete(self, moment: Moment) -> None:
-        moment.fd.close()
-        self._destroy(moment.name)
-
-    def _destroy(self, name: str) -> None:
-        """Delete one; what cannot be deleted goes, or stays, with the place."""
-        if self._place is not None:
-            with suppress(OSError):
-                btrfs.destroy_subvolume(self._place.fileno(), name)
+    def _sweep(self, prefix: str, *, but: str) -> None:
+        for name in os.listdir(self._parent.fileno()):
+            is_ours = name.startswith(prefix) and original_name(name, prefix) == self._file_name
+            if is_ours and name != but:
+                sweep_one(self._parent, name)

@@ -6,6 +6,7 @@ since the last where that is known; otherwise at everything in the home itself.
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,19 @@ if TYPE_CHECKING:
     from homemgr.work.glance import Glance
     from homemgr.work.telling import Telling
 
+#: What the ledger remembers the base under, and what there was to report of it.
+_BASE = "base"
+
 log = logging.getLogger(__name__)
 
 
 def _nothing(_: int) -> None:
     """No copy of a file that cannot change."""
+
+
+def forget_base(ledger: Ledger) -> None:
+    """What ``ledger`` says is not what the base had that an earlier run left."""
+    ledger.set_meta(_BASE, "")
 
 
 class Rounds:
@@ -66,6 +75,22 @@ class Rounds:
         self.report = Report()
         self.totals = Totals(0, 0, 0)
 
+    def resume(self, snapshots: Snapshots) -> None:
+        """Have the base again that an earlier run left, if the ledger still says what it had."""
+        left = self._ledger.meta(_BASE)
+        if not left:
+            snapshots.resume("")
+            return
+        token, report = json.loads(left)
+        snapshots.resume(token)
+        self.report = Report.from_json(report)
+
+    def leave(self, snapshots: Snapshots) -> None:
+        """Leave the base for the next run."""
+        if token := snapshots.leave():
+            self._ledger.set_meta(_BASE, json.dumps([token, self.report.to_json()]))
+            self._ledger.commit()
+
     def is_fresh(self, found: Glance | None) -> bool:
         """Whether the other side, which has what the ledger says, has the home as it looks."""
         totals = as_remembered(self._ledger, found) if found else None
@@ -86,6 +111,8 @@ class Rounds:
         self._ledger.limit(self._allowance.size.files, self._allowance.size.content)
         send = Keeping(self._ledger, Announcing(self._allowance, self._talk.send))
         with snapshots.taken() as moment:
+            # What the ledger says from here on is not what the base had.
+            forget_base(self._ledger)
             only = self._changed(snapshots.base, moment)
             one = Pass(
                 moment.fd,
@@ -95,7 +122,7 @@ class Rounds:
                 settled_ns,
                 self._telling.count,
                 only,
-                snapshots.still if is_in_use and not moment.name else _nothing,
+                snapshots.still if is_in_use and not moment.is_still else _nothing,
             )
             try:
                 totals = one.run(self._leave_out)

@@ -40,7 +40,7 @@ from homemgr.work.exclusion import alone_with_home
 from homemgr.work.found import tell_record
 from homemgr.work.glance import Glance, glance
 from homemgr.work.mounted import mounted_in
-from homemgr.work.rounds import Rounds
+from homemgr.work.rounds import Rounds, forget_base
 from homemgr.work.survey import survey
 from homemgr.work.tally import Totals
 from homemgr.work.telling import Telling
@@ -193,14 +193,20 @@ class _Sender:
             rounds = self._rounds = Rounds(
                 self._talk, self._telling, ledger, self._rules(top), LEFT_OUT, self._allowance
             )
+            rounds.resume(snapshots)
             go_round = partial(rounds.run, top.fd, snapshots, is_in_use=True)
             if self._options.is_kept:
                 if not rounds.is_fresh(self._glance):
                     go_round("copying")
+                    rounds.leave(snapshots)
                 self._talk.tell(keep=True)
                 self._talk.hear("kept")
                 return False
-            self._freeze(go_round)
+            try:
+                self._freeze(go_round)
+            except errors.HomeBusy:
+                rounds.leave(snapshots)
+                raise
             closing.enter_context(alone_with_home(self._task))
             clean_home(self._task, top.fd)
             tell_record(self._task, top)
@@ -223,6 +229,7 @@ class _Sender:
             return
         self._talk.tell(pairs=True)
         ledger.agree(self._pairs())
+        forget_base(ledger)
         ledger.commit()
 
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:

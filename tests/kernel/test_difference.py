@@ -196,7 +196,7 @@ class Echo:
         return self._digest
 
 
-def test_each_round_but_the_first_looks_at_the_difference_only(
+def test_each_round_looks_at_the_difference_only_also_in_the_next_run(
     trip: Trip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     homes.make_odd_home(trip.here)
@@ -211,25 +211,43 @@ def test_each_round_but_the_first_looks_at_the_difference_only(
             yield step
 
     monkeypatch.setattr(reader, "walk", watched)
-    echo, telling = Echo(), Telling(cast("Any", SimpleNamespace(progress=lambda _: None)))
-    with trip.ledger("here") as ledger, Fd.open(str(trip.here), os.O_RDONLY) as home:
-        rounds = Rounds(
-            cast("Any", echo),
-            telling,
-            ledger,
-            STRICT,
-            LEFT_OUT,
-            Allowance(Size(10_000, 0, 1 << 42)),
+    with ExitStack() as closing:
+        home, area = (
+            closing.enter_context(Fd.open(str(path), os.O_RDONLY))
+            for path in (trip.here, trip.here.parent)
         )
-        first = rounds.run(home, trip.snapshots, "copying", is_in_use=True)
-        assert len(steps) > 3000
-        steps.clear()
-        (trip.here / "_large/0001").write_bytes(b"new content")
-        second = rounds.run(home, trip.snapshots, "copying", is_in_use=True)
+        ledger = closing.enter_context(trip.ledger("here"))
+
+        def rounds() -> Rounds:
+            telling = Telling(cast("Any", SimpleNamespace(progress=lambda _: None)))
+            allowance = Allowance(Size(10_000, 0, 1 << 42))
+            return Rounds(cast("Any", Echo()), telling, ledger, STRICT, LEFT_OUT, allowance)
+
+        with Snapshots(area, "here", home) as snapshots:
+            one = rounds()
+            first = one.run(home, snapshots, "copying", is_in_use=True)
+            assert len(steps) > 3000
+            steps.clear()
+            (trip.here / "_large/0001").write_bytes(b"new content")
+            second = one.run(home, snapshots, "copying", is_in_use=True)
+            one.leave(snapshots)
         assert len(steps) < 20
         assert second.changes == 1
         assert abs(first.files - second.files) < 10
-        assert rounds.report.counts["socket-skipped"] == 1
+        steps.clear()
+        (trip.here / "_large/0002").unlink()
+        with (
+            Fd.open(str(trip.here.parent), os.O_RDONLY) as fresh,
+            Snapshots(fresh, "here", home) as snapshots,
+        ):
+            other = rounds()
+            other.resume(snapshots)
+            third = other.run(home, snapshots, "copying", is_in_use=True)
+        assert len(steps) < 20
+        assert third.changes == 2  # the directory has other times
+        for told in (one.report, other.report):
+            assert told.counts["socket-skipped"] == 1
+        assert ledger.meta("base") == ""
 
 
 # -- whatever somebody does ---------------------------------------------------------------------

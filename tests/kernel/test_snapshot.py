@@ -102,6 +102,75 @@ def test_a_disk_without_room_costs_the_snapshot_only(home: Path) -> None:
         assert read(seen.fd, "note") == "before"
 
 
+def test_the_base_that_was_left_is_had_again(home: Path) -> None:
+    with ExitStack() as closing:
+        taken = snapshots(home, closing)
+        with taken.taken() as moment:
+            taken.keep(moment)
+        token = taken.leave()
+    (home / "note").write_text("after")
+    assert len(os.listdir(home.parent)) == 2
+    with ExitStack() as closing:
+        again = snapshots(home, closing)
+        again.resume(token)
+        assert again.base is not None
+        assert read(again.base.fd, "note") == "before"
+        assert again.leave() == token
+    with ExitStack() as closing:
+        again = snapshots(home, closing)
+        again.resume(token)
+        with again.taken() as moment:
+            again.keep(moment)
+        assert len(os.listdir(home.parent)) == 2
+    assert os.listdir(home.parent) == [NAME]
+
+
+@pytest.mark.parametrize("token", ["", "another"])
+def test_a_base_that_nobody_knows_goes(home: Path, token: str) -> None:
+    left_base(home)
+    with ExitStack() as closing:
+        again = snapshots(home, closing)
+        again.resume(token)
+        assert again.base is None
+    assert os.listdir(home.parent) == [NAME]
+
+
+def left_base(home: Path) -> Path:
+    with ExitStack() as closing:
+        taken = snapshots(home, closing)
+        with taken.taken() as moment:
+            taken.keep(moment)
+        taken.leave()
+    (base,) = home.parent.glob(".#homemgr-base-*")
+    return base
+
+
+def test_a_base_stays_with_its_home_for_a_while(home: Path) -> None:
+    base = left_base(home)
+    sweep(home.parent)
+    assert base.exists()
+    os.utime(base, (1, 1))
+    sweep(home.parent)
+    assert not base.exists()
+    base = left_base(home)
+    home.rename(home.parent / "elsewhere")
+    sweep(home.parent)
+    assert not base.exists()
+
+
+def sweep(directory_: Path) -> None:
+    # Btrfs lists nothing that is younger than the descriptor.
+    with opened(directory_) as parent:
+        directory.sweep(parent)
+
+
+def test_a_base_is_deleted_with_its_home(home: Path) -> None:
+    left_base(home)
+    with opened(home.parent) as parent:
+        directory.remove(parent, NAME)
+    assert os.listdir(home.parent) == []
+
+
 Start = Callable[..., subprocess.Popen[bytes]]
 
 

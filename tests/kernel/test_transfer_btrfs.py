@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ from .test_transfer import QUESTIONS, Gone, Pair, assert_moved, machines
 
 @pytest.fixture
 def pair(btrfs_volume: Path) -> Iterator[Pair]:
-    yield from machines(btrfs_volume / "transfer", subvolume)
+    for made in machines(btrfs_volume / "transfer", subvolume):
+        yield made
+        # Read-only, so that rm cannot delete them.
+        for base in made.here.parent.glob(".#homemgr-*/home"):
+            subprocess.run(["btrfs", "-q", "subvolume", "delete", str(base)], check=True)
 
 
 @contextmanager
@@ -59,7 +64,54 @@ def test_a_copy_of_a_home_in_use_is_of_one_moment(pair: Pair) -> None:
     numbers = [int((stage / path.name).read_bytes()) for path in (first, last)]
     assert numbers[0] > 0
     assert numbers[0] - numbers[1] in (0, 1)
-    assert pair.names() == (["alice.homedir"], [stage.name])
+    names = pair.names()
+    assert [name.startswith(".#homemgr-base-") for name in names[0]] == [True, False]
+    assert names[1] == [stage.name]
+
+
+def test_a_refresh_after_a_break_misses_nothing(pair: Pair) -> None:
+    """Files that come and go between two runs, the second of which is killed somewhere."""
+    homes.make_odd_home(pair.here)
+    (pair.here / "_links/a/again").unlink()
+    pair.go(keep=True)
+    pair.target.phase = "receiving"
+    for number in range(12):
+        passing = pair.here / f"passing-{number}"
+        passing.mkdir()
+        for file in range(50):
+            (passing / str(file)).write_bytes(os.urandom(30_000))
+        (pair.here / f"_contents/small-{number:03}").write_text("changed")
+        homes.give_away(pair.here)
+        if number % 3:
+            pair.start(keep=True)
+            time.sleep(0.1 + 0.05 * number)
+            assert pair.sender is not None
+            pair.sender.worker.kill()
+            pair.wait()
+            (passing / "7").unlink()
+            passing.rename(pair.here / f"stays-{number}")
+        else:
+            pair.go(keep=True)
+            stage = pair.target.area / ".homemgr/.#homemgr-in-alice.0123abcd"
+            assert homes.compare(pair.here, stage, leave_out=(b".identity",)) == []
+        assert len(pair.names()[0]) <= 3
+    pair.go()
+    assert_moved(pair)
+
+
+def test_a_base_is_left_for_the_same_command_when_the_home_is_busy(pair: Pair) -> None:
+    def busy(about: job.Message) -> job.Message:
+        raise errors.HomeBusy("logged in")
+
+    free = pair.origin.answers["freeze"]
+    pair.origin.answers["freeze"] = busy
+    with pytest.raises(errors.HomeBusy):
+        pair.go()
+    assert [name.startswith(".#homemgr-base-") for name in pair.names()[0]] == [True, False]
+    pair.origin.answers["freeze"] = free
+    pair.target.phase = "receiving"
+    pair.go()
+    assert_moved(pair)
 
 
 def test_a_home_moves_after_passes_while_it_is_in_use(pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from .. import homes
 from . import machines, users
 from .box import Box, wait_for
 from .migration import IDENTITY, forget, homemgr, is_usable, kept, migrate, on_disk
-from .users import User
+from .users import NOBODY, User
 
 #: The top of every subvolume has this inode number.
 TOP_INODE = 256
@@ -80,6 +81,22 @@ def test_a_home_moves_from_snapshots_while_its_user_works(
     new.wait_until("inactive")
     migrate(there, new, here.name)
     assert User(here, alice.name, alice.password).ssh("cat odd/_large/0042").stdout == "42"
+
+
+def test_a_refresh_keeps_one_snapshot_which_goes_with_the_home(
+    here: Box, there: Box, alice: User
+) -> None:
+    sent = []
+    for number in range(3):
+        result = migrate(here, alice, there.name, "--keep", "--json=short")
+        sent.append(json.loads(result.stdout)["sent_bytes"])
+        names = [name for name in os.listdir(here.path("/home/.homemgr")) if alice.name in name]
+        assert [name.startswith(".#homemgr-base-") for name in sorted(names)] == [True, False]
+        (on_disk(here, alice) / f"new-{number}").write_text("new")
+        os.chown(on_disk(here, alice) / f"new-{number}", *NOBODY)
+    assert max(sent[1:]) < 20_000 < sent[0]
+    homemgr(here, "remove", alice.name)
+    assert not [name for name in os.listdir(here.path("/home/.homemgr")) if alice.name in name]
 
 
 @pytest.mark.parametrize("after_s", ["0.5", "1.0", "1.5"])
