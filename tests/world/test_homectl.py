@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .users import User
 
 WORLDS = (World(), World(base="sid"))
+HOME1, DBUS = "org.freedesktop.home1", "org.freedesktop.DBus.Error"
 
 
 @pytest.mark.reference
@@ -183,6 +184,36 @@ def test_deactivate_of_a_busy_home_names_who_holds_it(box: Box, alice: User) -> 
         assert alice.is_mounted()
     # A busy home is tried again until it can go.
     alice.wait_until("inactive", 40)
+
+
+@pytest.mark.reference
+def test_what_a_directory_cannot_do_is_answered_by_the_same_names(box: Box, alice: User) -> None:
+    secret = json.dumps({"password": [alice.password]})
+    with alice.active():
+        for member, arguments, name in (
+            ("LockHome", [f"string:{alice.name}"], f"{DBUS}.NotSupported"),
+            ("UnlockHome", [f"string:{alice.name}", f"string:{secret}"], f"{HOME1}.HomeNotLocked"),
+            (
+                "ResizeHome",
+                [f"string:{alice.name}", f"uint64:{1 << 30}", f"string:{secret}"],
+                f"{DBUS}.NotSupported",
+            ),
+            ("Rebalance", [], f"{HOME1}.RebalanceNotNeeded"),
+        ):
+            to = ["--system", "--print-reply", f"--dest={HOME1}", "/org/freedesktop/home1"]
+            argv = ["dbus-send", *to, f"{HOME1}.Manager.{member}", *arguments]
+            assert f"Error {name}:" in box.run(argv, check=False).stderr, member
+        assert alice.state() == "active"
+
+
+@pytest.mark.reference
+def test_a_machine_with_nothing_to_lock_may_sleep(box: Box, alice: User) -> None:
+    with alice.active():
+        # What systemd-sleep calls before it suspends; a failure would be in its log.
+        box.run(["homectl", "lock-all"])
+        assert alice.state() == "active"
+    box.run(["homectl", "rebalance"])
+    assert alice.homectl("resize", "1G", check=False).code == 1
 
 
 @pytest.mark.parametrize("name", ["root", "nobody", "no/slash", "-dash", "a" * 300, "1234"])
