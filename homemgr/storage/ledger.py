@@ -53,6 +53,8 @@ _STRANGE = Entry(Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", ())
 
 _PROOF = struct.Struct(">QQQQIQ")
 _INODE = struct.Struct(">q")
+#: How much of a proof is the inode, at its beginning.
+INODE_BYTES = _INODE.size
 _U32 = struct.Struct(">I")
 _U64 = (1 << 64) - 1
 
@@ -239,6 +241,19 @@ class Ledger:
             digest,
         )
         return join(*rows[0]) if rows else None
+
+    def links(self) -> Iterator[tuple[bytes, Row]]:
+        """All further names of files, in order; read in pages."""
+        query = (
+            "SELECT directory, name, entry, digest, blocks, proof FROM entry"
+            " WHERE kind = ? AND (directory, name) > (?, ?)"
+            " ORDER BY directory, name LIMIT ?"
+        )
+        last: tuple[bytes, bytes] = (b"", b"")
+        while page := self._all(query, int(Kind.LINK), *last, _PAGE):
+            for directory, name, *rest in page:
+                yield join(directory, name), _row(*rest)
+            last = page[-1][:2]
 
     # --- all of them --------------------------------------------------------------------
 

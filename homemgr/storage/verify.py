@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from homemgr.errors import StreamError
 from homemgr.files import Fd
 from homemgr.storage import reader
-from homemgr.storage.ledger import Row, proof
+from homemgr.storage.ledger import INODE_BYTES, Row, proof
 from homemgr.storage.sparse import data_pieces
 from homemgr.storage.tree import delete_tree
+from homemgr.storage.writer import open_directory
 from homemgr.transfer.content import ContentDigest
-from homemgr.transfer.entry import Kind, join
+from homemgr.transfer.entry import Kind, join, split
 
 if TYPE_CHECKING:
     from homemgr.storage.ledger import Known, Ledger
@@ -33,6 +35,28 @@ def verify(top: Fd, ledger: Ledger, leave_out: frozenset[bytes] = frozenset()) -
     not its business.
     """
     return _Verification(top, ledger).run(leave_out)
+
+
+def require_joined(top: Fd, ledger: Ledger) -> None:
+    """StreamError if a further name of a file, as the ledger says, is that of another file.
+
+    A name tells of its file only which first name that has: who sends one file under the first
+    name, then a link, and then another file under the first name, has told no wrong word.
+    """
+    for path, link in ledger.links():
+        first = ledger.get(link.entry.target)
+        # Proofs begin with the inode; only where it may change is the tree to be asked.
+        if first is not None and first.proof[:INODE_BYTES] == link.proof[:INODE_BYTES]:
+            continue
+        if first is None or _identity(top, path) != _identity(top, link.entry.target):
+            raise StreamError(f"{path!r} is no longer a name of the file {link.entry.target!r}.")
+
+
+def _identity(top: Fd, path: bytes) -> tuple[int, int]:
+    directory, name = split(path)
+    with open_directory(top, directory) as parent:
+        found = os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
+    return found.st_dev, found.st_ino
 
 
 class _Level:

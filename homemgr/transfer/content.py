@@ -136,7 +136,11 @@ class ContentDigest:
                 self._reach(block)
 
     def finish(self) -> tuple[bytes, bytes]:
-        """The digest of the content, and those of all blocks one after the other."""
+        """The digest of the content, and those of all blocks one after the other.
+
+        `StreamError` if a patch tells a part of a block.
+        """
+        self._require_whole(self._offset)
         self._close_block()
         self._keep_until(block_count(self._size))
         blocks = bytes(self._blocks)
@@ -146,8 +150,19 @@ class ContentDigest:
         end = offset + length
         if offset < self._offset or length < 0 or end > self._size:
             raise StreamError("The content of a file goes back, or beyond its end.")
+        if offset != self._offset:
+            self._require_whole(self._offset)
+            self._require_whole(offset)
         self._offset = end
         return end
+
+    def _require_whole(self, offset: int) -> None:
+        """In a patch raise StreamError for a place within a block.
+
+        What is there from before would stay, where the digest has a hole.
+        """
+        if self._base and offset % self._width and offset != self._size:
+            raise StreamError("A patch tells a part of a block only.")
 
     def _take(self, offset: int, data: bytes | memoryview) -> None:
         """Hash data that are not empty and lie within one block."""

@@ -36,26 +36,31 @@ if TYPE_CHECKING:
     from homemgr.work.task import Task
 
 #: What the archive says it is; another version may mean something else by its members.
-FORMAT = "homemgr export 2"
+FORMAT = "homemgr export 3"
 
 #: Written at once.
 _BATCH_BYTES = 1 << 20
 _PIECE_BYTES = 256 << 10
 
 _U32 = struct.Struct(">I")
+_RUN = struct.Struct(">QQ")
 
 
 class Manifest:
     """What must have arrived: count, bytes and one digest of all entries in their order.
 
-    The digest is SHA-256 over, for each entry but the content of files: length u32 and path,
-    then the signature `codec.signature` gives it with an empty digest; and over the content.
+    The digest is SHA-256 over, for each entry: length u32 and path, then the signature that
+    `codec.signature` gives it with an empty digest; and of a file the SHA-256 over its data,
+    and the SHA-256 over its runs of data: offset and end of each, u64, big endian.
     """
 
     def __init__(self) -> None:
         """Nothing yet."""
         self.entries = self.bytes = 0
         self._state = sha256()
+        self._data, self._runs = sha256(), sha256()
+        #: The last run so far; without one both are 0.
+        self._begin = self._end = 0
 
     def entry(self, path: bytes, entry: Entry) -> None:
         """One more name."""
@@ -63,10 +68,25 @@ class Manifest:
         mark = codec.signature(entry, b"")
         self._state.update(_U32.pack(len(path)) + path + mark)
 
-    def data(self, data: bytes | memoryview) -> None:
+    def data(self, offset: int, data: bytes | memoryview) -> None:
         """Content of the last name, in order."""
+        if offset != self._end:
+            self._end_run()
+            self._begin = offset
+        self._end = offset + len(data)
         self.bytes += len(data)
-        self._state.update(data)
+        self._data.update(data)
+
+    def end_file(self) -> None:
+        """The last name was a file, and has no more content."""
+        self._end_run()
+        self._state.update(self._data.digest() + self._runs.digest())
+        self._data, self._runs = sha256(), sha256()
+        self._begin = self._end = 0
+
+    def _end_run(self) -> None:
+        if self._end > self._begin:
+            self._runs.update(_RUN.pack(self._begin, self._end))
 
     def to_json(self) -> dict[str, object]:
         """As the archive has it."""
@@ -167,10 +187,11 @@ class _Export:
                 self._content(file.fileno(), offset, offset + size)
                 length += size
             self._write(tar.padding(length))
+        self._manifest.end_file()
 
     def _content(self, fd: int, at: int, end: int) -> None:
         for offset, data in pieces(fd, at, end, _PIECE_BYTES):
-            self._manifest.data(data)
+            self._manifest.data(offset, data)
             self._write(data)
             at = offset + len(data)
         if at < end:

@@ -214,6 +214,7 @@ class _Restoring:
         for event in events:
             if not isinstance(event, Data):
                 break
-            self._manifest.data(event.data)
+            self._manifest.data(event.offset, event.data)
             file.data(event.offset, event.data)
+        self._manifest.end_file()
         file.finish()

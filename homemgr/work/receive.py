@@ -21,7 +21,7 @@ from homemgr.storage import staging
 from homemgr.storage.abilities import probe, storable_flags
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.reserve import hold_space
-from homemgr.storage.verify import verify
+from homemgr.storage.verify import require_joined, verify
 from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import flags, frames
 from homemgr.transfer.frames import Control
@@ -67,6 +67,9 @@ _ABLE = "able"
 
 #: In the ledger the flags of chattr that the file system stores.
 _FLAGS = "flags"
+
+#: In the ledger the digest (hex) of the files that the origin sealed.
+_SEALED = "sealed"
 
 
 def run(task: Task) -> dict[str, object]:
@@ -124,6 +127,8 @@ class _Receiver:
                 if prepared is None:
                     return {"files": stage.ledger.totals()[0]}
                 place = prepared
+            elif stage is not None:
+                stage.require_sealed()
             self._talk.hear("commit")
             closing.pop_all().close()
         return self._commit(place)
@@ -258,9 +263,14 @@ class _Receiver:
         """Be ready to become a home whenever the sender says so."""
         if "prepare" not in message:
             raise StreamError("The sender said neither that there is more nor that this is all.")
+        if stage.digest() != self._digest:
+            raise StreamError("The sender changed something after the last comparison.")
+        require_joined(stage.top, stage.ledger)
         content = Content(message["prepare"], self._digest, message.get("seal"))
         place = prepare(self._task, stage.top, stage.place, content)
+        stage.ledger.set_meta(_SEALED, self._digest)
         _mark(stage.ledger, "yes")
+        stage.ledger.commit()
         self._talk.tell(prepared=True)
         return place
 
@@ -305,6 +315,14 @@ class _Stage(NamedTuple):
     def digest(self) -> str:
         """What the sender compares with its own."""
         return self.ledger.digest().hex()
+
+    def require_sealed(self) -> None:
+        """Raise StreamError if a run that did not come to its end changed what was sealed."""
+        if self.ledger.meta(_SEALED) != self.digest():
+            raise StreamError(
+                "What has arrived is not what was sealed; run the command with --undo, and move"
+                " the home area again."
+            )
 
     def settle(self) -> None:
         """Have on disk what the ledger says: files first, if any came since they agreed."""

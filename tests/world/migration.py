@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from homemgr.transfer.frames import Data
-from homemgr.transfer.untar import Member, Reader
+from homemgr.transfer.untar import End, Member, Reader
 from homemgr.work.export import Manifest
 
 from .. import homes
@@ -98,5 +98,7 @@ def _digest(archive: bytes) -> str:
             if is_home:
                 manifest.entry(event.path, event.entry)
         elif isinstance(event, Data) and is_home:
-            manifest.data(event.data)
+            manifest.data(event.offset, event.data)
+        elif isinstance(event, End) and is_home:
+            manifest.end_file()
     return str(manifest.to_json()["digest"])
