@@ -42,17 +42,30 @@ def survey(
     """
     looking = _Survey(asked)
     files = size = content = 0
+    #: Files with several names, by device and inode: each is there, and travels, once.
+    met: set[tuple[int, int]] = set()
     for step in reader.walk(top, leave_out=leave_out):
         if step.what != reader.LEAVE:
             files += 1
-            size += step.stat.st_blocks * 512
-            if step.what == reader.ENTRY:
-                content += step.stat.st_size
+            if not _was_met(step, met):
+                size += step.stat.st_blocks * 512
+                content += step.stat.st_size if step.what == reader.ENTRY else 0
             if see is not None:
                 see(step.path, proof(step.stat))
         if asked:
             looking.look(step)
     return Size(files, size, content), looking.needs
+
+
+def _was_met(step: Step, met: set[tuple[int, int]]) -> bool:
+    """Whether this is a further name of a file that was ``met``; notes its first."""
+    if step.what != reader.ENTRY or step.stat.st_nlink == 1:
+        return False
+    inode = (step.stat.st_dev, step.stat.st_ino)
+    if inode in met:
+        return True
+    met.add(inode)
+    return False
 
 
 class _Survey:

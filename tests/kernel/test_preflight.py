@@ -136,6 +136,19 @@ def test_everything_that_a_home_needs_is_found(tmp_path: Path) -> None:
     assert totals.files == len(list(tmp_path.rglob("*"))) + 1
 
 
+def test_a_file_with_many_names_takes_its_room_once(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 100_000)
+    with opened(tmp_path) as top:
+        (before, _) = survey(top, frozenset(), ())
+        for number in range(10):
+            (tmp_path / f"name-{number}").hardlink_to(file)
+        (after, _) = survey(top, frozenset(), ())
+    assert after.files == before.files + 10
+    assert after.content == before.content
+    assert after.bytes - before.bytes < 100_000
+
+
 def test_a_plain_home_needs_no_more_than_its_sizes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 4096)
     for path in (tmp_path / "file", tmp_path):
