@@ -157,7 +157,7 @@ class Transfers:
                 await self.register.drop("in", state.user)
                 self.places.release(state)
             return result
-        except errors.HomeError:
+        except (errors.HomeError, asyncio.CancelledError):
             if verb == "import" and receiving.user is not None:
                 await self._forget_import(receiving.user)
             raise

@@ -203,6 +203,8 @@ class _Export:
             self._flush()
 
     def _flush(self) -> None:
+        """Let it leave; raises Cancelled and EOFError if nobody wants it any more."""
+        self._task.channel.require_wanted()
         write_all(self._out, bytes(self._batch))
         self._written += len(self._batch)
         self._batch.clear()

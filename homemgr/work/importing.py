@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from homemgr.files import Fd
+    from homemgr.job import Channel
     from homemgr.transfer.untar import Event, Member
     from homemgr.work.task import Task
 
@@ -59,7 +61,7 @@ class _Header(NamedTuple):
 def run(task: Task) -> dict[str, object]:
     """Read the archive from the one descriptor; gives the uid of the home, and the report."""
     telling = Telling(task.channel)
-    events = _events(task.fds[0], telling)
+    events = _events(task, telling)
     header = _header(_document(events, tar.RECORD))
     size = size_of(header.size)
     telling.expect(size.files, size.bytes)
@@ -99,15 +101,23 @@ def run(task: Task) -> dict[str, object]:
     return {**arrived, "user": place.user, "report": report.to_json()}
 
 
-def _events(source: Fd, telling: Telling) -> Iterator[Event]:
-    """All of the archive, to its end."""
+def _events(task: Task, telling: Telling) -> Iterator[Event]:
+    """All of the archive, to its end; raises Cancelled and EOFError if nobody wants it any more."""
     parser = untar.Reader()
     came = 0
-    while data := os.read(source.fileno(), _READ_BYTES):
+    while data := _some(task.fds[0], task.channel):
         came += len(data)
         yield from parser.feed(data)
         telling.count(0, came)
     parser.finish()
+
+
+def _some(source: Fd, channel: Channel) -> bytes:
+    """What comes next of the archive, which may be a pipe out of which nothing comes."""
+    readable, _, _ = select.select([source.fileno(), channel.fileno()], [], [])
+    if channel.fileno() in readable:
+        channel.require_wanted()
+    return os.read(source.fileno(), _READ_BYTES)
 
 
 def _document(events: Iterator[Event], expected: bytes) -> dict[str, object]:

@@ -179,15 +179,15 @@ class Side(threading.Thread):
         self.daemon_ = daemon
         self.result: dict[str, object] = {}
         self.failure: BaseException | None = None
-        self._ours, theirs = socket.socketpair()
+        self.talk, theirs = socket.socketpair()
         fd = theirs.fileno()
         argv = [*prefix, sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
         self.worker = subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd])
         theirs.close()
         request = Worker(daemon.area).request(verb, **more)
         fds = [stream.fileno()] * (1 if verb in ("export", "import") else 2)
-        sent = socket.send_fds(self._ours, [request[:1]], fds)
-        self._ours.sendall(request[sent:])
+        sent = socket.send_fds(self.talk, [request[:1]], fds)
+        self.talk.sendall(request[sent:])
         stream.close()
         self.start()
 
@@ -197,13 +197,13 @@ class Side(threading.Thread):
         except BaseException as error:  # noqa: BLE001 -- looked at by the test
             self.failure = error
         finally:
-            self._ours.close()
+            self.talk.close()
             self.worker.wait()
 
     def _talk(self) -> None:
-        channel = job.Channel(self._ours)
+        channel = job.Channel(self.talk)
         while True:
-            message = job.unpack(frame(self._ours))
+            message = job.unpack(frame(self.talk))
             if "ask" in message:
                 about = message["about"]
                 assert isinstance(about, dict)
@@ -726,6 +726,37 @@ def test_of_a_damaged_export_nothing_is_made(
     with pytest.raises(errors.HomeError):
         import_(pair, tmp_path / "harmed.tar")
     assert pair.names()[1] == []
+
+
+def call_off(side: Side) -> None:
+    """What the daemon says when nobody wants the job any more."""
+    side.talk.sendall(job.pack({"cancel": True}))
+
+
+def test_an_import_that_is_called_off_ends_though_nothing_comes(pair: Pair, tmp_path: Path) -> None:
+    export(pair, tmp_path / "alice.tar")
+    reading, writing = os.pipe()
+    side = Side(pair.target, "import", os.fdopen(reading, "rb"), options={})
+    with os.fdopen(writing, "wb") as archive:
+        archive.write((tmp_path / "alice.tar").read_bytes()[:1_000_000])
+        archive.flush()
+        call_off(side)
+        with pytest.raises(errors.Cancelled):
+            run_alone(side)
+    assert pair.names()[1] == []
+
+
+def test_an_export_that_is_called_off_ends_before_all_is_written(pair: Pair) -> None:
+    reading, writing = os.pipe()
+    arguments = pair.origin.arguments()
+    side = Side(pair.origin, "export", os.fdopen(writing, "wb"), options={}, **arguments)
+    with os.fdopen(reading, "rb") as archive:
+        assert archive.read(1)
+        call_off(side)
+        assert len(archive.read()) < 3_000_000
+        with pytest.raises(errors.Cancelled):
+            run_alone(side)
+    assert pair.here.exists()
 
 
 def test_an_import_leaves_alone_what_is_about_to_arrive(pair: Pair, tmp_path: Path) -> None:
