@@ -351,3 +351,15 @@ def test_a_directory_needs_no_trust_and_an_unknown_name_gets_none(merging: Servi
     for name, said in (("tools", "needs no digest"), ("none", "There is no extension none")):
         with pytest.raises(BusError, match=said):
             merging.client.call(NAME, PATH, MANAGER, "TrustExtension", "s", (name,))
+
+
+def test_nothing_is_wrong_with_a_home_while_extensions_are_merged(merging: Service) -> None:
+    merging.create("alice")
+    merging.activate("alice")
+    uid = merging.path_of("alice").stat().st_uid
+    as_user(uid, "rm", str(merging.path_of("alice") / ".local/bin/tool"))
+    for member in ("CheckHomes", "RepairHomes"):
+        reply = merging.client.call(NAME, PATH, MANAGER, member, "s", ("alice",))
+        assert reply.body == ["[]"]
+    merging.deactivate("alice")
+    assert merging.client.call(NAME, PATH, MANAGER, "CheckHomes", "s", ("alice",)).body == ["[]"]
