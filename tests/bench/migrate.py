@@ -149,6 +149,8 @@ class _Round:
             box.run(["homemgr", "transfers", "forget", self._alice.name, "--remove"], check=False)
 
     def _rival(self, what: str, who: str, copy: Callable[[], object]) -> None:
+        # Who waits for the disk must not wait for what others left to be written.
+        os.sync()
         before, started = wire_bytes(self._here), time.monotonic()
         copy()
         passed, sent = time.monotonic() - started, wire_bytes(self._here) - before
