@@ -11,6 +11,7 @@ import base64
 import binascii
 import enum
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -38,6 +39,11 @@ LOCAL_PRIVATE: Final = "local.private"
 PUBLIC_SUFFIX: Final = ".public"
 PRIVATE_SUFFIX: Final = ".private"
 _SIGNATURE_BYTES: Final = 64
+
+#: Of a public key as PEM, with room for a remark before it; others are read anew each time.
+_USUAL_PEM_BYTES: Final = 512
+#: A machine knows few keys, and the same ones come with every record and every job.
+_KEPT_KEYS: Final = 64
 
 
 class Verdict(enum.Enum):
@@ -69,7 +75,7 @@ class PublicKey:
     def from_pem(cls, pem: bytes, name: str = "The key") -> PublicKey:
         """Read SubjectPublicKeyInfo; raises InvalidArgs that names the key."""
         try:
-            key = load_pem_public_key(pem)
+            key = (_load if len(pem) <= _USUAL_PEM_BYTES else load_pem_public_key)(pem)
         except (ValueError, UnsupportedAlgorithm) as error:
             raise InvalidArgs(f"{name} is no public key: expected PEM of ed25519.") from error
         if not isinstance(key, Ed25519PublicKey):
@@ -79,7 +85,7 @@ class PublicKey:
     @property
     def pem(self) -> str:
         """SubjectPublicKeyInfo with final newline."""
-        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        return _pem_of(self.raw)
 
     @property
     def fingerprint(self) -> str:
@@ -109,6 +115,15 @@ class PublicKey:
     def __repr__(self) -> str:
         """Show the begin of the fingerprint."""
         return f"<PublicKey {self.fingerprint[:16]}>"
+
+
+_load = lru_cache(_KEPT_KEYS)(load_pem_public_key)
+
+
+@lru_cache(_KEPT_KEYS)
+def _pem_of(raw: bytes) -> str:
+    key = Ed25519PublicKey.from_public_bytes(raw)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 class PrivateKey:

@@ -29,10 +29,10 @@ READY = b"r"
 #: another came back: so that it takes no processor from the job that runs.
 _PAUSE_S = 0.05
 
-#: Workers that have had their job for less than this count as quick, and this many quick ones
-#: for each processor are enough: more would only take turns.
-_QUICK_S = 0.06
-_QUICK_PER_PROCESSOR = 2
+#: Workers that have had their job for less than this count as quick, and of them one for each
+#: processor and this many more are enough: others would only take turns with them.
+_QUICK_S = 0.1
+_MORE_THAN_PROCESSORS = 1
 
 #: How long a worker that has done jobs waits for more. What is left of passwords in its
 #: memory is gone with it, and so is what it has allocated.
@@ -67,7 +67,7 @@ class Crew:
         self._live = live
         self._hand_over = hand_over
         self._clock = clock
-        self._quick = _QUICK_PER_PROCESSOR * (processors or os.cpu_count() or 1)
+        self._quick = (processors or os.cpu_count() or 1) + _MORE_THAN_PROCESSORS
         self._idle: list[_Worker] = []
         self._busy: dict[socket.socket, _Worker] = {}
         self._jobs: deque[socket.socket] = deque()
