@@ -126,7 +126,9 @@ def trees(draw: st.DrawFn) -> list[Item]:
 
 def without_lists(entry: Entry) -> Entry:
     """Lists that are none have no text, so `policy` drops them before."""
-    clean = [pair for pair in entry.xattrs if pair[0] not in (acl.ACCESS, acl.DEFAULT)]
+    # Nor is what stands for flags an attribute that a file system has.
+    special = (acl.ACCESS, acl.DEFAULT, flags.NAME)
+    clean = [pair for pair in entry.xattrs if pair[0] not in special]
     return entry._replace(xattrs=tuple(clean))
 
 
