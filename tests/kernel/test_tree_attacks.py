@@ -128,8 +128,24 @@ def put(writer: TreeWriter, what: str) -> None:
         writer.node(b"it", entries[what])
 
 
-@pytest.mark.parametrize("before", MADE)
-@pytest.mark.parametrize("what", WANTED)
+@pytest.mark.parametrize("what", [what for what in WANTED if what != "directory"])
+def test_a_directory_with_something_in_it_is_not_replaced_by_anything_else(
+    there: Path, what: str
+) -> None:
+    (there / "first").write_text("first")
+    MADE["tree"](there / "it")
+    before = sorted(os.listdir(there / "it"))
+    # What is in it has to be taken away first, name by name, so that the ledger knows of it.
+    with writing(there) as writer, pytest.raises(StreamError, match="is to replace a directory"):
+        put(writer, what)
+    assert sorted(os.listdir(there / "it")) == before
+    assert sorted(os.listdir(there)) == ["first", "it"]
+
+
+@pytest.mark.parametrize(
+    ("before", "what"),
+    [(b, w) for b in MADE for w in WANTED if b != "tree" or w == "directory"],
+)
 def test_whatever_has_the_name_is_replaced(there: Path, before: str, what: str) -> None:
     (there / "first").write_text("first")
     MADE[before](there / "it")
