@@ -25,7 +25,9 @@ mkdir -p dev/pts dev/shm lib/modules
 mount -t devpts -o newinstance,ptmxmode=0666,gid=5,mode=620 devpts dev/pts
 mount -t tmpfs -o mode=1777 shm dev/shm
 mount -t tmpfs -o mode=755 run run
-mount -t tmpfs -o mode=1777 tmp tmp
+# Not over /tmp: the repository may be there.
+mkdir -m 1777 run/tmp
+export TMPDIR=/run/tmp
 mount --bind "$modules" lib/modules
 mkdir run/state
 case $GUEST_KIND in
