@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _CHUNK_BYTES = 1 << 17
+#: As a plain number: an operation of the enumeration takes microseconds, for each message.
+_TRUNCATED = int(MSG_CTRUNC)
 #: The kernel passes at most 253 descriptors at once (SCM_MAX_FD).
 _ANCILLARY = CMSG_SPACE(253 * 4)
 #: Messages handled before timers and other connections get their turn.
@@ -80,7 +82,7 @@ class Transport:
         except OSError as wrong:
             self._fail(f"reading from the bus failed: {wrong}")
             return
-        self._keep_descriptors(ancillary, is_truncated=bool(flags & MSG_CTRUNC))
+        self._keep_descriptors(ancillary, is_truncated=bool(flags & _TRUNCATED))
         if not size:
             self._fail("the bus closed the connection")
             return
