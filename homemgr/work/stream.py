@@ -83,7 +83,7 @@ def _widen(fd: int) -> None:
     with suppress(OSError):
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _UNDER_WAY_BYTES)
-        else:
+        elif stat.S_ISSOCK(os.fstat(fd).st_mode):
             with socket.socket(fileno=os.dup(fd)) as end:
                 end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _UNDER_WAY_BYTES)
 
