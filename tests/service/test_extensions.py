@@ -15,6 +15,7 @@ import pytest
 from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError, Message
 from tests.pages import is_resident
 from tests.service import people
+from tests.service.extension_store import make_store
 from tests.service.site import Service, Site, wait_until
 
 NAME, PATH, MANAGER = "org.homemgr1", "/org/homemgr1", "org.homemgr1.Manager"
@@ -52,12 +53,7 @@ def make(directory: Path, name: str, files: dict[str, str]) -> Path:
 @pytest.fixture
 def store(tmp_path: Path, ground: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory of extensions and the rules for them, known to the next daemon."""
-    directory = ground / "extensions"
-    directory.mkdir(mode=0o755)
-    conf = tmp_path / "extensions.conf"
-    conf.write_text(CONF, encoding="utf-8")
-    monkeypatch.setenv("HOMEMGR_EXTENSION_PATH", str(directory))
-    monkeypatch.setenv("HOMEMGR_EXTENSIONS_CONFIG", str(conf))
+    directory = make_store(ground, tmp_path, CONF, monkeypatch)
     make(directory, "tools", {".local/bin/tool": "#!/bin/sh\necho from the extension\n"})
     make(directory, "extra", {".config/corp/settings": "a=1\n"})
     yield directory

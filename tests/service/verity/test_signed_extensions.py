@@ -12,6 +12,7 @@ import pytest
 from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.kernel.extension_trees import BIG, make, tree
+from tests.service.extension_store import make_store
 from tests.service.site import Service, Site
 from tests.service.test_extensions import as_user, status
 from tests.signed_images import DATA_START, Maker, signed_image
@@ -30,12 +31,7 @@ Required=yes
 @pytest.fixture
 def store(tmp_path: Path, ground: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory for extensions, the rules for them, and a maker who is trusted."""
-    directory = ground / "extensions"
-    directory.mkdir(mode=0o755)
-    conf = tmp_path / "extensions.conf"
-    conf.write_text(CONF, encoding="utf-8")
-    monkeypatch.setenv("HOMEMGR_EXTENSION_PATH", str(directory))
-    monkeypatch.setenv("HOMEMGR_EXTENSIONS_CONFIG", str(conf))
+    directory = make_store(ground, tmp_path, CONF, monkeypatch)
     certificate = verifying.trust(MAKER)
     yield directory
     certificate.unlink()
