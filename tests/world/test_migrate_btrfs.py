@@ -30,16 +30,6 @@ def pair(machine: None) -> Iterator[tuple[Box, Box]]:
 
 
 @pytest.fixture
-def here(pair: tuple[Box, Box]) -> Box:
-    return pair[0]
-
-
-@pytest.fixture
-def there(pair: tuple[Box, Box]) -> Box:
-    return pair[1]
-
-
-@pytest.fixture
 def alice(here: Box, there: Box) -> Iterator[User]:
     """A user whose home is a subvolume full of odd things."""
     user = users.create(here, "--storage=subvolume")
