@@ -64,26 +64,28 @@ def test_jobs_beyond_the_limit_are_refused_and_leave_nothing(service: Service) -
     wait_until(lambda: open_files(service) <= before, "all descriptors to be closed", 20)
 
 
-#: One user with several connections; modules are loaded as root, who alone may read them.
+#: One user with several connections; modules are loaded as root, who alone may read them. Nothing
+#: comes over the stream: in a pipe the receivers would read each other's words, and end.
 _CROWD = """
-import json, os, sys
+import json, os, socket, sys
 from homemgr.bus.homemgr1 import MANAGER, NAME, PATH
 from homemgr.files import Fd
 from homemgr.wire.client import Client
 from homemgr.wire.messages import BusError
 uid, address, connections, each = int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)
-pipe = [Fd(number) for number in os.pipe()]
+ours, theirs = socket.socketpair()
+stream = Fd(theirs.detach())
 refusals = []
 clients = [Client(address) for _ in range(connections)]
 for client in clients:
     for _ in range(each):
         try:
-            client.call(NAME, PATH, MANAGER, "ReceiveHome", "shh", ("{}", *pipe))
+            client.call(NAME, PATH, MANAGER, "ReceiveHome", "shh", ("{}", stream, stream))
         except BusError as error:
             refusals.append([error.name, error.message])
 print(json.dumps(refusals), flush=True)
-for one in (*clients, *pipe):
+for one in (*clients, stream, ours):
     one.close()
 """
 
