@@ -40,7 +40,6 @@ class Listing:
         """Forget a row whenever the registry says its home changed."""
         self._registry = registry
         self._rows: dict[str, bytes] = {}
-        self._homes: dict[str, Encoded] = {}
         self._body: Encoded | None = None
         for listeners in (registry.appeared, registry.changed, registry.vanished):
             listeners.append(self._forget)
@@ -53,13 +52,12 @@ class Listing:
         return self._body
 
     def home(self, home: Home) -> Encoded:
-        """The reply about one home; kept for those that were asked for."""
-        kept = self._homes.get(home.name)
-        if kept is None:
-            _, *values = _row(home)
-            kept = Encoded(HOME_SIGNATURE, bytes(encode(HOME_SIGNATURE, values)))
-            self._homes[home.name] = kept
-        return kept
+        """The reply about one home: its row behind the name.
+
+        That is a body by itself: all types in it are aligned to four bytes at most.
+        """
+        row = self._rows.get(home.name) or self._encode(home)
+        return Encoded(HOME_SIGNATURE, without_name(row))
 
     async def warm(self) -> None:
         """Encode every row once, in small turns of the event loop."""
@@ -71,7 +69,6 @@ class Listing:
 
     def _forget(self, home: Home) -> None:
         self._rows.pop(home.name, None)
-        self._homes.pop(home.name, None)
         self._body = None
 
     def _encode(self, home: Home) -> bytes:
@@ -85,6 +82,12 @@ def join(rows: list[bytes]) -> bytes:
     joined = b"".join(row + bytes(-len(row) % 8) for row in rows[:-1]) + b"".join(rows[-1:])
     # The length does not count the padding that follows it (little endian, as encode()).
     return struct.pack("<I4x", len(joined)) + joined
+
+
+def without_name(row: bytes) -> bytes:
+    """What stands behind the name in an encoded row."""
+    # A string is its length in four bytes, the text and a NUL; then a number on a multiple of four.
+    return row[int.from_bytes(row[:4], "little") + 8 & -4 :]
 
 
 def unix(home: Home) -> tuple[int, str, str, str]:

@@ -46,18 +46,19 @@ class Tree:
     def __init__(self, faces: Faces, extensions: homemgr1.ExtensionFace) -> None:
         """Show the homes of ``faces``."""
         self._faces = faces
-        self._extensions = extensions
+        # Asked for by nearly every call, and always the same.
+        self._fixed = {
+            labels.ROOT: Node(faces, (MANAGER_INTERFACE,)),
+            labels.HOMES: Node(faces, (), manages=True),
+            homemgr1.PATH: homemgr1.node(extensions),
+            **{path: Node(faces, ()) for path in (*_ANCESTORS, jobs.ROOT)},
+        }
 
     def resolve(self, path: str) -> Node | None:
         """The object at ``path``; both the name and the uid form of a home's path work."""
-        if path == labels.ROOT:
-            return Node(self._faces, (MANAGER_INTERFACE,))
-        if path == labels.HOMES:
-            return Node(self._faces, (), manages=True)
-        if path == homemgr1.PATH:
-            return homemgr1.node(self._extensions)
-        if path in (*_ANCESTORS, jobs.ROOT):
-            return Node(self._faces, ())
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed
         parent, _, label = path.rpartition("/")
         if parent == jobs.ROOT:
             return self._faces.jobs.node(label)

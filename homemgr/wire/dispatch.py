@@ -72,7 +72,7 @@ class Dispatcher:
         # To the caller the service is gone, as it really will be in a moment.
         if self._is_draining:
             raise Refusal(messages.NO_REPLY_ERROR, "The service is ending.")
-        is_greedy = self._running[call.sender] >= MAX_RUNNING_PER_SENDER
+        is_greedy = self._running.get(call.sender, 0) >= MAX_RUNNING_PER_SENDER
         if is_greedy or len(self._tasks) >= MAX_RUNNING:
             text = f"{call.member}: too many calls are still waiting for their answers."
             raise Refusal(messages.LIMITS_EXCEEDED, text)
@@ -80,6 +80,12 @@ class Dispatcher:
     def _find(self, call: Call, message: Message) -> tuple[Method, object]:
         """The method meant and the target to run it on."""
         node = self._objects.resolve(call.path)
+        if node is not None:
+            # What is called nearly always, before all that there is for the rest.
+            for interface in node.interfaces:
+                method = interface.method.get(call.member)
+                if method is not None and call.interface == interface.name:
+                    return method, node.target
         place = Place(self._objects, call.path, node)
         knows_interface = False
         for interface in place.interfaces():

@@ -18,6 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from homemgr.files import Fd
 
+    #: Header fields 1 to 9 of the specification; empty or 0 where a message has none.
+    _Fields = tuple[str, str, str, str, int, str, str, str, int]
+
 CALL, RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 NO_REPLY, INTERACTIVE = 1, 4
 
@@ -99,16 +102,26 @@ class Message:
         "signature",
     )
 
-    def __init__(self, data: bytes, order: str, start: int, fixed: tuple[int, ...]) -> None:
-        """Hold the frame ``data`` whose body begins at ``start``; fields are filled by `parse`."""
+    def __init__(
+        self, data: bytes, order: str, start: int, fixed: tuple[int, ...], fields: _Fields
+    ) -> None:
+        """Hold the frame ``data`` whose body begins at ``start``, and its header as read."""
         _, self.kind, self.flags, _, _, self.serial, _ = fixed
         self._data, self._order, self._start = data, order, start
         self.fds: list[Fd] = []
         #: True if descriptors were sent but our process could not take them all.
         self.fds_lost = False
-        self.path = self.interface = self.member = self.error_name = ""
-        self.destination = self.sender = self.signature = ""
-        self.reply_serial = self.fd_count = 0
+        (
+            self.path,
+            self.interface,
+            self.member,
+            self.error_name,
+            self.reply_serial,
+            self.destination,
+            self.sender,
+            self.signature,
+            self.fd_count,
+        ) = fields
 
     @property
     def expects_reply(self) -> bool:
@@ -178,28 +191,18 @@ def parse(data: bytes) -> Message:
     order = _ORDERS[data[0]]
     fixed = _FIXED[order].unpack_from(data)
     end = HEADER_BYTES + fixed[6]
-    message = Message(data, order, (end + 7) & -8, fixed)
     try:
         # What one caller asks again has the same header but for the serial number before it.
-        is_usual = message.kind == CALL and end <= _USUAL_BYTES
+        is_usual = fixed[1] == CALL and end <= _USUAL_BYTES
         read = _known_fields if is_usual else _fields
-        texts, numbers = read(data[HEADER_BYTES:end], order)
+        fields = read(data[HEADER_BYTES:end], order)
     except (IndexError, struct.error, UnicodeError, RecursionError) as wrong:
         raise CodecError("a message header is malformed") from wrong
-    message.path = texts.get(_PATH, "")
-    message.interface = texts.get(_INTERFACE, "")
-    message.member = texts.get(_MEMBER, "")
-    message.error_name = texts.get(_ERROR_NAME, "")
-    message.destination = texts.get(_DESTINATION, "")
-    message.sender = texts.get(_SENDER, "")
-    message.signature = texts.get(_SIGNATURE, "")
-    message.reply_serial = numbers.get(_REPLY_SERIAL, 0)
-    message.fd_count = numbers.get(_UNIX_FDS, 0)
-    return message
+    return Message(data, order, (end + 7) & -8, fixed, fields)
 
 
-def _fields(data: bytes, order: str) -> tuple[dict[int, str], dict[int, int]]:
-    """The header fields by number, texts and numbers apart; they begin on a multiple of 8."""
+def _fields(data: bytes, order: str) -> _Fields:
+    """The header fields in the order of their numbers; they begin on a multiple of 8."""
     texts: dict[int, str] = {}
     numbers: dict[int, int] = {}
     word = _WORD[order].unpack_from
@@ -223,7 +226,17 @@ def _fields(data: bytes, order: str) -> tuple[dict[int, str], dict[int, int]]:
         at += size + 1
     if at != end:
         raise CodecError("the header fields of a message are cut off")
-    return texts, numbers
+    return (
+        texts.get(_PATH, ""),
+        texts.get(_INTERFACE, ""),
+        texts.get(_MEMBER, ""),
+        texts.get(_ERROR_NAME, ""),
+        numbers.get(_REPLY_SERIAL, 0),
+        texts.get(_DESTINATION, ""),
+        texts.get(_SENDER, ""),
+        texts.get(_SIGNATURE, ""),
+        numbers.get(_UNIX_FDS, 0),
+    )
 
 
 #: Headers longer than this are not kept.

@@ -82,7 +82,8 @@ class Transport:
         except OSError as wrong:
             self._fail(f"reading from the bus failed: {wrong}")
             return
-        self._keep_descriptors(ancillary, is_truncated=bool(flags & _TRUNCATED))
+        if ancillary or flags & _TRUNCATED:
+            self._keep_descriptors(ancillary, is_truncated=bool(flags & _TRUNCATED))
         if not size:
             self._fail("the bus closed the connection")
             return

@@ -33,6 +33,12 @@ def test_joined_rows_decode_to_the_rows(rows: list[tuple[object, ...]]) -> None:
     )
 
 
+@given(ROW)
+def test_a_row_without_its_name_is_the_reply_about_one_home(row: tuple[object, ...]) -> None:
+    encoded = bytes(encode(listing.SIGNATURE, [[row]])[8:])
+    assert listing.without_name(encoded) == bytes(encode(listing.HOME_SIGNATURE, row[1:]))
+
+
 @given(st.text(max_size=400))
 def test_long_names_are_shortened_to_what_a_list_has_room_for(name: str) -> None:
     shown = listing.shortened(name)
