@@ -28,6 +28,7 @@ class Option:
     """One option: long name, letter, name of its value (empty: takes none), help line.
 
     A value named like ``[=NAME]`` may be left out; it is given with an equals sign only.
+    Of several letters the first is shown; the others are what older versions called it.
     """
 
     __slots__ = ("help", "name", "short", "value")
@@ -49,6 +50,10 @@ class Option:
         """How messages name it."""
         return f"--{self.name}" if self.name else f"-{self.short}"
 
+    def is_called(self, name: str) -> bool:
+        """Whether this is its long name, or one of its letters."""
+        return name == self.name or (len(name) == 1 and name in self.short)
+
 
 class Arguments:
     """What was given: words in order, and options in order with their values."""
@@ -62,16 +67,16 @@ class Arguments:
 
     def has(self, name: str) -> bool:
         """Whether the option with this long name (or letter) was given."""
-        return any(name in (option.name, option.short) for option, _ in self.given)
+        return any(option.is_called(name) for option, _ in self.given)
 
     def count(self, name: str) -> int:
         """How often it was given."""
-        return sum(name in (option.name, option.short) for option, _ in self.given)
+        return sum(option.is_called(name) for option, _ in self.given)
 
     def value(self, name: str, default: str = "") -> str:
         """Its value; the last one wins."""
         for option, value in reversed(self.given):
-            if name in (option.name, option.short):
+            if option.is_called(name):
                 return value
         return default
 
@@ -140,7 +145,7 @@ def _cluster(text: str, rest: list[str], rows: list[Option], found: Arguments) -
     letters = text[1:]
     while letters:
         letter, letters = letters[0], letters[1:]
-        option = next((row for row in rows if row.short == letter), None)
+        option = next((row for row in rows if letter in row.short), None)
         if option is None:
             raise UnknownOption(f"-{letter}")
         if option.value:

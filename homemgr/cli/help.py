@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homemgr.cli.main import load
+from homemgr.cli.verb_table import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from homemgr.cli.arguments import Option
-    from homemgr.cli.main import Verb
+    from homemgr.cli.verb_table import Verb
 
 _COLUMN = 31
 
@@ -36,7 +36,7 @@ def verb_help(name: str, verb: Verb, common: Iterable[Option]) -> str:
 
 def option_row(option: Option) -> str:
     """One option with its help."""
-    letter = f"-{option.short}" if option.short else "  "
+    letter = f"-{option.short[0]}" if option.short else "  "
     long = f" --{option.name}" if option.name else ""
     if option.may_lack_value:
         return _row(f"  {letter}{long}{option.value}", option.help)

@@ -10,107 +10,13 @@ import sys
 from io import TextIOWrapper
 
 from homemgr.cli.arguments import Option, UnknownOption, UsageError, is_utf8, parse
+from homemgr.cli.verb_table import COMMON, MANY, VERBS, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType, TracebackType
+    from types import TracebackType
 
     from homemgr.cli.arguments import Arguments
-
-#: Understood with every verb, wherever they stand.
-COMMON = (
-    Option("help", "h", "", "Show this help"),
-    Option("version", "", "", "Show the version"),
-    Option("no-pager", "", "", "Accepted for compatibility: output is never paged"),
-    Option("no-legend", "", "", "Show no header and footer"),
-    Option("no-ask-password", "", "", "Ask for nothing, neither passwords nor authorization"),
-    Option("json", "", "FORMAT", "Print JSON: pretty, short or off"),
-    Option("", "j", "", "Same as --json=pretty on a terminal, --json=short otherwise"),
-    Option("host", "H", "[USER@]HOST", "Not built: run homemgr through ssh instead"),
-    Option("machine", "M", "CONTAINER", "Not built: run homemgr inside the container instead"),
-)
-
-
-#: Modules of verbs that homectl does not have.
-_OUR_OWN = frozenset(
-    {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
-    | {"transfers", "origins", "transfer", "check", "repair"}
-)
-
-
-class Verb:
-    """One row of the table of verbs: its module, its words, what it does."""
-
-    __slots__ = ("exit_code", "fewest", "help", "module", "most", "usage")
-
-    def __init__(self, module: str, words: tuple[int, int], usage: str, text: str) -> None:
-        """``words`` is how few and how many words may follow the verb."""
-        self.module = module
-        self.fewest, self.most = words
-        self.usage = usage
-        self.help = text
-        # homectl answers a wrong command line with 1; verbs of our own follow the custom.
-        self.exit_code = 2 if module in _OUR_OWN else 1
-
-
-_MANY = 1 << 20
-
-VERBS = {
-    "list": Verb("list", (0, 0), "", "List home areas"),
-    "activate": Verb("activate", (1, _MANY), "USER...", "Activate a home area"),
-    "deactivate": Verb("deactivate", (1, _MANY), "USER...", "Deactivate a home area"),
-    "deactivate-all": Verb("deactivate_all", (0, 0), "", "Deactivate all active home areas"),
-    "with": Verb("with_home", (1, _MANY), "USER [COMMAND...]", "Run a command with a home area"),
-    "authenticate": Verb("authenticate", (0, _MANY), "[USER...]", "Check credentials"),
-    "inspect": Verb("inspect", (0, _MANY), "[USER...]", "Show a home area"),
-    "create": Verb("create", (0, 1), "USER", "Create a home area"),
-    "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
-    "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
-    "resize": Verb("resize", (1, 2), "USER [SIZE]", "Give a home area another size"),
-    "rebalance": Verb("rebalance", (0, 0), "", "Share free space out among home areas"),
-    "lock": Verb("lock", (1, _MANY), "USER...", "Make an active home area unreadable"),
-    "unlock": Verb("unlock", (1, _MANY), "USER...", "Make a locked home area readable again"),
-    "lock-all": Verb("lock_all", (0, 0), "", "Lock all home areas that can be locked"),
-    "remove": Verb("remove", (1, _MANY), "USER...", "Remove a home area and its files"),
-    "migrate": Verb(
-        "migrate", (1, 2), "USER [[LOGIN@]HOST]", "Move a home area to another machine, or from one"
-    ),
-    "export": Verb("export", (2, 2), "USER FILE|-", "Write a home area to a file"),
-    "import": Verb("import_home", (1, 1), "FILE|-", "Make a home area of an exported file"),
-    "transfers": Verb(
-        "transfers", (0, 2), "[list|forget USER]", "Home areas on their way, or gone"
-    ),
-    "origins": Verb(
-        "origins", (0, 2), "[list|trust|forget FINGERPRINT]", "Machines that may send home areas"
-    ),
-    "transfer": Verb(
-        "transfer", (2, 2), "receive|send USER", "The other end of migrate, run through ssh"
-    ),
-    "register": Verb("register", (0, _MANY), "[FILE...]", "Register users by their records alone"),
-    "unregister": Verb(
-        "unregister", (1, _MANY), "USER...", "Forget users, leave their files alone"
-    ),
-    "adopt": Verb("adopt", (1, _MANY), "PATH...", "Take in home areas that lie on disk"),
-    "list-signing-keys": Verb("list_signing_keys", (0, 0), "", "List keys that records count by"),
-    "get-signing-key": Verb(
-        "get_signing_key", (0, _MANY), "[NAME...]", "Print public signing keys"
-    ),
-    "add-signing-key": Verb("add_signing_key", (0, _MANY), "[FILE...]", "Accept a signing key"),
-    "remove-signing-key": Verb(
-        "remove_signing_key", (1, _MANY), "NAME...", "Accept a signing key no longer"
-    ),
-    "check": Verb("check", (0, _MANY), "[USER...]", "Look what is wrong with home areas"),
-    "repair": Verb("repair", (0, _MANY), "[USER...]", "Mend what is wrong with home areas"),
-    "extension": Verb(
-        "extension",
-        (1, _MANY),
-        "list|status|enable|disable|refresh|diff|discard|trust|distrust [ARGUMENT...]",
-        "Extensions merged into home areas",
-    ),
-    "setup": Verb("setup", (0, 0), "", "Put units and policy in place, displace systemd-homed"),
-    "unsetup": Verb("unsetup", (0, 0), "", "Take units and policy away, give systemd-homed back"),
-    "demo": Verb("demo", (0, 0), "", "Show it all on a private bus, leave nothing behind"),
-}
 
 
 def main(argv: list[str]) -> int:
@@ -153,7 +59,7 @@ def _run(name: str | None, argv: list[str]) -> int:
         return _without_verb(argv)
     verb = VERBS[name]
     module = load(verb.module)
-    arguments = parse(argv, (*COMMON, *module.OPTIONS), getattr(module, "WORDS", _MANY))
+    arguments = parse(argv, (*COMMON, *module.OPTIONS), getattr(module, "WORDS", MANY))
     if arguments.has("help"):
         return _help(name)
     if arguments.has("version"):
@@ -162,7 +68,7 @@ def _run(name: str | None, argv: list[str]) -> int:
     if not verb.fewest <= len(arguments.words) <= verb.most:
         raise UsageError(f"Expected `homemgr {name} {verb.usage}`.".replace(" `.", "`."))
     # Words are names, up to where a command of somebody else begins.
-    for word in arguments.words[: getattr(module, "WORDS", _MANY)]:
+    for word in arguments.words[: getattr(module, "WORDS", MANY)]:
         if not is_utf8(word):
             raise UsageError(f"{word!a} is not UTF-8.")
     # Only now: help and wrong command lines need none of these.
@@ -179,12 +85,6 @@ def _run(name: str | None, argv: list[str]) -> int:
     except HomeError as error:
         complain(error.message, error.hint)
     return 1
-
-
-def load(name: str) -> ModuleType:
-    """The module of a verb: it has OPTIONS and run(arguments)."""
-    # importlib would be one more module to load; the name comes from our own table.
-    return __import__(f"homemgr.cli.verbs.{name}", fromlist=["run"])
 
 
 def _find_verb(argv: list[str]) -> tuple[str | None, list[str]]:

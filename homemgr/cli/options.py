@@ -1,7 +1,8 @@
-"""Options that several verbs of transfers share, and the JSON object they make for the service."""
+"""Options that several verbs share: of transfers, and the JSON object they make for the service."""
 
 from __future__ import annotations
 
+from homemgr.cli import convert
 from homemgr.cli.arguments import Option, UsageError
 
 TYPE_CHECKING = False
@@ -18,6 +19,15 @@ SENDING = (
     WAIT,
 )
 QUIET = Option("quiet", "q", "", "Show no progress and no report, failures only")
+
+
+def is_on(arguments: Arguments, name: str, *, by_default: bool) -> bool:
+    """Whether the option ``name`` says yes; UsageError if it says neither yes nor no."""
+    text = arguments.value(name, "yes" if by_default else "no")
+    try:
+        return bool(convert.boolean(text))
+    except ValueError as error:
+        raise UsageError(f"--{name}={text}: expected {error}.") from error
 
 
 def sending(arguments: Arguments) -> dict[str, object]:

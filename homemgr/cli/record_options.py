@@ -150,7 +150,7 @@ SPECIAL = (
 
 #: Options about blobs and about where the record comes from.
 SOURCES = (
-    Option("identity", "i", "FILE", "Read the record from FILE, - for standard input"),
+    Option("identity", "Ii", "FILE", "Read the record from FILE, - for standard input"),
     Option("blob", "b", "[NAME=]PATH", "A file, or the directory, of blobs; empty removes all"),
     Option("avatar", "", "PATH", "Picture of the user"),
     Option("login-background", "", "PATH", "Background picture of the user's login"),

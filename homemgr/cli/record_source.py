@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from homemgr.cli.arguments import UsageError
+from homemgr.cli.arguments import Option, UsageError
 from homemgr.crypt import hash_password
 from homemgr.errors import InvalidRecord
 from homemgr.files import Fd
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
     from homemgr.record.jsontext import Json, JsonObject
 
-_USEC_PER_S = 1_000_000
+#: Also asked for by SYSTEMD_HOME_DRY_RUN=1, which homectl knows.
+DRY_RUN = Option("dry-run", "", "", "Show the record that would be sent, and send nothing")
+
 _ANYBODY = "anybody"
 _BLOB_DIRECTORY = "/var/cache/systemd/home"
 _NAMED_BLOBS = {"avatar": "avatar", "login-background": "login-background"}
@@ -56,9 +58,15 @@ def read_text(path: str) -> str:
         raise ValueError("a file in UTF-8") from error
 
 
-def is_yes(value: str) -> bool:
-    """Whether an option that is on by default stays on."""
-    return value.lower() not in ("0", "no", "n", "false", "f", "off")
+def is_dry_run(arguments: Arguments) -> bool:
+    """Whether nothing is to be sent."""
+    return arguments.has("dry-run") or os.environ.get("SYSTEMD_HOME_DRY_RUN") == "1"
+
+
+def show(record: JsonObject) -> None:
+    """Print the record of a dry run: without the section that holds passwords as they are."""
+    shown: JsonObject = {name: value for name, value in record.items() if name != "secret"}
+    print(jsontext.pretty(shown), end="", file=sys.stderr)
 
 
 def read_identity(path: str, option: str = "--identity=") -> JsonObject:

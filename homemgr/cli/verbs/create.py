@@ -15,6 +15,7 @@ from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import complain
 from homemgr.cli.credentials import Credentials, new_password, unlock
 from homemgr.cli.home1 import BusError, Home1, Reply, error_is, with_agent
+from homemgr.cli.options import is_on
 from homemgr.cli.record_edit import Edit
 from homemgr.cli.record_options import OPTIONS as RECORD_OPTIONS
 from homemgr.record import jsontext
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
     from homemgr.record.jsontext import JsonObject
 
-SEIZE = Option("seize", "", "BOOL", "Drop the signature of a record, to sign it here (default)")
-OPTIONS = (*RECORD_OPTIONS, SEIZE)
+OPTIONS = (
+    *RECORD_OPTIONS,
+    Option("seize", "", "BOOL", "Drop the signature of a record, to sign it here (default: yes)"),
+    source.DRY_RUN,
+)
 _POLICY_HINT = "Use --enforce-password-policy=no to allow any password for this account."
 _NOT_SENT = ("binding", "status")
 
@@ -39,8 +43,8 @@ def run(arguments: Arguments) -> int:
     if edit.wants_recovery_key:
         show_recovery_key(source.add_recovery_key(record))
     _add_password(record, user, edit, may_ask=home1.may_ask)
-    if os.environ.get("SYSTEMD_HOME_DRY_RUN") == "1":
-        print(jsontext.pretty(record), end="", file=sys.stderr)
+    if source.is_dry_run(arguments):
+        source.show(record)
         return 0
     with_agent(home1)
     try:
@@ -68,7 +72,7 @@ def _new_record(arguments: Arguments) -> tuple[JsonObject, Edit]:
     record.setdefault("disposition", "regular")
     source.stamp(record, with_password=True, override=False)
     # A record that was signed elsewhere could not be changed here: by default it is signed anew.
-    seize = source.is_yes(arguments.value("seize", "yes"))
+    seize = is_on(arguments, "seize", by_default=True)
     dropped = (*_NOT_SENT, "signature") if seize else _NOT_SENT
     return {k: v for k, v in record.items() if k not in dropped}, edit
 

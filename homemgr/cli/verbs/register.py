@@ -7,9 +7,10 @@ org.freedesktop.home1(5).
 from __future__ import annotations
 
 from homemgr.cli import record_source as source
+from homemgr.cli.arguments import Option
 from homemgr.cli.complain import complain, complain_of
 from homemgr.cli.home1 import BusError, Home1, with_agent
-from homemgr.cli.verbs.create import SEIZE
+from homemgr.cli.options import is_on
 from homemgr.errors import InvalidRecord
 from homemgr.record import jsontext
 
@@ -17,15 +18,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
 
-OPTIONS = (SEIZE,)
+OPTIONS = (
+    Option("seize", "", "BOOL", "Drop the signature of a record, to sign it here (default: no)"),
+)
 
 
 def run(arguments: Arguments) -> int:
     """Register each record; one that fails does not stop the others."""
     home1 = Home1(arguments)
     with_agent(home1)
-    # A record that somebody else signed is refused, unless it is to be signed anew.
-    seize = source.is_yes(arguments.value("seize", "yes"))
+    # What another machine signed stays its own, unless it is to be signed anew. As homectl(1)
+    # has it: of created homes the signature is dropped by default, of registered ones it is not.
+    seize = is_on(arguments, "seize", by_default=False)
     failed = False
     for path in arguments.words or ["-"]:
         try:

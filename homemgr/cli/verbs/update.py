@@ -7,7 +7,6 @@ service expects it. See UpdateHomeEx in org.freedesktop.home1(5).
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from homemgr.cli import record_source as source
@@ -29,6 +28,7 @@ OPTIONS = (
     Option("offline", "", "", "Change this machine's copy only, the home follows at next use"),
     Option("and-resize", "", "", "Apply the size as well"),
     Option("and-change-password", "", "", "Write all keys anew as well"),
+    source.DRY_RUN,
 )
 _OFFLINE = 1
 _AS_RECORDED = (1 << 64) - 1
@@ -45,8 +45,8 @@ def run(arguments: Arguments) -> int:
     home1 = Home1(arguments)
     with_agent(home1)
     record, directory = _changed_record(home1, arguments, edit)
-    if os.environ.get("SYSTEMD_HOME_DRY_RUN") == "1":
-        print(jsontext.pretty(record), end="", file=sys.stderr)
+    if source.is_dry_run(arguments):
+        source.show(record)
         return 0
     user = str(record["userName"])
     # All of them, changed or not: an update without a blob is one that removes it.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homemgr.cli.arguments import Option, UsageError, parse
-from homemgr.cli.main import COMMON, VERBS, load
+from homemgr.cli.verb_table import COMMON, VERBS, load
 
 from .conftest import REPOSITORY, RUN, Service, environment, error, homemgr
 
@@ -100,7 +100,7 @@ def test_every_verb_has_its_module_and_help() -> None:
         module = load(verb.module)
         assert callable(module.run)
         assert verb.help, name
-        letters = [o.short for o in (*COMMON, *module.OPTIONS) if o.short]
+        letters = "".join(o.short for o in (*COMMON, *module.OPTIONS))
         assert len(letters) == len(set(letters)), name
 
 
@@ -138,6 +138,7 @@ def test_version_is_one_line() -> None:
         (["inspect", "-EEE", "x"], 1, "-E more than twice"),
         (["create", "--identity=/nonexistent"], 1, "/nonexistent: No such file"),
         (["create"], 1, "A user name is required."),
+        (["create", "--seize=maybe", "x"], 1, "--seize=maybe: expected yes or no"),
         # Verbs that homectl does not have follow the usual custom.
         (["setup", "--nonsense"], 2, "Unknown option --nonsense."),
         (["setup", "--programs=bin"], 2, "expected an absolute path"),

@@ -136,7 +136,7 @@ def test_every_row_names_a_field_that_exists() -> None:
 
 def test_no_option_is_there_twice() -> None:
     names = [option.name for option in OPTIONS if option.name]
-    letters = [option.short for option in OPTIONS if option.short]
+    letters = "".join(option.short for option in OPTIONS)
     assert len(set(names)) == len(names)
     assert len(set(letters)) == len(letters)
 

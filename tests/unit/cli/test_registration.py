@@ -28,13 +28,13 @@ def test_adopt_sends_absolute_paths_and_goes_on_after_a_failure(service: Service
     ]
 
 
-def test_register_leaves_a_foreign_signature_out(service: Service, tmp_path: Path) -> None:
+def test_register_drops_a_signature_if_told_to(service: Service, tmp_path: Path) -> None:
     service.start()
     record = {"userName": "alice", "signature": [{"data": "x", "key": "y"}]}
     path = tmp_path / "alice.json"
     path.write_text(json.dumps(record))
+    assert homemgr("register", str(path), "--seize=yes", service=service).returncode == 0
     assert homemgr("register", str(path), service=service).returncode == 0
-    assert homemgr("register", str(path), "--seize=no", service=service).returncode == 0
     done = homemgr("register", service=service, stdin='{"userName":"bob"}')
     assert done.returncode == 0
     sent = [json.loads(str(text)) for (text,) in service.calls_of("RegisterHome")]

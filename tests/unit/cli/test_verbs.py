@@ -418,10 +418,14 @@ def test_weak_password_without_a_terminal_fails_with_the_reason(service: Service
 
 def test_create_dry_run_sends_nothing(service: Service) -> None:
     service.start()
-    done = homemgr(
-        "create", "alice", service=service, NEWPASSWORD="new pw", SYSTEMD_HOME_DRY_RUN="1"
-    )
-    assert json.loads(done.stderr)["userName"] == "alice"
+    words, asked = ["create", "alice"], {"NEWPASSWORD": "new pw"}
+    for done in (
+        homemgr(*words, service=service, SYSTEMD_HOME_DRY_RUN="1", **asked),
+        homemgr(*words, "--dry-run", service=service, **asked),
+    ):
+        assert json.loads(done.stderr)["userName"] == "alice"
+        assert "new pw" not in done.stderr
+        assert done.returncode == 0
     assert service.calls == []
 
 
