@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,7 @@ from homemgr.files import Fd
 from homemgr.kernel import mounts
 from homemgr.storage import paths
 from tests import volumes
+from tests.kernel import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +41,7 @@ def private_mounts() -> Iterator[None]:
         if os.environ.get("CI"):
             pytest.fail("kernel tests need root")
         pytest.skip("kernel tests need root")
-    with volumes.private_mount_namespace():
+    with volumes.private_mount_namespace(), forks.nursery():
         yield
 
 
@@ -54,43 +57,45 @@ def ground(private_mounts: None) -> Iterator[Path]:
     path.rmdir()
 
 
-@pytest.fixture(scope="package", params=sorted(volumes.KINDS))
-def volume(
-    request: pytest.FixtureRequest, ground: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+@pytest.fixture(scope="package")
+def file_system(
+    ground: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Path]]:
+    """The root of a file system of a kind, made when first asked for and kept for all tests."""
+    images = tmp_path_factory.mktemp("images")
+    with ExitStack() as stack:
+
+        def take_away(image: Path, target: Path) -> None:
+            mounts.umount2(str(target), 0)
+            target.rmdir()
+            image.unlink()
+
+        @cache
+        def give(name: str, kind: str, size: int | None = None) -> Path:
+            image, target = images / name, ground / name
+            volumes.mount_image(image, kind, target, size)
+            stack.callback(take_away, image, target)
+            return target
+
+        yield give
+
+
+@pytest.fixture(params=sorted(volumes.KINDS))
+def volume(request: pytest.FixtureRequest, file_system: Callable[..., Path]) -> Path:
     """The root of a file system of each kind."""
-    kind = request.param
-    image = tmp_path_factory.mktemp("image") / kind
-    target = ground / kind
-    volumes.mount_image(image, kind, target)
-    yield target
-    mounts.umount2(str(target), 0)
-    target.rmdir()
-    image.unlink()
+    return file_system(request.param, request.param)
 
 
 @pytest.fixture(scope="package")
-def one_volume(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def one_volume(file_system: Callable[..., Path]) -> Path:
     """An ext4, for what does not depend on the file system."""
-    image = tmp_path_factory.mktemp("image") / "one"
-    target = ground / "one"
-    volumes.mount_image(image, "ext4", target)
-    yield target
-    mounts.umount2(str(target), 0)
-    target.rmdir()
-    image.unlink()
+    return file_system("one", "ext4")
 
 
 @pytest.fixture(scope="package")
-def btrfs_volume(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def btrfs_volume(file_system: Callable[..., Path]) -> Path:
     """A btrfs, for what only that has."""
-    image = tmp_path_factory.mktemp("image") / "btrfs-only"
-    target = ground / "btrfs-only"
-    volumes.mount_image(image, "btrfs", target, 1 << 30)
-    yield target
-    mounts.umount2(str(target), 0)
-    target.rmdir()
-    image.unlink()
+    return file_system("btrfs-only", "btrfs", 1 << 30)
 
 
 @pytest.fixture

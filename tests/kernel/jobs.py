@@ -2,42 +2,34 @@
 
 `Worker.run` gives the result; `Worker.steps` tells which system calls that change
 something a job makes, and `Worker.run_killed` kills it with SIGKILL on entry to one
-of them, by strace's fault injection.
+of them.
 """
 
 from __future__ import annotations
 
 import base64
 import socket
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from homemgr import crypt, errors, job
 from homemgr.record import signature
 from homemgr.record.model import UserRecord
 
-ROOT = Path(__file__).resolve().parents[2]
+from . import forks, kills
+from .kills import Step
+
 PASSWORD = "correct horse battery"
 
 #: System calls after which a home may be in another state than before.
 CHANGING = (
-    "mkdir,mkdirat,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,symlinkat,"
-    "fsync,fdatasync,fchmod,fchmodat,chmod,utimensat,ftruncate,fsetxattr,setxattr,fallocate,"
-    "open_tree,mount_setattr,move_mount,umount2,copy_file_range,sendfile"
+    *("mkdir", "mkdirat", "rename", "renameat", "renameat2", "link", "linkat", "symlinkat"),
+    *("unlink", "unlinkat", "rmdir", "fsync", "fdatasync", "fchmod", "fchmodat", "chmod"),
+    *("utimensat", "ftruncate", "fsetxattr", "setxattr", "fallocate", "copy_file_range"),
+    *("sendfile", "open_tree", "mount_setattr", "move_mount", "umount2"),
 )
-
-
-class Step(NamedTuple):
-    """One system call of a job: the how manyth of its name it is."""
-
-    name: str
-    number: int
 
 
 class KilledError(Exception):
@@ -103,54 +95,34 @@ class Worker:
 
     def steps(self, trace: Path, verb: str, **more: object) -> list[Step]:
         """Run a job to its end; the changing calls it made, in their order."""
-        strace = ["strace", "-qq", "-o", str(trace), "-e", "signal=none", "-e", f"trace={CHANGING}"]
-        self._talk([*strace, "--"], self.request(verb, **more))
-        seen: Counter[str] = Counter()
-        found = []
-        for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
-            name = line.partition("(")[0]
-            # An old strace also tells of calls that it has no name for.
-            if name in CHANGING.split(","):
-                seen[name] += 1
-                found.append(Step(name, seen[name]))
-        return found
+        self._talk(kills.recording(trace, CHANGING), self.request(verb, **more))
+        return kills.recorded(trace, CHANGING)
 
     def run_killed(self, at: Step, verb: str, **more: object) -> dict[str, object]:
         """Run a job and kill it on entry to the call ``at``; KilledError if it was."""
-        # strace counts each name by itself, so only this one may be injected.
-        inject = f"inject={at.name}:error=EINTR:signal=SIGKILL:when={at.number}"
-        strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject]
-        return self._talk([*strace, "--"], self.request(verb, **more))
+        return self._talk(kills.killing(at), self.request(verb, **more))
 
     @contextmanager
     def held_up(self, verb: str) -> Iterator[None]:
         """A job that waits for a processor which it never gets, until the end of the block."""
-        ours, theirs = socket.socketpair()
-        fd = theirs.fileno()
-        argv = [sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
-        with ours, theirs, subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd]) as worker:
-            theirs.close()
+        ours, worker = begin()
+        with ours:
             ours.sendall(self.request(verb))
             assert "begun" in job.unpack(_frame(ours))
             assert job.unpack(_frame(ours)) == {"need": "processor"}
             yield
+        worker.wait()
+
+    def _talk(self, strace: list[str], request: bytes) -> dict[str, object]:
+        ours, worker = begin(strace)
+        try:
+            ours.sendall(request)
+            return self._answer(job.Channel(ours), ours)
+        except (EOFError, ConnectionError) as error:
+            raise KilledError from error
+        finally:
             ours.close()
             worker.wait()
-
-    def _talk(self, prefix: list[str], request: bytes) -> dict[str, object]:
-        ours, theirs = socket.socketpair()
-        fd = theirs.fileno()
-        argv = [*prefix, sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
-        with ours, theirs, subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd]) as worker:
-            theirs.close()
-            try:
-                ours.sendall(request)
-                return self._answer(job.Channel(ours), ours)
-            except (EOFError, ConnectionError) as error:
-                raise KilledError from error
-            finally:
-                ours.close()
-                worker.wait()
 
     def _answer(self, channel: job.Channel, sock: socket.socket) -> dict[str, object]:
         while True:
@@ -172,6 +144,13 @@ class Worker:
             return job.failure(self.keeping_fails)
         self.kept.append(base64.b64decode(about["text"]))
         return {"answer": {}}
+
+
+def begin(strace: Sequence[str] = ()) -> tuple[socket.socket, forks.Process]:
+    """A worker that waits for its job, and the service's end of its socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        return ours, forks.start("tests.kernel.one_job", sock=theirs, strace=strace)
 
 
 def _frame(sock: socket.socket) -> bytes:

@@ -1,11 +1,18 @@
-"""A worker as its own program, so that strace can kill it at any system call of its choice."""
+"""A worker as its own program, so that it can be killed at any system call."""
 
 from __future__ import annotations
 
 import socket
-import sys
+from importlib import import_module
 
 from homemgr.work import worker
 
-if __name__ == "__main__":
-    worker.run(socket.socket(fileno=int(sys.argv[1])))
+# What a worker would load for one verb only.
+for name in ("check", "check_places", "export", "importing", "receive", "send"):
+    import_module(f"homemgr.work.{name}")
+
+
+def main(sock: socket.socket) -> None:
+    """Do the job that comes over ``sock``."""
+    with sock:
+        worker.run(sock)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from tests.kernel import overlays
 from tests.kernel.overlays import BIN, SHARE, Extension, Home
 
 
-def main(step: str, area: Path, *trees: str) -> None:
-    """Do ``step`` to the home in ``area``, with the extensions in ``trees``."""
+def main(step: str, directory: str, *trees: str) -> None:
+    """Do ``step`` to the home in ``directory``, with the extensions in ``trees``."""
+    area = Path(directory)
     home = Home(area / "alice.homedir", area / "alice")
     with ExitStack() as closing:
         wanted = [
@@ -39,7 +39,3 @@ def _layer(tree: Path, hierarchy: str, closing: ExitStack) -> Layer:
     layer = Extension(tree.name, mount).layer(hierarchy)
     closing.callback(layer.directory.close)
     return layer
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

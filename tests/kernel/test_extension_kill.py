@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
-import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from homemgr.extension import attach
 from homemgr.extension.attach import Mode
@@ -19,52 +15,35 @@ from homemgr.extension.refresh import State, refresh
 from homemgr.extension.stack import Options
 from homemgr.kernel import mounts
 from homemgr.storage import mountpoint
-from tests.kernel import jobs, overlays
+from tests.kernel import forks, kills, overlays
+from tests.kernel.kills import Step
 from tests.kernel.overlays import BIN, NOBODY, SHARE, Home, cleaned, marks_on
 
 #: System calls after which the home or the tree of mounts is another one.
 CHANGING = (
-    "mkdir,mkdirat,mknodat,symlinkat,rename,renameat,renameat2,unlink,unlinkat,rmdir,fsync,"
-    "removexattr,lremovexattr,fsmount,open_tree,mount_setattr,move_mount,umount2"
+    *("mkdir", "mkdirat", "mknodat", "symlinkat", "rename", "renameat", "renameat2"),
+    *("unlink", "unlinkat", "rmdir", "fsync", "removexattr", "lremovexattr"),
+    *("fsmount", "open_tree", "mount_setattr", "move_mount", "umount2"),
 )
 
 ONE = {f"{BIN}/tool": "one", f"{BIN}/other": "one", f"{SHARE}/app/a": "a", f"{SHARE}/app/b": "b"}
 TWO = {f"{BIN}/tool": "two", f"{BIN}/new": "two", f"{SHARE}/app/a": "two"}
 
 
-class Step(NamedTuple):
-    """One system call of a run: the how manyth of its name it is."""
-
-    name: str
-    number: int
-
-
-def program(step: str, area: Path, *trees: str) -> list[str]:
-    return [sys.executable, "-B", "-m", "tests.kernel.one_merge", step, str(area), *trees]
+def run(strace: Sequence[str], step: str, area: Path, *trees: str) -> bytes:
+    """Run ``step``; what it said at its end."""
+    return forks.start("tests.kernel.one_merge", step, str(area), *trees, strace=strace).wait()
 
 
 def recorded(trace: Path, step: str, area: Path, *trees: str) -> list[Step]:
     """Run ``step`` to its end; the calls it made, in their order."""
-    argv = ["strace", "-qq", "-o", str(trace), "-e", "signal=none", "-e", f"trace={CHANGING}", "--"]
-    subprocess.run([*argv, *program(step, area, *trees)], cwd=jobs.ROOT, check=True)
-    seen: Counter[str] = Counter()
-    found = []
-    for line in trace.read_text(encoding="utf-8").splitlines():
-        name = line.partition("(")[0]
-        # An old strace also tells of calls that it has no name for.
-        if name in CHANGING.split(","):
-            seen[name] += 1
-            found.append(Step(name, seen[name]))
-    return found
+    assert run(kills.recording(trace, CHANGING), step, area, *trees) == forks.DONE
+    return kills.recorded(trace, CHANGING)
 
 
 def run_killed(at: Step, step: str, area: Path, *trees: str) -> None:
     """Run ``step`` and kill it on entry to the call ``at``."""
-    # strace counts each name by itself, so only this one may be injected.
-    inject = f"inject={at.name}:error=EINTR:signal=SIGKILL:when={at.number}"
-    argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject, "--"]
-    done = subprocess.run([*argv, *program(step, area, *trees)], cwd=jobs.ROOT, check=False)
-    assert done.returncode == -signal.SIGKILL, at
+    assert run(kills.killing(at), step, area, *trees) == b"", at
 
 
 @contextmanager

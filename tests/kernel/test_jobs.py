@@ -13,7 +13,8 @@ import pytest
 from homemgr import errors
 from homemgr.record.model import UserRecord
 from homemgr.storage import mountpoint
-from tests.kernel.jobs import PASSWORD, KilledError, Step, Worker
+from tests.kernel.jobs import PASSWORD, KilledError, Worker
+from tests.kernel.kills import Step
 
 NOBODY = 65534
 

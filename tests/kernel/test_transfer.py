@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from homemgr import errors, job
 from homemgr.errors import StreamError
 
 from .. import homes
-from .jobs import ROOT, Worker
+from .jobs import Worker, begin
 from .jobs import _frame as frame
 
 NOBODY = 65534
@@ -172,18 +171,14 @@ class Side(threading.Thread):
         verb: str,
         stream: socket.socket | IO[bytes],
         *,
-        prefix: Sequence[str] = (),
+        strace: Sequence[str] = (),
         **more: object,
     ) -> None:
         super().__init__()
         self.daemon_ = daemon
         self.result: dict[str, object] = {}
         self.failure: BaseException | None = None
-        self.talk, theirs = socket.socketpair()
-        fd = theirs.fileno()
-        argv = [*prefix, sys.executable, "-B", "-m", "tests.kernel.one_job", str(fd)]
-        self.worker = subprocess.Popen(argv, cwd=ROOT, pass_fds=[fd])
-        theirs.close()
+        self.talk, self.worker = begin(strace)
         request = Worker(daemon.area).request(verb, **more)
         fds = [stream.fileno()] * (1 if verb in ("export", "import") else 2)
         sent = socket.send_fds(self.talk, [request[:1]], fds)
@@ -232,16 +227,16 @@ class Pair:
     target: Target
     sender: Side | None = None
     receiver: Side | None = None
-    #: Programs that start the workers.
+    #: Options of strace for the workers.
     sender_by: Sequence[str] = ()
     receiver_by: Sequence[str] = ()
 
     def start(self, **options: object) -> None:
         one, other = socket.socketpair()
         more: dict[str, object] = {"options": {}, "receiver": RECEIVER}
-        self.receiver = Side(self.target, "receive", other, prefix=self.receiver_by, **more)
+        self.receiver = Side(self.target, "receive", other, strace=self.receiver_by, **more)
         more = {"options": options, **self.origin.arguments()}
-        self.sender = Side(self.origin, "send", one, prefix=self.sender_by, **more)
+        self.sender = Side(self.origin, "send", one, strace=self.sender_by, **more)
 
     def go(self, **options: object) -> dict[str, object]:
         """Send the home; raises what the sender's caller gets."""

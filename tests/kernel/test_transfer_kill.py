@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from .. import homes
-from .jobs import Step
+from . import kills
+from .kills import Step
 from .test_transfer import Pair, assert_moved
 from .test_transfer import pair as pair
 
@@ -79,18 +80,12 @@ def _swap(one: Path, other: Path) -> None:
         other.rename(one)
 
 
-def strace(*options: str) -> list[str]:
-    return ["strace", "-f", "-qq", "-e", "signal=none", *options]
-
-
 def steps(pair: Pair, trace: Path, side: str = "receiver", **options: object) -> list[Step]:
     """The calls that a side makes, in their order; some of each name."""
-    setattr(pair, f"{side}_by", strace("-o", str(trace), "-e", f"trace={','.join(CALLS)}"))
+    setattr(pair, f"{side}_by", kills.recording(trace, CALLS))
     pair.go(**options)
     setattr(pair, f"{side}_by", ())
-    seen: Counter[str] = Counter()
-    for line in trace.read_text(errors="replace").splitlines():
-        seen[line.split(maxsplit=1)[1].partition("(")[0]] += 1
+    seen = Counter(step.name for step in kills.recorded(trace, CALLS))
     assert seen.total() > 10
     # Writes and renames are what most depends on; of all else one in the middle has to do.
     numbers = [(name, seen[name] // 2 + 1) for name in CALLS if seen[name]]
@@ -100,8 +95,7 @@ def steps(pair: Pair, trace: Path, side: str = "receiver", **options: object) ->
 
 def kill(pair: Pair, at: Step, side: str = "receiver", **options: object) -> None:
     """Send while one side is killed on entry to a call."""
-    inject = f"inject={at.name}:error=EINTR:signal=SIGKILL:when={at.number}"
-    setattr(pair, f"{side}_by", strace("-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject))
+    setattr(pair, f"{side}_by", kills.killing(at))
     pair.start(**options)
     pair.wait()
     setattr(pair, f"{side}_by", ())
