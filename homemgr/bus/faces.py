@@ -222,7 +222,7 @@ async def _deactivate_all(faces: Faces, call: Call) -> None:
 
 async def _lock_all(faces: Faces, call: Call) -> None:
     await faces.authority.require_root(call)
-    locking.lock_all(faces.manager.registry)
+    await locking.lock_all(faces.manager.registry)
 
 
 async def _rebalance(faces: Faces, call: Call) -> None:

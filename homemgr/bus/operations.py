@@ -79,8 +79,7 @@ async def _resize(home: Home, size: int, secret: str) -> None:
 
 
 async def _unlock(home: Home, secret: str) -> None:
-    Secret.parse(secret)
-    await locking.unlock(home)
+    await login.unlock(home, Secret.parse(secret))
 
 
 async def _acquire(home: Home, secret: str, please_suspend: bool) -> Fd:  # noqa: FBT001 -- wire order

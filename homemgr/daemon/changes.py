@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon import accounts, sizing
 from homemgr.daemon import blobs as manifests
+from homemgr.daemon.attempts import attempt
 from homemgr.daemon.home import Home, image_is_there, now_usec
-from homemgr.daemon.login import attempt
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
 from homemgr.record import changes as edits

@@ -25,12 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Image:
-    """One image found: its path, whom it is named after, and who owns it on disk."""
+    """One image found: its path, whom it is named after, who owns it on disk, and its storage."""
 
     path: str
     user: str
     realm: str | None
     owner: int
+    storage: str
 
 
 def scan(directories: Sequence[str]) -> dict[str, list[Image]]:
@@ -65,7 +66,7 @@ def assess(directory: str, entry: str) -> Image | None:
         return None
     if not stat.S_ISDIR(status.st_mode):
         return None
-    return Image(path, *named, status.st_uid)
+    return Image(path, *named, status.st_uid, "directory")
 
 
 def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) -> UserRecord:
@@ -78,7 +79,7 @@ def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) ->
         {
             "imagePath": image.path,
             "homeDirectory": os.path.join(home_root, image.user),
-            "storage": "directory",
+            "storage": image.storage,
             "uid": uid,
             "gid": uid,
         },

@@ -21,6 +21,7 @@ from homemgr.daemon.references import References
 from homemgr.daemon.states import Job, Operation, Resting, Way, admit, wire_name
 from homemgr.job import KEEP_DAMAGED, ProtocolError
 from homemgr.record.signature import Keyring, Verdict, verdict
+from homemgr.record.storages import abilities_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from homemgr.record.machine import Machine
     from homemgr.record.model import UserRecord
     from homemgr.record.secret import Secret
+    from homemgr.record.storages import Abilities
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +103,14 @@ class Home:
         self.references = References(
             services.config.reference_directory, record.name, self._references_gone
         )
+        #: True while the key of a mounted home is out of memory.
+        self.is_locked = False
+        #: Closes what a worker that died, or somebody's open files, left open; None if nothing.
+        self.settling: asyncio.Task[None] | None = None
         #: What to do when the last reference disappeared; set by the registry.
         self.on_abandoned: Callable[[Home], None] = lambda home: None
+        #: What to do when a worker died at work on this home; set by the registry.
+        self.on_worker_died: Callable[[Home], None] = lambda home: None
         #: What a transfer keeps from happening to this home; None while there is none.
         self.lease: Lease | None = None
         self._record = record
@@ -132,6 +140,11 @@ class Home:
         return self._record.on(self.services.machine)
 
     @property
+    def abilities(self) -> Abilities:
+        """What homes of its storage can do."""
+        return abilities_of(self.effective.storage)
+
+    @property
     def uid(self) -> int:
         """The local uid; every home has one from its registration on."""
         uid = self.effective.uid
@@ -154,6 +167,8 @@ class Home:
     @property
     def resting(self) -> Resting:
         """The state, leaving aside a running job."""
+        if self.is_mounted and self.is_locked:
+            return Resting.LOCKED
         if self.is_mounted:
             return Resting.LINGERING if self.is_lingering else Resting.ACTIVE
         if not self.is_fixated:
@@ -181,7 +196,14 @@ class Home:
             mounted = self.services.is_mounted(self.effective.home_directory)
             if mounted != self.is_mounted:
                 self.is_mounted = mounted
+                self.is_locked = False
                 self.services.changed(self)
+
+    def note_locked(self, *, is_locked: bool) -> None:
+        """Take note of whether the key of the mounted home is out of memory."""
+        if is_locked != self.is_locked:
+            self.is_locked = is_locked
+            self.services.changed(self)
 
     # -- one operation at a time ------------------------------------------------------
 
@@ -273,6 +295,9 @@ class Home:
             )
         except errors.BadSignature as error:
             self.services.keys.note_refused(error)
+            raise
+        except errors.WorkerDied:
+            self.on_worker_died(self)
             raise
         finally:
             self._job, self._for_acquire = None, False
@@ -398,6 +423,8 @@ class Home:
     def close(self) -> None:
         """Stop watching, at the daemon's end; the home stays as it is."""
         self.keep()
+        if self.settling is not None:
+            self.settling.cancel()
         self.references.close()
 
     def _references_gone(self) -> None:

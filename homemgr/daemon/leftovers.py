@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.daemon import closing
 from homemgr.daemon.home import image_is_there
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class Leftovers:
                 except errors.HomeError as error:
                     log.warning("%s", error)
 
+    async def close_homes(self) -> None:
+        """Take keys out of memory that nobody needs, and see which homes are locked."""
+        homes = [home for home in self._registry if home.abilities.has_key]
+        if homes:
+            await self._in_time(_close(homes), "homes that may have been left open")
+
     # -- images ------------------------------------------------------------------------
 
     async def look_for_images(self) -> None:
@@ -110,6 +117,13 @@ class Leftovers:
         await asyncio.wait({task}, timeout=_PATIENCE_S)
         if not task.done():
             log.warning("No answer yet from %s; starting without.", what)
+
+
+async def _close(homes: list[Home]) -> None:
+    done = await asyncio.gather(*(closing.settle(home) for home in homes))
+    for home, is_closed in zip(homes, done, strict=True):
+        if not is_closed:
+            closing.see_to(home)
 
 
 async def _look_at(homes: list[Home]) -> None:

@@ -1,16 +1,17 @@
 """Locking: to take the key of a home in use out of memory, as before the machine sleeps.
 
-No storage of this service has a key of its own, so nothing can be locked; what the files lie
-on may be encrypted, but that is not ours. Error names are those of systemd-homed 262.
+Only storages that have a key of their own can do that; what the files of others lie on may
+be encrypted, but that is not ours. Error names are those of systemd-homed 262.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon.states import Operation
+from homemgr.daemon.states import Job, Operation
+from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,29 +21,41 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def lock(home: Home) -> NoReturn:
-    """Refuse with NotSupported, or with what the state says: HomeNotActive, HomeBusy."""
+async def lock(home: Home) -> None:
+    """Lock; raises NotSupported, or what the state says: HomeNotActive, HomeLocked, HomeBusy."""
     async with home.exclusively(Operation.LOCK):
-        raise errors.NotSupported(
-            f"Cannot lock home area {home.name}: {_why_not(home)}. Deactivate it instead."
+        if not home.abilities.can_lock:
+            raise errors.NotSupported(
+                f"Cannot lock home area {home.name}: {_why_not(home)}. Deactivate it instead."
+            )
+        result = await home.work(Job.LOCK, Secret())
+        home.note_locked(is_locked=True)
+    if result.get("is_complete"):
+        log.info("Home area %s is locked.", home.name)
+    else:
+        log.warning(
+            "Home area %s is locked, but for files that are open: what is in memory of those"
+            " stays there.",
+            home.name,
         )
 
 
-async def unlock(home: Home) -> NoReturn:
-    """Refuse with HomeNotLocked, which no home ever is."""
-    async with home.exclusively(Operation.UNLOCK):
-        raise errors.NotSupported(f"Cannot unlock home area {home.name}: {_why_not(home)}.")
-
-
-def lock_all(homes: Iterable[Home]) -> None:
-    """Lock what can be locked, that is nothing, and log which homes stay readable.
+async def lock_all(homes: Iterable[Home]) -> None:
+    """Lock what can be locked, and log which homes stay readable.
 
     A success all the same: who is about to sleep must not be kept from it by what cannot
     be otherwise. Homes whose clients need them meanwhile were never to be locked.
     """
-    for home in homes:
-        if home.resting.is_active and home.references.may_be_locked:
+    for home in list(homes):
+        if not (home.resting.is_active and home.references.may_be_locked):
+            continue
+        if not home.abilities.can_lock:
             log.info("Home area %s stays readable: %s.", home.name, _why_not(home))
+            continue
+        try:
+            await lock(home)
+        except errors.HomeError as error:
+            log.warning("Home area %s stays readable: %s", home.name, error)
 
 
 def _why_not(home: Home) -> str:

@@ -10,35 +10,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon.home import Home, now_usec
+from homemgr.daemon import closing
+from homemgr.daemon.attempts import attempt
 from homemgr.daemon.states import Job, Operation, Way
-from homemgr.record import password, ratelimit
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from homemgr.daemon.home import Home
     from homemgr.files import Fd
 
 log = logging.getLogger(__name__)
 
-#: A wrong password is answered this long after it was asked about, at the earliest.
-#: systemd-homed keeps the home busy meanwhile; here only the answer waits.
-FAILURE_DELAY_S = 3.0
-
 #: Waiting times between attempts to deactivate a home that was held; the last one repeats.
 LINGER_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
-
-_CREDENTIAL_FAILURES = (
-    errors.BadPassword,
-    errors.BadPasswordAndNoToken,
-    errors.BadRecoveryKey,
-)
 
 
 async def activate(home: Home, secret: Secret, home_mode: str = "") -> None:
@@ -97,7 +86,7 @@ async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
     let everybody who asks with a wrong password keep the home from being deactivated.
     """
     async with home.exclusively(Operation.ACQUIRE, queued=True) as way:
-        is_mounted = way is Way.AUTHENTICATE and await _authenticate(home, secret, for_acquire=True)
+        is_mounted = await _prove(home, secret, way)
         with ExitStack() as on_failure:
             if is_mounted:
                 home.keep()
@@ -109,6 +98,28 @@ async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
             reference = home.references.add(please_suspend=please_suspend)
             on_failure.pop_all()
     return reference
+
+
+async def _prove(home: Home, secret: Secret, way: Way) -> bool:
+    """Authenticate for somebody who comes to a home in use; False if it is not in use."""
+    if way is Way.UNLOCK:
+        await _unlock(home, secret, for_acquire=True)
+        return True
+    return way is Way.AUTHENTICATE and await _authenticate(home, secret, for_acquire=True)
+
+
+async def unlock(home: Home, secret: Secret) -> None:
+    """Put the key of a locked home back into memory."""
+    async with home.exclusively(Operation.UNLOCK):
+        await _unlock(home, secret)
+
+
+async def _unlock(home: Home, secret: Secret, *, for_acquire: bool = False) -> None:
+    async with attempt(home, secret):
+        result = await home.work(Job.UNLOCK, secret, for_acquire=for_acquire)
+    home.note_locked(is_locked=False)
+    await _adopt_result(home, result)
+    log.info("Home area %s is unlocked.", home.name)
 
 
 async def reference(home: Home, *, please_suspend: bool) -> Fd:
@@ -150,7 +161,7 @@ def abandoned(home: Home) -> None:
     sshd authenticates by keyboard-interactive in a process that ends, with its
     reference, before the session asks for one; the grace bridges that.
     """
-    if not home.resting.is_active:
+    if not home.is_mounted:
         home.references.forget()
     elif home.ending is None:
         home.ending = asyncio.create_task(_end(home, home.services.config.grace_s))
@@ -158,7 +169,7 @@ def abandoned(home: Home) -> None:
 
 async def _end(home: Home, delay_s: float) -> None:
     """Deactivate ``home``, again and again until it works or somebody uses it."""
-    for attempt in itertools.count():
+    for number in itertools.count():
         await asyncio.sleep(delay_s)
         try:
             has_ended = await _try_to_end(home)
@@ -169,7 +180,7 @@ async def _end(home: Home, delay_s: float) -> None:
             home.ending = None
             home.keep()
             return
-        delay_s = LINGER_DELAYS_S[min(attempt, len(LINGER_DELAYS_S) - 1)]
+        delay_s = LINGER_DELAYS_S[min(number, len(LINGER_DELAYS_S) - 1)]
 
 
 async def _try_to_end(home: Home) -> bool:
@@ -180,6 +191,9 @@ async def _try_to_end(home: Home) -> bool:
                 await _run_deactivation(home)
     except errors.NoSuchHome:
         return True
+    except errors.HomeLocked:
+        # It stays until somebody has unlocked it.
+        return False
     except errors.HomeError as error:
         log.warning("Home area %s stays active for now: %s", home.name, error)
         home.is_lingering = True
@@ -201,8 +215,11 @@ async def _deactivate(home: Home) -> None:
 
 
 async def _run_deactivation(home: Home) -> None:
+    merged = home.services.extensions.merged(home)
     try:
-        await home.work(Job.DEACTIVATE, Secret(), merged=home.services.extensions.merged(home))
+        result = await home.work(Job.DEACTIVATE, Secret(), merged=merged)
+        if not result.get("is_closed"):
+            closing.still_open(home)
     except errors.HomeError:
         # A worker that died may have got that far; then there is nothing to try again.
         if home.is_mounted:
@@ -278,34 +295,3 @@ def _record_after(home: Home, result: dict[str, object]) -> UserRecord:
     if isinstance(binding, dict):
         record = record.with_binding(machine_id, binding)
     return record.with_status(machine_id, home.record.status(machine_id))
-
-
-@asynccontextmanager
-async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
-    """Count an attempt to authenticate: rate limit before, good and bad counters after.
-
-    Of a home that was found on disk too, in memory: its password is as easy to guess.
-    """
-    if not secret.is_empty:
-        home.update_status(ratelimit.count(home.effective, now_usec()))
-    elif home.is_fixated:
-        # PAM's first question is empty; the answer needs no worker and is no guess.
-        password.check(home.effective, secret, _never)
-    started = asyncio.get_running_loop().time()
-    try:
-        yield
-    except errors.HomeAbsent:
-        home.is_present = False
-        raise
-    except _CREDENTIAL_FAILURES as failure:
-        if not secret.is_empty:
-            home.update_status(ratelimit.failed(home.effective, now_usec()))
-        if secret.passwords:
-            failure.answer_at = started + FAILURE_DELAY_S
-        raise
-    home.is_present = True
-    home.update_status(ratelimit.succeeded(home.effective, now_usec()))
-
-
-def _never(_password: str, _hashed: str) -> bool:
-    return False

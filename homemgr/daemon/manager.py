@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon import accounts, changes, discovery, login
+from homemgr.daemon import accounts, changes, closing, discovery, login
 from homemgr.daemon.activity import Activities
 from homemgr.daemon.home import Home, Services, image_is_there
 from homemgr.daemon.inspection import Inspection
@@ -66,6 +66,7 @@ class Manager:
         for home in self.registry:
             home.observe()
         await self.discover()
+        await self.leftovers.close_homes()
         for home in self.registry:
             if home.is_mounted and home.references.recover():
                 login.abandoned(home)
@@ -158,6 +159,7 @@ class Manager:
     def enlist(self, home: Home) -> None:
         """Know ``home`` from now on."""
         home.on_abandoned = login.abandoned
+        home.on_worker_died = closing.see_to
         self.registry.add(home)
 
     def _make_blob_directories(self) -> None:
@@ -220,7 +222,7 @@ class Manager:
 
     async def _bind(self, home: Home, image: discovery.Image) -> None:
         """The files of a user who was registered without: from now on these are his."""
-        members: JsonObject = {"imagePath": image.path, "storage": "directory"}
+        members: JsonObject = {"imagePath": image.path, "storage": image.storage}
         try:
             async with home.exclusively(Operation.ADOPT):
                 # Not the files of a creation that had not told yet where they are.

@@ -54,7 +54,7 @@ async def register(manager: Manager, text: str) -> None:
         binding: dict[str, Json] = {}
         image = await asyncio.to_thread(_image_of, manager, record)
         if image is not None and not home.image_path:
-            binding = _binding_to(image.path)
+            binding = _binding_to(image)
         await home.store_record(home.record.with_binding(services.machine.id, binding))
     except errors.HomeError:
         home.forget()
@@ -120,7 +120,7 @@ async def _rebind(home: Home, image: Image) -> None:
             "Remove or rename one of them."
         )
     machine_id = home.services.machine.id
-    record = home.record.with_binding(machine_id, _binding_to(image.path))
+    record = home.record.with_binding(machine_id, _binding_to(image))
     if home.is_fixated:
         await home.store_record(record)
     else:
@@ -130,9 +130,9 @@ async def _rebind(home: Home, image: Image) -> None:
     log.info("Home area %s has its files at %s.", home.name, image.path)
 
 
-def _binding_to(path: str) -> JsonObject:
+def _binding_to(image: Image) -> JsonObject:
     """What a binding says of an image; None takes away what was true of another."""
-    return {"imagePath": path, "storage": "directory", **dict.fromkeys(_OF_THE_IMAGE)}
+    return {"imagePath": image.path, "storage": image.storage, **dict.fromkeys(_OF_THE_IMAGE)}
 
 
 def _found_at(path: str) -> Image:

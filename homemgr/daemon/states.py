@@ -35,6 +35,7 @@ class Job(Enum):
     FIXATE = "fixating"
     ACTIVATE = "activating"
     DEACTIVATE = "deactivating"
+    LOCK = "locking"
     UNLOCK = "unlocking"
     CREATE = "creating"
     REMOVE = "removing"
@@ -47,12 +48,13 @@ class Job(Enum):
     DISCARD = "discarding"
     CHECK = "checking"
     REPAIR = "repairing"
+    SETTLE = "settling"
 
 
 #: Jobs whose name says whether the home area was mounted when they began.
 _WHILE_ACTIVE = {Job.UPDATE, Job.RESIZE, Job.PASSWD, Job.AUTHENTICATE}
 #: Jobs that systemd-homed has no name for: its clients see the state as it was.
-_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR}
+_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR, Job.SETTLE}
 #: Jobs whose name says that an acquire began them.
 _FOR_ACQUIRE = {Job.FIXATE, Job.ACTIVATE, Job.UNLOCK, Job.AUTHENTICATE}
 
@@ -103,6 +105,7 @@ class Way(Enum):
     ACTIVATE = "activate"
     FIXATE_THEN_ACTIVATE = "fixate, then activate"
     AUTHENTICATE = "authenticate"
+    UNLOCK = "unlock"
     KEEP = "stop the retry of a deactivation and keep the home area"
 
 
@@ -148,7 +151,12 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
     ),
     Operation.REFERENCE: _row(_NOT_ACTIVE, _ABSENT, _NOT_ACTIVE, Way.DONE, Way.DONE, _LOCKED),
     Operation.ACQUIRE: _row(
-        Way.FIXATE_THEN_ACTIVATE, _ABSENT, Way.ACTIVATE, Way.AUTHENTICATE, Way.AUTHENTICATE, _LOCKED
+        Way.FIXATE_THEN_ACTIVATE,
+        _ABSENT,
+        Way.ACTIVATE,
+        Way.AUTHENTICATE,
+        Way.AUTHENTICATE,
+        Way.UNLOCK,
     ),
     Operation.RELEASE: _row(Way.DONE, Way.DONE, Way.DONE, Way.RUN, Way.RUN, _LOCKED),
     Operation.INSPECT: _row(*[Way.RUN] * 6),

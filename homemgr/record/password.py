@@ -48,18 +48,25 @@ def check(effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str
 
 def require_all(
     effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str], bool]
-) -> None:
-    """Return if the secret has the plaintext of every hash: each gets a key slot of its own."""
+) -> tuple[str, ...]:
+    """The plaintext of every hash, in the order of key slots, each of which gets one of its own.
+
+    As the slots know them: recovery keys in one spelling. Raises what is missing most.
+    """
     who = effective.user_and_realm
     hashes, recovery = effective.hashed_passwords, effective.recovery_key_hashes
     if not (hashes or recovery or effective.token_hashes):
         raise HomeCantAuthenticate(f"The record of {who} has no password to compare with.")
-    if not _match_all(secret.passwords, effective.token_hashes, verify):
+    tokens = _match_all(secret.passwords, effective.token_hashes, verify)
+    if tokens is None:
         raise BadPasswordAndNoToken(f"A security token of {who} is not there.")
-    if not _match_all(secret.passwords, hashes, verify):
+    words = _match_all(secret.passwords, hashes, verify)
+    if words is None:
         raise BadPassword(f"Not every password of {who} was given.")
-    if not _match_all(_recovery_keys(secret), recovery, verify):
+    keys = _match_all(_recovery_keys(secret), recovery, verify)
+    if keys is None:
         raise BadRecoveryKey(f"Not every recovery key of {who} was given.")
+    return tuple(dict.fromkeys((*words, *keys, *tokens)))
 
 
 def may_change(effective: EffectiveRecord, now_usec: int) -> None:
@@ -108,6 +115,13 @@ def _matches_any(
 
 def _match_all(
     plaintexts: Iterable[str], hashes: Iterable[str], verify: Callable[[str, str], bool]
-) -> bool:
+) -> list[str] | None:
+    """The plaintext of each hash; None if one is not there."""
     given = tuple(plaintexts)
-    return all(any(verify(plaintext, hashed) for plaintext in given) for hashed in hashes)
+    found = []
+    for hashed in hashes:
+        match = next((plaintext for plaintext in given if verify(plaintext, hashed)), None)
+        if match is None:
+            return None
+        found.append(match)
+    return found

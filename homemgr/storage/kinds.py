@@ -1,52 +1,60 @@
-"""The storages there are, and what each has to offer. A new one is a module and a line here."""
+"""The storages there are. A new one is a class, a line here and one in ``record.storages``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
 from homemgr.storage import directory, subvolume
+from homemgr.storage.kind import Area, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from homemgr.files import Fd
-    from homemgr.storage.directory import Swept
-    from homemgr.storage.top import Top
+    from homemgr.storage.kind import Content, Image, Words
 
 
-class Storage(Protocol):
-    """One way for a home to lie on disk; a module with these functions is one."""
+class Directory(Storage):
+    """A plain directory tree; also what all storages share whose image is a directory."""
 
-    def open_home(self, image_path: str) -> Top:
-        """Open the home as it lies on disk."""
+    def open(self, image: Image, words: Words, *, is_active: bool) -> Area:
+        """Open it; there is nothing to unlock."""
+        return Area(directory.open_home(image.path))
 
-    def create(
-        self,
-        base: Fd,
-        file_name: str,
-        *,
-        access_mode: int,
-        skeleton: str | None,
-        identity: bytes,
-        blobs: Mapping[str, int],
-    ) -> list[str]:
-        """Make a new home in ``base``, complete or not at all."""
+    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+        """Make it; the record alone decides who may use it."""
+        return directory.create(parent, file_name, **content._asdict())
 
-    def set_aside(self, parent: Fd, file_name: str) -> str:
-        """Make the home no home any more, durably; returns its new name."""
+    def set_aside(self, parent: Fd, file_name: str) -> None:
+        """Rename it."""
+        directory.set_aside(parent, file_name)
 
     def delete_aside(self, parent: Fd, file_name: str) -> None:
-        """Delete what was set aside under this name."""
+        """Delete the tree, and snapshots that were kept of it."""
+        directory.delete_aside(parent, file_name)
 
-    def sweep(self, parent: Fd) -> Swept:
-        """Delete what killed operations left behind."""
+    def sweep(self, parent: Fd) -> Sequence[str]:
+        """Delete trees that are not yet, or no longer, a home, whatever it is stored as."""
+        return directory.sweep(parent).gone
+
+
+class Subvolume(Directory):
+    """A subvolume of btrfs. What was made as one may also be a directory, as homed has it."""
+
+    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+        """Make it; NotSupported where there are no subvolumes."""
+        return subvolume.create(parent, file_name, **content._asdict())
+
+    def sweep(self, parent: Fd) -> Sequence[str]:
+        """Nothing that `Directory` does not see to."""
+        return ()
 
 
 #: By the name that user records use (field ``storage``).
 STORAGES: dict[str, Storage] = {
-    "directory": directory,
-    "subvolume": subvolume,
+    "directory": Directory(),
+    "subvolume": Subvolume(),
 }
 
 

@@ -11,15 +11,12 @@ from homemgr.errors import NotSupported
 from homemgr.kernel.btrfs import create_subvolume
 from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
 from homemgr.storage import directory
-from homemgr.storage.directory import delete_aside, open_home, set_aside, sweep
 from homemgr.storage.paths import location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from homemgr.files import Fd
-
-__all__ = ["create", "delete_aside", "open_home", "set_aside", "sweep"]
 
 
 def create(

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from homemgr.storage import idmapping, mountpoint
-from homemgr.storage.top import Top, attach
 from homemgr.work import extensions, inside, whole
 
 if TYPE_CHECKING:
     from homemgr.extension.whole import WholeMode
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
+    from homemgr.storage.top import Top
     from homemgr.work.extensions import Merging
     from homemgr.work.task import Task
 
@@ -24,15 +24,14 @@ if TYPE_CHECKING:
 def run(task: Task) -> dict[str, object]:
     """Mount the home; gives the record that counts and what belongs into the binding."""
     opened = inside.open_home(task)
-    with opened.top:
+    with opened.area:
         effective = opened.record.on(task.machine)
         uid = task.local_uid
         # Before anything is written: the caller may ask for what the record forbids.
         mode = whole.mode_for(task, effective)
         with (
             mountpoint.prepare(effective.home_directory) as target,
-            attach(
-                opened.top,
+            opened.area.attach(
                 _mapping(effective, opened.top, uid),
                 nosuid=effective.mount_nosuid,
                 nodev=effective.mount_nodev,
@@ -43,6 +42,7 @@ def run(task: Task) -> dict[str, object]:
             with ExitStack() as closing:
                 merged = _merge(task, mount, effective, mode, closing)
                 mountpoint.publish(merged.home, target)
+                opened.area.keep()
                 merged.finish(effective.home_directory)
     return {**result(task, opened), "extensions": merged.report()}
 

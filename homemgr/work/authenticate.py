@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 def run(task: Task) -> dict[str, object]:
     """Check; gives what activate gives."""
     opened = inside.open_home(task)
-    with opened.top:
+    with opened.area:
         opened.write_through_if_possible()
         return activate.result(task, opened)

@@ -87,10 +87,10 @@ def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
     if 0 in (found.st_uid, found.st_gid):
         # Nothing of it can be used, and all the rest would be guesses.
         return
-    with task.storage.open_home(path) as top:
-        yield from check_inside.troubles(task, top)
-        yield from check_blobs.troubles(task, top)
-        yield from check_files.troubles(task, top)
+    with task.open_area() as area:
+        yield from check_inside.troubles(task, area.top)
+        yield from check_blobs.troubles(task, area.top)
+        yield from check_files.troubles(task, area.top)
 
 
 def _giving_back(parent: Fd, path: str, seen: os.stat_result) -> Callable[[], None] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.record import password
 from homemgr.storage import mountpoint, paths
+from homemgr.storage.kind import Content
 from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def run(task: Task) -> dict[str, object]:
     if "" in task.secret.passwords:
         raise errors.InvalidArgs("secret: an empty password protects nothing.")
     # Each hash gets its plaintext checked: a typo at creation would lock the user out.
-    password.require_all(effective, task.secret, task.verify)
+    words = password.require_all(effective, task.secret, task.verify)
     mountpoint.require_unused(effective.home_directory)
     image_path = task.image_path
     base_directory, file_name = os.path.split(image_path)
@@ -29,12 +30,7 @@ def run(task: Task) -> dict[str, object]:
     with paths.open_safe_parent(image_path, for_new=True) as base:
         try:
             storage_named(task.text("storage")).create(
-                base,
-                file_name,
-                access_mode=effective.access_mode,
-                skeleton=effective.skeleton_directory,
-                identity=task.record.embedded().pretty(),
-                blobs=dict(zip(task.texts("blobs"), (fd.fileno() for fd in task.fds), strict=True)),
+                base, file_name, _content(task), task.words(words)
             )
         except FileExistsError as error:
             raise errors.PathExists(
@@ -48,3 +44,13 @@ def run(task: Task) -> dict[str, object]:
             "homeDirectory": effective.home_directory,
         }
     }
+
+
+def _content(task: Task) -> Content:
+    effective = task.effective
+    return Content(
+        effective.access_mode,
+        effective.skeleton_directory,
+        task.record.embedded().pretty(),
+        dict(zip(task.texts("blobs"), (fd.fileno() for fd in task.fds), strict=True)),
+    )

@@ -104,7 +104,7 @@ def run(task: Task) -> dict[str, object]:
         ) from error
     with ExitStack() as closing:
         closing.enter_context(alone_with_home(task))
-        top = closing.enter_context(task.storage.open_home(task.image_path))
+        top = closing.enter_context(task.open_area()).top
         clean_home(task, top.fd)
         tell_record(task, top)
         size, needs = survey(top.fd, LEFT_OUT, list(Ability))

@@ -24,6 +24,7 @@ from homemgr.work.damage import Damage, replaced_by_host_copy
 
 if TYPE_CHECKING:
     from homemgr.record.model import UserRecord
+    from homemgr.storage.kind import Area
     from homemgr.storage.top import Top
     from homemgr.work.task import Task
 
@@ -35,12 +36,19 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True)
 class Opened:
-    """A home area that may be used: its top directory and the record that counts."""
+    """A home area that may be used: open, with the record that counts."""
 
-    top: Top
+    area: Area
     settled: Reconciled
     #: What lies in the place of the home's own record, if it does not count.
     damage: Damage | None = None
+    #: Whether other passwords and recovery keys are to unlock it than before.
+    has_other_hashes: bool = False
+
+    @property
+    def top(self) -> Top:
+        """Its top directory on disk."""
+        return self.area.top
 
     @property
     def record(self) -> UserRecord:
@@ -77,9 +85,14 @@ class Opened:
             log.warning("Home area %s keeps its damaged record: %s", self.record.name, error)
 
 
-def open_top(task: Task) -> Top:
-    """The home's top directory on disk; raises HomeAbsent if it is not there."""
-    return task.storage.open_home(task.image_path)
+def _open_area(task: Task) -> Area:
+    """Open the home; if the credentials do not, say which of them are missing most."""
+    try:
+        return task.open_area()
+    except errors.BadPassword:
+        if task.is_fixated:
+            task.check_credentials(task.record)
+        raise
 
 
 def open_home(task: Task) -> Opened:
@@ -88,12 +101,12 @@ def open_home(task: Task) -> Opened:
     Raises BadSignature, RecordMismatch, HostileHome, HomeAbsent and the credential failures.
     """
     with ExitStack() as on_failure:
-        top = on_failure.enter_context(open_top(task))
-        found, damage = _read(task, top)
+        area = on_failure.enter_context(_open_area(task))
+        found, damage = _read(task, area.top)
         settled = _settle(task, found)
         task.check_credentials(settled.record)
         on_failure.pop_all()
-        return Opened(top, settled, damage)
+        return Opened(area, settled, damage)
 
 
 def open_for_update(task: Task, new: UserRecord) -> Opened:
@@ -103,16 +116,17 @@ def open_for_update(task: Task, new: UserRecord) -> Opened:
     used to replace a password that its finder does not know.
     """
     with ExitStack() as on_failure:
-        top = on_failure.enter_context(open_top(task))
-        found, damage = _read(task, top)
+        area = on_failure.enter_context(_open_area(task))
+        found, damage = _read(task, area.top)
         current = _settle(task, found).record
         task.check_credentials(current)
         host = new.with_local_sections_of(task.record)
         settled = _lost(host) if found is None else reconcile(host, found, Mode.REQUIRE_NEWER)
-        if _hashes(task, host) != _hashes(task, current):
+        has_other_hashes = _hashes(task, host) != _hashes(task, current)
+        if has_other_hashes:
             task.check_credentials(host)
         on_failure.pop_all()
-        return Opened(top, settled, damage)
+        return Opened(area, settled, damage, has_other_hashes)
 
 
 def _hashes(task: Task, record: UserRecord) -> tuple[tuple[str, ...], ...]:

@@ -1,7 +1,8 @@
 """Verb passwd: new hashes into the record, signed, written into the home.
 
 The daemon writes the host copy after this. Killed in between, the home's copy
-is the newer one and counts: the new password works.
+is the newer one and counts: the new password works. Where passwords unlock a key the
+new ones do so before, and the old ones no more after the record is written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def run(task: Task) -> dict[str, object]:
     """Check the old credentials and replace the hashes; gives the new record."""
     new_secret = _new_secret(task)
     opened = inside.open_home(task)
-    with opened.top:
+    with opened.area:
         # The one inside may be newer, and somebody else's to change.
         signature.require_ours(opened.record, task.keyring)
         hashes = [task.hash_password(word) for word in new_secret.passwords]
@@ -30,10 +31,11 @@ def run(task: Task) -> dict[str, object]:
         record = changes.with_new_password(opened.record, hashes, now_usec)
         # Recovery keys and tokens keep their hashes: their plaintexts must be at hand.
         merged = new_secret.merged(task.secret)
-        password.require_all(record.on(task.machine), merged, task.verify)
+        words = password.require_all(record.on(task.machine), merged, task.verify)
         key = signature.PrivateKey.from_pem(task.text("private_key").encode())
         signed = signature.sign(record, key)
-        opened.write(signed)
+        with opened.area.rekeying(task.words(words), replacing=True):
+            opened.write(signed)
     return {"record": signed.embedded().data}
 
 

@@ -13,7 +13,7 @@ from homemgr import errors
 from homemgr.extension import difference, refresh, whole
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import mountpoint
-from homemgr.work import extensions, inside
+from homemgr.work import extensions
 from homemgr.work.cleaning import MergedLayers
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _open_plain(task: Task) -> Fd:
     if mountpoint.is_active(home_directory) and _mode_of(task) is None:
         with Fd.open(home_directory, DIRECTORY_FLAGS) as root:
             return refresh.plain_view(root)
-    with inside.open_top(task) as top:
-        return top.fd.duplicate()
+    with task.open_area() as area:
+        return area.top.fd.duplicate()
 
 
 def _layers(task: Task, closing: ExitStack) -> dict[str, list[tuple[str, Fd]]]:

@@ -163,17 +163,17 @@ class _Sender:
 
     def _look(self) -> Glance:
         """Look at the home as it is now, while the machines are being connected."""
-        with self._task.storage.open_home(self._task.image_path) as top:
-            syncfs(top.fd.fileno())
-            return glance(top.fd, LEFT_OUT, has_copy=bool(self._task.argument("has_copy")))
+        with self._task.open_area() as area:
+            syncfs(area.top.fd.fileno())
+            return glance(area.top.fd, LEFT_OUT, has_copy=bool(self._task.argument("has_copy")))
 
     def _announce(self, limits: Limits) -> None:
         """Say what the home takes and needs; the other side ends it if that is too much there."""
         if self._glance is not None and self._glance.asked.issuperset(limits):
             size, needs = self._glance.size, self._glance.needs
         else:
-            with self._task.storage.open_home(self._task.image_path) as top:
-                size, needs = survey(top.fd, LEFT_OUT, limits)
+            with self._task.open_area() as area:
+                size, needs = survey(area.top.fd, LEFT_OUT, limits)
         self._mounted.extend(mounted_in(self._task.effective.home_directory))
         self._telling.expect(size.files, size.bytes)
         self._allowance = Allowance(size)
@@ -184,7 +184,7 @@ class _Sender:
     def _bring_over(self, ledger_path: str, digest: str) -> bool:
         """Send the tree. True if the other side has all of it, and nobody can change it here."""
         with ExitStack() as closing:
-            top = closing.enter_context(self._task.storage.open_home(self._task.image_path))
+            top = closing.enter_context(self._task.open_area()).top
             ledger = closing.enter_context(Ledger(ledger_path))
             ledger.limit(self._allowance.size.files, self._allowance.size.content)
             self._agree(ledger, digest)

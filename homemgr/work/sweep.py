@@ -10,7 +10,7 @@ from homemgr import errors
 from homemgr.extension import verified
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import paths, public_blobs
-from homemgr.storage.kinds import storage_named
+from homemgr.storage.kinds import STORAGES
 
 if TYPE_CHECKING:
     from homemgr.work.task import Task
@@ -32,8 +32,9 @@ def run(task: Task) -> dict[str, object]:
             log.warning("Leftovers in %s stay: %s", path, error)
             continue
         with parent:
-            gone = storage_named("directory").sweep(parent).gone
-            removed += (os.path.join(path, file_name) for file_name in gone)
+            for storage in STORAGES.values():
+                gone = storage.sweep(parent)
+                removed += (os.path.join(path, file_name) for file_name in gone)
     if task.argument("blob_root") is not None:
         with Fd.open(task.text("blob_root"), DIRECTORY_FLAGS) as root:
             public_blobs.recover(root)

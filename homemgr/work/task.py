@@ -15,17 +15,22 @@ from homemgr.record import password
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
 from homemgr.record.names import image_file_name
-from homemgr.record.secret import Secret
+from homemgr.record.secret import Secret, normalise_recovery_key
 from homemgr.record.signature import Keyring
-from homemgr.storage.kinds import Storage, storage_named
+from homemgr.record.storages import abilities_of
+from homemgr.storage import mountpoint
+from homemgr.storage.kind import Image, Words
+from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from homemgr.extension.shelf import Shelf
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
+    from homemgr.record.storages import Abilities
+    from homemgr.storage.kind import Area, Storage
 
 #: Processor time for one check of a password. The slowest usual hashes take a tenth of it.
 _CHECK_S = 3.0
@@ -119,6 +124,41 @@ class Task:
     def storage(self) -> Storage:
         """How the files lie on disk; raises NotSupported for a storage this version lacks."""
         return storage_named(self.effective.storage or "directory")
+
+    @property
+    def abilities(self) -> Abilities:
+        """What homes of that storage can do."""
+        return abilities_of(self.effective.storage)
+
+    @property
+    def image(self) -> Image:
+        """The home as its storage has to know it."""
+        return Image(self.image_path, self.effective)
+
+    def open_area(self) -> Area:
+        """Open the home as it lies on disk, with the secret if that is needed.
+
+        Raises HomeAbsent, HostileHome; BadPassword if it is needed and does not unlock it.
+        """
+        is_active = mountpoint.is_active(self.effective.home_directory)
+        return self.storage.open(self.image, self.words(self.spellings()), is_active=is_active)
+
+    def spellings(self) -> Iterator[str]:
+        """Every word of the secret that a key slot may know it by."""
+        for word in self.secret.passwords:
+            yield word
+            recovery_key = normalise_recovery_key(word)
+            if recovery_key not in (None, word):
+                yield recovery_key
+
+    def words(self, words: Iterable[str]) -> Words:
+        """What may unlock the home, with this process's share of a processor."""
+        return Words(tuple(words), self._working)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self.channel.processor(), _check_limited():
+            yield
 
     @property
     def local_uid(self) -> int:

@@ -24,6 +24,7 @@ from homemgr.work import (
     create,
     deactivate,
     inventory,
+    locking,
     passwd,
     refresh,
     remove,
@@ -73,6 +74,7 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "export": _when_needed("export"),
     "fixate": authenticate.run,
     "import": _when_needed("importing"),
+    "lock": locking.lock,
     "passwd": passwd.run,
     "receive": _when_needed("receive"),
     "repair": _when_needed("check", "repair"),
@@ -86,7 +88,9 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "publish": blobs.publish,
     "remove": remove.run,
     "send": _when_needed("send"),
+    "settle": locking.settle,
     "sweep": sweep.run,
+    "unlock": locking.unlock,
     "update": update.run,
 }
 

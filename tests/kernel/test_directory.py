@@ -16,8 +16,11 @@ import pytest
 
 from homemgr.errors import HomeAbsent, HostileHome, InvalidArgs, NotSupported, PathExists
 from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.record.effective import EffectiveRecord
+from homemgr.record.machine import Machine
 from homemgr.storage import directory, embedded, idmapping, mountpoint, paths
 from homemgr.storage.idmapping import NOBODY, IdMapping
+from homemgr.storage.kind import Content, Image, Words
 from homemgr.storage.kinds import storage_named
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 LOCAL = 60001
 RECORD = b'{"userName":"alice"}'
 NAME = "alice.homedir"
+ANYBODY = EffectiveRecord({"userName": "alice"}, Machine("0" * 31 + "1"))
 
 
 def make_skeleton(path: Path) -> Path:
@@ -385,8 +389,8 @@ def test_a_subvolume_that_systemd_homed_made_is_opened_and_removed(every_area: P
     (image / "deep").mkdir()
     (image / "deep" / "note").touch()
     storage = storage_named("subvolume")
-    with storage.open_home(str(image)) as top:
-        assert (top.disk_uid, top.disk_gid) == (NOBODY, NOBODY)
+    with storage.open(Image(str(image), ANYBODY), Words(), is_active=False) as area:
+        assert (area.top.disk_uid, area.top.disk_gid) == (NOBODY, NOBODY)
     with Fd.open(str(every_area), os.O_RDONLY | os.O_DIRECTORY) as parent:
         storage.set_aside(parent, image.name)
         storage.delete_aside(parent, image.name)
@@ -398,15 +402,8 @@ def test_a_new_home_is_a_subvolume_on_btrfs_and_refused_elsewhere(
 ) -> None:
     storage = storage_named("subvolume")
     with paths.ensure_base(str(every_area / "base")) as base:
-        make = partial(
-            storage.create,
-            base,
-            NAME,
-            access_mode=0o750,
-            skeleton=str(make_skeleton(tmp_path / "skel")),
-            identity=RECORD,
-            blobs={},
-        )
+        content = Content(0o750, str(make_skeleton(tmp_path / "skel")), RECORD, {})
+        make = partial(storage.create, base, NAME, content, Words())
         if not _is_btrfs(every_area):
             with pytest.raises(NotSupported, match="not on btrfs"):
                 make()

@@ -15,6 +15,7 @@ import pytest
 from homemgr.errors import NotSupported
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import mounts
+from homemgr.record.storages import ABILITIES
 from homemgr.storage import directory, idmapping, kinds, paths
 from homemgr.storage.top import Top, attach
 
@@ -87,7 +88,8 @@ def test_file_system_without_idmapped_mounts_is_named(area: Path) -> None:
 
 
 def test_storages_not_built_are_refused_by_name() -> None:
-    assert kinds.storage_named("directory") is directory
+    assert kinds.storage_named("directory") is kinds.STORAGES["directory"]
+    assert set(kinds.STORAGES) == set(ABILITIES)
     with pytest.raises(NotSupported, match=r"'luks'.*directory"):
         kinds.storage_named("luks")
 

@@ -31,7 +31,7 @@ EXPECTED = {
     Operation.REFERENCE: "HomeNotActive HomeAbsent"
     + " HomeNotActive" * 2
     + " done done HomeLocked",
-    Operation.ACQUIRE: "fixate HomeAbsent activate activate authenticate authenticate HomeLocked",
+    Operation.ACQUIRE: "fixate HomeAbsent activate activate authenticate authenticate unlock",
     Operation.RELEASE: "done done done done run run HomeLocked",
     Operation.INSPECT: "run " * 7,
 }
@@ -42,6 +42,7 @@ WAYS = {
     "done": Way.DONE,
     "activate": Way.ACTIVATE,
     "authenticate": Way.AUTHENTICATE,
+    "unlock": Way.UNLOCK,
 }
 CELLS = [
     (operation, resting, cell)

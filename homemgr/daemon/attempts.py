@@ -1,0 +1,58 @@
+"""Attempts to authenticate: rate limit before, counters and the answer's delay after."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon.home import now_usec
+from homemgr.record import password, ratelimit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from homemgr.daemon.home import Home
+    from homemgr.record.secret import Secret
+
+#: A wrong password is answered this long after it was asked about, at the earliest.
+#: systemd-homed keeps the home busy meanwhile; here only the answer waits.
+FAILURE_DELAY_S = 3.0
+
+_CREDENTIAL_FAILURES = (
+    errors.BadPassword,
+    errors.BadPasswordAndNoToken,
+    errors.BadRecoveryKey,
+)
+
+
+@asynccontextmanager
+async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
+    """Count an attempt to authenticate: rate limit before, good and bad counters after.
+
+    Of a home that was found on disk too, in memory: its password is as easy to guess.
+    """
+    if not secret.is_empty:
+        home.update_status(ratelimit.count(home.effective, now_usec()))
+    elif home.is_fixated:
+        # PAM's first question is empty; the answer needs no worker and is no guess.
+        password.check(home.effective, secret, _never)
+    started = asyncio.get_running_loop().time()
+    try:
+        yield
+    except errors.HomeAbsent:
+        home.is_present = False
+        raise
+    except _CREDENTIAL_FAILURES as failure:
+        if not secret.is_empty:
+            home.update_status(ratelimit.failed(home.effective, now_usec()))
+        if secret.passwords:
+            failure.answer_at = started + FAILURE_DELAY_S
+        raise
+    home.is_present = True
+    home.update_status(ratelimit.succeeded(home.effective, now_usec()))
+
+
+def _never(_password: str, _hashed: str) -> bool:
+    return False
