@@ -50,20 +50,27 @@ async def register(manager: Manager, text: str) -> None:
     record = validate(UserRecord.parse(text), Purpose.REGISTER, services.machine)
     record = changes.accepted_or_signed(services, record)
     home = await manager.admit(record)
-    try:
-        binding: dict[str, Json] = {}
-        image = await asyncio.to_thread(_image_of, manager, record)
-        if image is not None and not home.image_path:
-            binding = _binding_to(image)
-        await home.store_record(home.record.with_binding(services.machine.id, binding))
-    except errors.HomeError:
-        home.forget()
-        raise
-    await asyncio.to_thread(services.store.make_blob_directory, home.name)
-    home.is_present = await asyncio.to_thread(image_is_there, home.image_path)
-    home.observe()
-    services.changed(home)
+    # Who sees the home in the list already waits until it is known for good, or not at all.
+    async with home.undisturbed():
+        try:
+            await _store_new(manager, home, record)
+        except errors.HomeError:
+            home.forget()
+            raise
+        await asyncio.to_thread(services.store.make_blob_directory, home.name)
+        home.is_present = await asyncio.to_thread(image_is_there, home.image_path)
+        home.observe()
+        services.changed(home)
     log.info("User %s is registered.", home.name)
+
+
+async def _store_new(manager: Manager, home: Home, record: UserRecord) -> None:
+    """Have the record on disk, bound to the files if they lie in one of the usual places."""
+    binding: dict[str, Json] = {}
+    image = await asyncio.to_thread(_image_of, manager, record)
+    if image is not None and not home.image_path:
+        binding = _binding_to(image)
+    await home.store_record(home.record.with_binding(home.services.machine.id, binding))
 
 
 def _image_of(manager: Manager, record: UserRecord) -> Image | None:
