@@ -200,6 +200,26 @@ class LowPasswordQuality(HomeError):
     hint = "Choose a longer password, or create the user with --enforce-password-policy=no."
 
 
+class NoSuchSlot(HomeError):
+    """The home area has no slot of this name."""
+
+    bus_name = HOMEMGR1_ERROR + "NoSuchSlot"
+    hint = "See `homemgr slot list` for the slots there are."
+
+
+class SlotExists(HomeError):
+    """The home area has this slot already."""
+
+    bus_name = HOMEMGR1_ERROR + "SlotExists"
+    hint = "Choose another name, or use `homemgr slot replace`."
+
+
+class LastSlot(HomeError):
+    """Nothing that works would be left to unlock the home area."""
+
+    bus_name = HOMEMGR1_ERROR + "LastSlot"
+
+
 class AuthenticationLimitHit(HomeError):
     """Too many attempts to log in."""
 

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.bus import inspecting, migration
+from homemgr.bus import inspecting, migration, slots
 from homemgr.bus.faces import answered_in_time
 from homemgr.daemon import login
 from homemgr.record.fields import HOME_MODES
@@ -145,6 +145,7 @@ INTERFACE = Interface(
         Method("ActivateHomeInMode", (*_USER, ("secret", "s"), ("mode", "s")), (), _activate),
         *migration.METHODS,
         *inspecting.METHODS,
+        *slots.METHODS,
     ),
     signals=(Signal("ExtensionsChanged", _USER), Signal("ExtensionProgress", _PROGRESS)),
 )

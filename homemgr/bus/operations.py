@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from homemgr.daemon import changes, locking, login, sizing
+from homemgr.daemon import changes, credentials, locking, login, sizing
 from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def _realize(home: Home, secret: str) -> None:
 
 
 async def _change_password(home: Home, new_secret: str, old_secret: str) -> None:
-    await changes.change_password(home, Secret.parse(new_secret), Secret.parse(old_secret))
+    await credentials.change_password(home, Secret.parse(new_secret), Secret.parse(old_secret))
 
 
 async def _resize(home: Home, size: int, secret: str) -> None:

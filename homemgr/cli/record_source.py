@@ -129,13 +129,18 @@ def add_secret(record: JsonObject, password: str, *, first: bool = True) -> None
     record["secret"] = secret
 
 
-def add_recovery_key(record: JsonObject) -> str:
-    """Make a recovery key, enrol it, and return it to be shown once."""
+def new_recovery_key() -> str:
+    """A fresh recovery key, in the spelling that is hashed."""
     raw = secrets.token_bytes(_RECOVERY_KEY_BYTES)
     # Modhex: letters that lie in the same place on most keyboards.
     letters = "".join(_MODHEX[byte >> 4] + _MODHEX[byte & 15] for byte in raw)
     starts = range(0, len(letters), _RECOVERY_KEY_GROUP)
-    key = "-".join(letters[i : i + _RECOVERY_KEY_GROUP] for i in starts)
+    return "-".join(letters[i : i + _RECOVERY_KEY_GROUP] for i in starts)
+
+
+def add_recovery_key(record: JsonObject) -> str:
+    """Make a recovery key, enrol it, and return it to be shown once."""
+    key = new_recovery_key()
     privileged = dict(_object(record.get("privileged")))
     known = privileged.get("recoveryKey")
     entry: JsonObject = {"type": "modhex64", "hashedPassword": hashed(key)}

@@ -29,7 +29,7 @@ COMMON = (
 #: Modules of verbs that homectl does not have.
 _OUR_OWN = frozenset(
     {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
-    | {"transfers", "origins", "transfer", "check", "repair"}
+    | {"transfers", "origins", "transfer", "check", "repair", "slot"}
 )
 
 
@@ -62,6 +62,12 @@ VERBS = {
     "create": Verb("create", (0, 1), "USER", "Create a home area"),
     "update": Verb("update", (0, 1), "[USER]", "Change a home area's user record"),
     "passwd": Verb("passwd", (0, 1), "[USER]", "Change the password of a home area"),
+    "slot": Verb(
+        "slot",
+        (1, 3),
+        "list|add|replace|remove|test USER [NAME]",
+        "Passwords and recovery keys of a home area, by name",
+    ),
     "resize": Verb("resize", (1, 2), "USER [SIZE]", "Give a home area another size"),
     "rebalance": Verb("rebalance", (0, 0), "", "Share free space out among home areas"),
     "lock": Verb("lock", (1, MANY), "USER...", "Make an active home area unreadable"),

@@ -1,4 +1,4 @@
-"""Operations that change a home area or its record: create, update, change the password, remove.
+"""Operations that change a home area or its record: create, update, remove.
 
 Decides what may be changed and in which order copies are written, so that a
 kill between any two steps leaves a home that is usable or cleanly absent.
@@ -20,7 +20,7 @@ from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
 from homemgr.record import changes as edits
-from homemgr.record import password, selfservice, signature
+from homemgr.record import selfservice, signature
 from homemgr.record.fields import IDMAP_POLICY
 from homemgr.record.model import UserRecord
 from homemgr.record.quality import check_quality
@@ -76,7 +76,7 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
     storage = effective.storage or services.config.default_storage
     if effective.enforce_password_policy:
         for word in secret.passwords:
-            check_quality(word, (), home.name)
+            check_quality(word, (), effective)
     operation = Operation.REALIZE if realize else Operation.CREATE
     async with home.exclusively(operation):
         try:
@@ -158,7 +158,7 @@ async def _update_inside(home: Home, new: UserRecord, secret: Secret, blobs: Blo
         result = await home.work(
             Job.UPDATE, secret, fds=_numbers(blobs), new_record=new.data, blobs=names
         )
-    return _record_in(result)
+    return record_in(result)
 
 
 def _check_own(home: Home, new: UserRecord, *, offline: bool) -> None:
@@ -198,32 +198,6 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
         signature.require_ours(home.record, home.services.keyring)
     with home.services.keys.noting_refusals():
         return signature.accepted_or_signed(new, home.services.keyring, like=home.record)
-
-
-async def change_password(home: Home, new_secret: Secret, old_secret: Secret) -> None:
-    """Replace the passwords. The home's own copy is written first and then wins: one works."""
-    keyring = home.services.keyring
-    key = keyring.signer_like(home.record)
-    if key is None:
-        raise errors.NoPrivateKey
-    effective = home.effective
-    password.may_change(effective, now_usec())
-    if effective.enforce_password_policy:
-        for word in new_secret.passwords:
-            check_quality(word, old_secret.passwords, home.name)
-    async with home.exclusively(Operation.PASSWD):
-        # After the state: what an unfixated home has for a record is signed by nobody.
-        signature.require_ours(home.record, keyring)
-        async with attempt(home, old_secret):
-            result = await home.work(
-                Job.PASSWD,
-                old_secret,
-                new_secret=new_secret.to_json(),
-                private_key=key.to_pem().decode(),
-                now_usec=now_usec(),
-            )
-        await home.store_record(_record_in(result).with_local_sections_of(home.record))
-    log.info("The password of home area %s is changed.", home.name)
 
 
 async def remove(home: Home) -> None:
@@ -278,7 +252,7 @@ async def _sweep_up(home: Home) -> None:
         log.warning("Leftovers of home area %s stay in %s: %s", home.name, directory, error)
 
 
-def _record_in(result: Mapping[str, object]) -> UserRecord:
+def record_in(result: Mapping[str, object]) -> UserRecord:
     """The record a job wrote into the home."""
     found = result.get("record")
     assert isinstance(found, dict)

@@ -118,7 +118,7 @@ async def _unlock(home: Home, secret: Secret, *, for_acquire: bool = False) -> N
     async with attempt(home, secret):
         result = await home.work(Job.UNLOCK, secret, for_acquire=for_acquire)
     home.note_locked(is_locked=False)
-    await _adopt_result(home, result)
+    await adopt_result(home, result)
     log.info("Home area %s is unlocked.", home.name)
 
 
@@ -248,7 +248,7 @@ async def _activate(
             )
         home.is_mounted = True
         await extensions.note(home, result.get("extensions"))
-        await _adopt_result(home, result)
+        await adopt_result(home, result)
         home.keep()
     except errors.HomeAlreadyActive:
         raise
@@ -265,11 +265,11 @@ async def _authenticate(home: Home, secret: Secret, *, for_acquire: bool = False
     async with attempt(home, secret):
         result = await home.work(Job.AUTHENTICATE, secret, for_acquire=for_acquire)
     if home.is_fixated:
-        await _adopt_result(home, result)
+        await adopt_result(home, result)
     return bool(result.get("is_mounted"))
 
 
-async def _adopt_result(home: Home, result: dict[str, object]) -> None:
+async def adopt_result(home: Home, result: dict[str, object]) -> None:
     """Keep what a job found out: a newer record from inside the home, binding members.
 
     The home is in use already, and a full disk must not keep anybody out of it:

@@ -42,6 +42,7 @@ class Job(Enum):
     UPDATE = "updating"
     RESIZE = "resizing"
     PASSWD = "passwd"  # noqa: S105 -- the name of a job
+    SLOT = "changing slots"
     AUTHENTICATE = "authenticating"
     REFRESH = "refreshing"
     DIFFERENCE = "comparing"
@@ -54,7 +55,7 @@ class Job(Enum):
 #: Jobs whose name says whether the home area was mounted when they began.
 _WHILE_ACTIVE = {Job.UPDATE, Job.RESIZE, Job.PASSWD, Job.AUTHENTICATE}
 #: Jobs that systemd-homed has no name for: its clients see the state as it was.
-_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR, Job.SETTLE}
+_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR, Job.SETTLE, Job.SLOT}
 #: Jobs whose name says that an acquire began them.
 _FOR_ACQUIRE = {Job.FIXATE, Job.ACTIVATE, Job.UNLOCK, Job.AUTHENTICATE}
 
@@ -88,6 +89,7 @@ class Operation(Enum):
     UPDATE = "update"
     UPDATE_OFFLINE = "update offline"
     PASSWD = "change the password of"  # noqa: S105 -- words for a message
+    SLOT = "change the slots of"
     RESIZE = "resize"
     LOCK = "lock"
     UNLOCK = "unlock"
@@ -144,6 +146,7 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
         errors.HomeUnfixated, Way.RUN, Way.RUN, Way.RUN, Way.RUN, _LOCKED
     ),
     Operation.PASSWD: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
+    Operation.SLOT: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
     Operation.RESIZE: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, Way.RUN, Way.RUN, _LOCKED),
     Operation.LOCK: _row(_NOT_ACTIVE, _NOT_ACTIVE, _NOT_ACTIVE, Way.RUN, Way.RUN, _LOCKED),
     Operation.UNLOCK: _row(

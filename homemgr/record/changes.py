@@ -9,26 +9,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.errors import RecordDowngrade, RecordMismatch
+from homemgr.record import slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homemgr.record.jsontext import Json, JsonObject
     from homemgr.record.model import UserRecord
+    from homemgr.record.slots import Slot
 
 _CHANGE_NOW = "passwordChangeNow"
 
 
 def with_new_password(record: UserRecord, hashes: Sequence[str], now_usec: int) -> UserRecord:
-    """The record with new password hashes, stamped now and unsigned; empty keeps the old ones.
+    """The record with new password hashes, stamped now and unsigned.
 
-    A change fulfils a demand to change, so that is dropped wherever it stands.
+    They replace all that have no name: who gave a password a name of its own wants to keep
+    it beside the others, and takes it away by that name. A change fulfils a demand to
+    change, so that is dropped wherever it stands.
     """
+    privileged: JsonObject = {**record.section("privileged")}
+    privileged["hashedPassword"] = [*hashes, *slots.named_passwords(record)]
+    return _fulfilled(record.replaced(privileged=privileged), now_usec)
+
+
+def with_slot_replaced(record: UserRecord, slot: Slot, entry: Json, now_usec: int) -> UserRecord:
+    """The record with another hash in a slot, stamped now and unsigned.
+
+    The password without a name is the one whose age counts: replacing that is a change.
+    """
+    changed = slots.with_slot_replaced(record, slot, entry)
+    if slot.kind is slots.PASSWORD and not slot.is_named:
+        return _fulfilled(changed, now_usec)
+    return stamped(changed, now_usec)
+
+
+def _fulfilled(record: UserRecord, now_usec: int) -> UserRecord:
     changed = stamped(record, now_usec, is_password_change=True).without(_CHANGE_NOW)
-    if hashes:
-        privileged: JsonObject = {**record.section("privileged")}
-        privileged["hashedPassword"] = list(hashes)
-        changed = changed.replaced(privileged=privileged)
     return _without_demand(changed)
 
 

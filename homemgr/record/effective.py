@@ -210,6 +210,11 @@ class EffectiveRecord:
         return self._texts("sshAuthorizedKeys")
 
     @property
+    def password_hint(self) -> str | None:
+        """What is to remind the user of his password."""
+        return self._text("passwordHint")
+
+    @property
     def enforce_password_policy(self) -> bool:
         """Whether weak passwords are refused."""
         return self._flag("enforcePasswordPolicy")

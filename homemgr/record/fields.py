@@ -31,6 +31,8 @@ MUTABILITIES: Final = ("no", "yes", "ephemeral", "import", "ephemeral-import")
 #: Whether the home is shown as it is, or as a whole through an overlay.
 HOME_MODE: Final = "org.homemgr.homeMode"
 HOME_MODES: Final = ("normal", "ephemeral", "read-only")
+#: Names that people gave to what unlocks the home: name -> hash. See `slots`.
+SLOT_NAMES: Final = "org.homemgr.slots"
 
 #: Where each letter of a field's sections is found: regular member, privileged, matching
 #: perMachine entry, this machine's binding, this machine's status, secret.
@@ -198,6 +200,7 @@ _PRIVILEGED = (
     Field("pkcs11EncryptedKey", "P", rules.PKCS11_KEYS, [], "Keys locked by security tokens."),
     Field("fido2HmacSalt", "P", rules.FIDO2_SALTS, [], "Salts for FIDO2 tokens."),
     Field("recoveryKey", "P", rules.RECOVERY_KEYS, [], "Hashes of recovery keys."),
+    Field(SLOT_NAMES, "P", rules.SLOT_NAMES, {}, "Names of passwords, keys and tokens."),
 )
 
 # Never shown, never stored: they come with a call and go with it.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 LONGEST_NEW_NAME: Final = 31
+LONGEST_SLOT_NAME: Final = 32
 #: ``NAME.identity`` has to fit into the 255 bytes of a file name.
 LONGEST_NAME_BYTES: Final = 255 - len(".identity")
 IMAGE_SUFFIX: Final = ".homedir"
@@ -24,6 +25,7 @@ _NUMERIC = re.compile(r"-?[0-9]+\Z")
 _IMPOSSIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f:/]|\A\s|\s\Z")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 _BLOB_NAME = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,254}\Z")
+_SLOT_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SLOT_NAME - 1}}}\Z")
 _RESERVED: Final = frozenset({"root", "nobody", "nogroup"})
 
 
@@ -61,6 +63,11 @@ def is_realm(realm: str) -> bool:
 def is_blob_name(name: str) -> bool:
     """Whether a file of the blob directory may have this name."""
     return bool(_BLOB_NAME.match(name))
+
+
+def is_slot_name(name: str) -> bool:
+    """Whether what unlocks a home may be called so."""
+    return bool(_SLOT_NAME.match(name))
 
 
 def split_realm(text: str) -> tuple[str, str | None]:

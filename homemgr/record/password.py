@@ -16,7 +16,6 @@ from homemgr.errors import (
     BadRecoveryKey,
     HomeCantAuthenticate,
 )
-from homemgr.record.quality import check_quality
 from homemgr.record.secret import normalise_recovery_key
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.secret import Secret
-
-__all__ = ["check", "check_quality", "duration", "may_change", "require_all"]
 
 
 def check(effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str], bool]) -> None:

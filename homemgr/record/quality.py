@@ -1,7 +1,10 @@
 """The floor under new passwords: what is refused on every machine.
 
-Pure and built in, so that it holds without pwquality or passwdqc; not a measure of
-strength. A refusal says what to do better and never repeats the password.
+Pure and built in: the same on every machine, also where nobody installed pwquality or
+passwdqc. systemd-homed asks those, and without them takes anything. They are not asked
+here: a site that wants more has their PAM modules in its stack for that, and a parser
+written in C would read what anybody types with the rights of the service. Not a measure
+of strength. A refusal says what to do better and never repeats the password.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from homemgr.errors import LowPasswordQuality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from homemgr.record.effective import EffectiveRecord
 
 MIN_LENGTH: Final = 8
 MIN_DIFFERENT: Final = 4
@@ -40,16 +45,16 @@ _DECORATION: Final = string.digits + " .,;:!?*#+-_$%&/()="
 _LEET: Final = str.maketrans("013457@$!", "oieastasi")
 
 
-def check_quality(password: str, old_passwords: Iterable[str], user_name: str) -> None:
+def check_quality(password: str, old_passwords: Iterable[str], about: EffectiveRecord) -> None:
     """Return if a new password is acceptable; else raise LowPasswordQuality with the reason.
 
-    One that is among the old passwords is not new and passes.
+    ``about`` is the user's record: who knows him guesses his names and his hint first.
     """
-    old = tuple(old_passwords)
-    if password in old:
-        return
     problem = (
-        _too_simple(password) or _too_well_known(password, user_name) or _too_similar(password, old)
+        _too_simple(password)
+        or _too_well_known(password)
+        or _too_personal(password, about)
+        or _too_similar(password, tuple(old_passwords))
     )
     if problem:
         raise LowPasswordQuality(f"The password is too weak: {problem}.")
@@ -70,13 +75,8 @@ def _is_along_a_row(password: str) -> bool:
     return any(password in row or password in row[::-1] for row in _ROWS)
 
 
-def _too_well_known(password: str, user_name: str) -> str:
+def _too_well_known(password: str) -> str:
     lowered = password.lower()
-    name = user_name.lower()
-    for word in (name, name[::-1]):
-        # A name of one letter is in too many good passwords.
-        if len(word) > 1 and word in lowered and len(lowered) - len(word) < MIN_REMAINDER:
-            return "it is little more than the user name"
     # The word inside the digits and signs that people put around it.
     stem = lowered.strip(_DECORATION)
     if not stem and len(lowered) < 2 * MIN_LENGTH:
@@ -85,6 +85,25 @@ def _too_well_known(password: str, user_name: str) -> str:
     if is_common and len(lowered) - len(stem) < MIN_REMAINDER:
         return "it is one of the most common passwords with little added"
     return ""
+
+
+def _too_personal(password: str, about: EffectiveRecord) -> str:
+    lowered = password.lower()
+    real_name = about.real_name.lower()
+    names = {"user name": [about.name.lower()], "real name": [real_name, *real_name.split()]}
+    for what, words in names.items():
+        for word in words:
+            # A name of one letter is in too many good passwords.
+            if len(word) > 1 and _is_little_more_than(lowered, (word, word[::-1])):
+                return f"it is little more than the {what}"
+    # Whole, not word by word: hints speak of what is in the password.
+    if lowered in (about.password_hint or "").lower():
+        return "it stands in the password hint"
+    return ""
+
+
+def _is_little_more_than(lowered: str, words: Iterable[str]) -> bool:
+    return any(word in lowered and len(lowered) - len(word) < MIN_REMAINDER for word in words)
 
 
 def _too_similar(password: str, old_passwords: tuple[str, ...]) -> str:

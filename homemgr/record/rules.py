@@ -297,3 +297,4 @@ FIDO2_SALTS = ListOf(
     )
 )
 RECOVERY_KEYS = ListOf(Struct({"type": TEXT, "hashedPassword": TEXT}, {}))
+SLOT_NAMES = MapOf("a slot name of letters, digits, '.', '_', '-'", names.is_slot_name, TEXT)

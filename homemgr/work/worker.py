@@ -28,6 +28,7 @@ from homemgr.work import (
     passwd,
     refresh,
     remove,
+    slots,
     sweep,
     update,
 )
@@ -89,6 +90,7 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "remove": remove.run,
     "send": _when_needed("send"),
     "settle": locking.settle,
+    "slot": slots.run,
     "sweep": sweep.run,
     "unlock": locking.unlock,
     "update": update.run,

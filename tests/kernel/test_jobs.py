@@ -232,8 +232,9 @@ def test_deactivate_killed_anywhere_leaves_a_home(alice: Worker, tmp_path: Path)
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("verb", ["passwd", "slot"])
 def test_passwd_killed_anywhere_leaves_one_password_that_works(
-    alice: Worker, tmp_path: Path
+    alice: Worker, tmp_path: Path, verb: str
 ) -> None:
     assert alice.keyring.signer is not None
     alice.run("create")
@@ -244,6 +245,8 @@ def test_passwd_killed_anywhere_leaves_one_password_that_works(
         "private_key": alice.keyring.signer.to_pem().decode(),
         "now_usec": 5_000_000,
     }
+    if verb == "slot":
+        more |= {"do": "replace", "name": "password"}
 
     def prepare() -> None:
         alice.password = old
@@ -251,9 +254,9 @@ def test_passwd_killed_anywhere_leaves_one_password_that_works(
         os.chown(image(alice) / ".identity", NOBODY, NOBODY)
 
     found = set()
-    for step in alice.steps(tmp_path / "trace", "passwd", **more):
+    for step in alice.steps(tmp_path / "trace", verb, **more):
         prepare()
-        kill_at(alice, step, "passwd", **more)
+        kill_at(alice, step, verb, **more)
         found.add(usable_or_absent(alice, (old, new)))
     # Before the rename the old one, after it the new one.
     assert found == {old, new}

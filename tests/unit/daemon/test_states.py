@@ -25,6 +25,7 @@ EXPECTED = {
     Operation.UPDATE: "HomeUnfixated HomeAbsent run run run run HomeLocked",
     Operation.UPDATE_OFFLINE: "HomeUnfixated run run run run run HomeLocked",
     Operation.PASSWD: "HomeUnfixated HomeAbsent run run run run HomeLocked",
+    Operation.SLOT: "HomeUnfixated HomeAbsent run run run run HomeLocked",
     Operation.RESIZE: "HomeUnfixated HomeAbsent run run run run HomeLocked",
     Operation.LOCK: "HomeNotActive " * 4 + "run run HomeLocked",
     Operation.UNLOCK: "HomeNotLocked " * 6 + "run",

@@ -24,12 +24,6 @@ def test_a_password_change_stamps_and_replaces_the_hashes(record: UserRecord) ->
     assert changed.last_password_change_usec == NOW
 
 
-def test_without_hashes_the_old_ones_stay(record: UserRecord) -> None:
-    changed = changes.with_new_password(record, [], NOW)
-    assert changed.section("privileged") == record.section("privileged")
-    assert changed.last_change_usec == NOW
-
-
 def test_a_record_without_privileged_section_gets_one() -> None:
     changed = changes.with_new_password(UserRecord({"userName": "a"}), ["new"], NOW)
     assert changed.section("privileged") == {"hashedPassword": ["new"]}

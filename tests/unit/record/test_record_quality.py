@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homemgr.errors import LowPasswordQuality
-from homemgr.record.password import check_quality
-from homemgr.record.quality import MIN_EDITS, _edits
+from homemgr.record.machine import Machine
+from homemgr.record.model import UserRecord
+from homemgr.record.quality import MIN_EDITS, _edits, check_quality
+
+ALICE = UserRecord(
+    {
+        "userName": "alice",
+        "realName": "Alice Ångström-Kim Li",
+        "privileged": {"passwordHint": "Not: correct bicycle, but the other one"},
+    }
+).on(Machine("0" * 32))
 
 
 @pytest.mark.parametrize(
@@ -17,7 +26,7 @@ from homemgr.record.quality import MIN_EDITS, _edits
      "Passwortgenerator", "größere Fische", "8314 2907 5561 0482"],
 )  # fmt: skip
 def test_acceptable_passwords(password: str) -> None:
-    check_quality(password, (), "alice")
+    check_quality(password, (), ALICE)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +50,10 @@ def test_acceptable_passwords(password: str) -> None:
         ("alice123", "user name"),
         ("ecila2024", "user name"),
         ("xAliceyy", "user name"),
+        ("Ångström-Kim77", "real name"),
+        ("mik-mörtsgnå", "real name"),
+        ("alice ångström-kim li", "real name"),
+        ("Correct Bicycle", "hint"),
         ("old secret7", "too similar"),
         ("OLD SECRET", "too similar"),
         ("terces dlo", "too similar"),
@@ -49,26 +62,22 @@ def test_acceptable_passwords(password: str) -> None:
 )
 def test_weak_passwords_and_the_reason(password: str, reason: str) -> None:
     with pytest.raises(LowPasswordQuality) as caught:
-        check_quality(password, ("old secret",), "alice")
+        check_quality(password, ("old secret",), ALICE)
     assert caught.value.message.startswith("The password is too weak: ")
     assert reason in caught.value.message
     # The message may use the word, but never repeats what was typed.
     assert password in ("", "password") or password not in caught.value.message
 
 
-def test_an_old_password_is_not_a_new_one() -> None:
-    # homed accepts what matches an old hash: it keeps one of several passwords.
-    check_quality("x", ("x",), "alice")
-
-
-def test_a_short_user_name_does_not_forbid_its_letters() -> None:
-    check_quality("xK9#mQ2v", (), "x")
+def test_a_short_name_does_not_forbid_its_letters() -> None:
+    short = UserRecord({"userName": "x", "realName": "X K"}).on(Machine("0" * 32))
+    check_quality("xK9#mQ2v", (), short)
 
 
 @given(st.text(max_size=300), st.lists(st.text(max_size=300), max_size=3))
 def test_any_text_gives_an_answer(password: str, old: list[str]) -> None:
     try:
-        check_quality(password, old, "alice")
+        check_quality(password, old, ALICE)
     except LowPasswordQuality as error:
         answer = error.message
     else:
