@@ -13,6 +13,7 @@ record room knows:
 - ``transfer``: how a home travels: entries, digests, frames, archives; pure
 - ``record``: user records: sections, rules, signatures; pure
 - ``wire``: D-Bus and varlink transport, polkit's question
+- ``token``: security tokens, PKCS#11 and FIDO2, through the system's libraries
 - ``kernel``: one function for each system call, no policy
 - ``errors``, ``job``, ``files``, ``crypt``: the ground floor
 

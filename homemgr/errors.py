@@ -193,6 +193,77 @@ class HomeCantAuthenticate(HomeError):
     hint = "Give the user a password."
 
 
+class TokenPinNeeded(HomeError):
+    """The security token needs its PIN."""
+
+    bus_name = HOME1 + "TokenPinNeeded"
+
+
+class TokenProtectedAuthenticationPathNeeded(HomeError):
+    """The security token asks its user for the PIN itself."""
+
+    bus_name = HOME1 + "TokenProtectedAuthenticationPathNeeded"
+
+
+class TokenUserPresenceNeeded(HomeError):
+    """The security token has to be touched."""
+
+    bus_name = HOME1 + "TokenUserPresenceNeeded"
+
+
+class TokenUserVerificationNeeded(HomeError):
+    """The security token has to recognise its user."""
+
+    bus_name = HOME1 + "TokenUserVerificationNeeded"
+
+
+class TokenActionTimeout(HomeError):
+    """Nobody did on the security token what it waited for."""
+
+    bus_name = HOME1 + "TokenActionTimeout"
+    hint = "Try again, and touch the token once it blinks."
+
+
+class TokenPinLocked(HomeError):
+    """The PIN of the security token is locked."""
+
+    bus_name = HOME1 + "TokenPinLocked"
+    hint = "Take the token out and plug it in again, or unlock it with its own tools."
+
+
+class BadPin(HomeError):
+    """The PIN of the security token is wrong."""
+
+    bus_name = HOME1 + "BadPin"
+
+
+class BadPinFewTriesLeft(HomeError):
+    """The PIN of the security token is wrong, and only a few tries are left."""
+
+    bus_name = HOME1 + "BadPinFewTriesLeft"
+
+
+class BadPinOneTryLeft(HomeError):
+    """The PIN of the security token is wrong, and only one try is left."""
+
+    bus_name = HOME1 + "BadPinOneTryLeft"
+
+
+#: What security tokens answer, the one that counts most first.
+TOKEN_FAILURES = (
+    BadPinOneTryLeft,
+    BadPinFewTriesLeft,
+    BadPin,
+    TokenPinLocked,
+    TokenActionTimeout,
+    TokenProtectedAuthenticationPathNeeded,
+    TokenUserPresenceNeeded,
+    TokenUserVerificationNeeded,
+    TokenPinNeeded,
+    BadPasswordAndNoToken,
+)
+
+
 class LowPasswordQuality(HomeError):
     """The password is too weak."""
 

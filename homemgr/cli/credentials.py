@@ -63,7 +63,7 @@ class Credentials:
         """Take PASSWORD and PIN (removing them), or the credentials of a service manager."""
         found = cls()
         password = _passed("PASSWORD", "home.password")
-        pin = _passed("PIN", "home.token-pin")
+        pin = token_pin()
         if password is not None:
             found.add_password(password)
         # A recovery key travels as a password: the service tells them apart by their form.
@@ -146,11 +146,16 @@ def unlock(
                 credentials.permit(permission)
             elif name in _PIN_ERRORS:
                 _say(_PIN_ERRORS[name])
-                credentials.set_pin(_ask(f"Please enter security token PIN for user {user}:"))
+                credentials.set_pin(ask_secret(f"Please enter security token PIN for user {user}:"))
             else:
                 _say(_PASSWORD_ERRORS[name] if credentials.has_password else "")
                 what = "recovery key" if name == "BadRecoveryKey" else asks_for
-                credentials.add_password(_ask(f"Please enter {what} for user {user}:"))
+                credentials.add_password(ask_secret(f"Please enter {what} for user {user}:"))
+
+
+def token_pin() -> str | None:
+    """The PIN of a security token that was given beforehand, in PIN or as a credential."""
+    return _passed("PIN", "home.token-pin")
 
 
 def new_password(user: str, *, may_ask: bool) -> str:
@@ -165,8 +170,8 @@ def new_password(user: str, *, may_ask: bool) -> str:
         complain(f"No new password for user {user} was given.", "Set NEWPASSWORD.")
         raise Reported
     while True:
-        first = _ask(f"Please enter new password for user {user}:")
-        if first == _ask(f"Please enter new password for user {user} (repeat):"):
+        first = ask_secret(f"Please enter new password for user {user}:")
+        if first == ask_secret(f"Please enter new password for user {user} (repeat):"):
             return first
         complain("The passwords are not the same, try again.")
 
@@ -183,7 +188,8 @@ def _say(text: str) -> None:
         complain(text)
 
 
-def _ask(question: str) -> str:
+def ask_secret(question: str) -> str:
+    """What is typed without echo; raises Reported if there is nobody to ask."""
     # The terminal is touched by those only who are asked.
     from homemgr.cli.prompt import ask
 

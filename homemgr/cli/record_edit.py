@@ -6,12 +6,14 @@ homectl's for the same options (the tests compare with its real output).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from homemgr.cli import convert
 from homemgr.cli.arguments import UsageError, is_utf8
 from homemgr.cli.membership import GroupChanges
 from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
+from homemgr.cli.token_wishes import Wishes
 from homemgr.errors import InvalidRecord
 from homemgr.record.fields import EXTENSIONS, FIELDS
 from homemgr.record.names import is_acceptable
@@ -45,6 +47,7 @@ class Edit:
         #: Whether a size was given, which the service has to be told separately.
         self.has_size = False
         self.wants_recovery_key = False
+        self.tokens = Wishes()
         self._special: dict[str, Callable[[str], None]] = {
             "P": lambda _: self._set("enforcePasswordPolicy", convert.boolean("no")),
             "A": lambda _: self._choose_match("any"),
@@ -62,15 +65,20 @@ class Edit:
             "tmp-limit": lambda text: self._set_limit_or_share("tmpLimit", text),
             "dev-shm-limit": lambda text: self._set_limit_or_share("devShmLimit", text),
             "recovery-key": self._want_recovery_key,
-            "pkcs11-token-uri": lambda text: self._drop_tokens("pkcs11", text),
-            "fido2-device": lambda text: self._drop_tokens("fido2", text),
+            "pkcs11-token-uri": self._take_pkcs11,
+            "fido2-device": self._take_fido2,
+            "fido2-credential-algorithm": self.tokens.take_algorithm,
+            "fido2-with-client-pin": partial(self.tokens.take_switch, "with_pin"),
+            "fido2-with-user-presence": partial(self.tokens.take_switch, "with_presence"),
+            "fido2-with-user-verification": partial(self.tokens.take_switch, "with_verification"),
         }
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is to be changed."""
         made = (*self._sections.values(), self._limits, self._unset, self._unset_limits)
-        return not any(made) and not self._groups and not self.wants_recovery_key
+        others = self._groups, self.wants_recovery_key, self.tokens
+        return not any(made) and not any(others)
 
     def take(self, arguments: Arguments) -> None:
         """Understand all record options of a command line; raises UsageError for a bad value."""
@@ -233,13 +241,15 @@ class Edit:
         self.wants_recovery_key = bool(convert.boolean(text))
         self._drop("recoveryKey", "recoveryKeyType")
 
-    def _drop_tokens(self, kind: str, text: str) -> None:
-        if text:
-            raise ValueError("nothing: security tokens are not supported")
-        if kind == "pkcs11":
+    def _take_pkcs11(self, text: str) -> None:
+        if not text:
             self._drop("pkcs11TokenUri", "pkcs11EncryptedKey")
-        else:
+        self.tokens.take_uri(text)
+
+    def _take_fido2(self, text: str) -> None:
+        if not text:
             self._drop("fido2HmacCredential", "fido2HmacSalt")
+        self.tokens.take_device(text)
 
     # --- making the changes ---------------------------------------------------------------
 

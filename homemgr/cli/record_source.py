@@ -129,6 +129,15 @@ def add_secret(record: JsonObject, password: str, *, first: bool = True) -> None
     record["secret"] = secret
 
 
+def add_token_pin(record: JsonObject, pin: str) -> None:
+    """Put the PIN of a security token into the secret section."""
+    secret = dict(_object(record.get("secret")))
+    known = secret.get("tokenPin")
+    others: list[Json] = known if isinstance(known, list) else [known] if known else []
+    secret["tokenPin"] = others if pin in others else [*others, pin]
+    record["secret"] = secret
+
+
 def new_recovery_key() -> str:
     """A fresh recovery key, in the spelling that is hashed."""
     raw = secrets.token_bytes(_RECOVERY_KEY_BYTES)

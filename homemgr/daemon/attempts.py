@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 #: systemd-homed keeps the home busy meanwhile; here only the answer waits.
 FAILURE_DELAY_S = 3.0
 
-_CREDENTIAL_FAILURES = (
-    errors.BadPassword,
-    errors.BadPasswordAndNoToken,
-    errors.BadRecoveryKey,
-)
+_CREDENTIAL_FAILURES = (errors.BadPassword, errors.BadRecoveryKey, *errors.TOKEN_FAILURES)
 
 
 @asynccontextmanager
@@ -35,7 +31,7 @@ async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
     """
     if not secret.is_empty:
         home.update_status(ratelimit.count(home.effective, now_usec()))
-    elif home.is_fixated:
+    elif home.is_fixated and not home.effective.token_hashes:
         # PAM's first question is empty; the answer needs no worker and is no guess.
         password.check(home.effective, secret, _never)
     started = asyncio.get_running_loop().time()

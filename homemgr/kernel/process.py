@@ -8,6 +8,8 @@ shares our memory is closed to us unless we hold CAP_SYS_PTRACE.
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import threading
 
 from homemgr.kernel.syscall import INT, ULONG, libc_call
@@ -16,6 +18,7 @@ CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
 #: Options of prctl(2).
+PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
@@ -38,6 +41,13 @@ def set_name(name: str) -> None:
     """Be called ``name`` in lists of processes; the kernel keeps 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode())
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def end_with_parent(parent: int) -> None:
+    """Be killed when the thread that forked us ends, or now if process ``parent`` has ended."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def set_dumpable(*, dumpable: bool) -> None:

@@ -200,6 +200,16 @@ class EffectiveRecord:
         """crypt(3) hashes of what security tokens decrypt to."""
         return (*self._hashes_of("pkcs11EncryptedKey"), *self._hashes_of("fido2HmacSalt"))
 
+    @property
+    def pkcs11_keys(self) -> list[dict[str, str]]:
+        """Keys that PKCS#11 tokens decrypt: uri, data in base64, hashedPassword, maybe padding."""
+        return cast("list[dict[str, str]]", self.get("pkcs11EncryptedKey"))
+
+    @property
+    def fido2_salts(self) -> list[dict[str, str | bool]]:
+        """What FIDO2 tokens make secrets of: credential and salt in base64, how to ask, hash."""
+        return cast("list[dict[str, str | bool]]", self.get("fido2HmacSalt"))
+
     def _hashes_of(self, name: str) -> tuple[str, ...]:
         entries = cast("list[dict[str, str]]", self.get(name))
         return tuple(entry["hashedPassword"] for entry in entries)

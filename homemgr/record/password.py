@@ -1,8 +1,7 @@
 """Credentials against a record: does one unlock it, are all there, may they change.
 
-Pure: hashing is handed in as ``verify(plaintext, hash)``, the time as a number.
-Follows homed's order of tests and its priority of errors; security tokens are not
-asked here, their entries only decide which error is the true one.
+Pure: hashing is handed in as ``verify(plaintext, hash)``, the time as a number, and
+so is who asks security tokens. Follows homed's order of tests and its priority of errors.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from homemgr.errors import (
     BadPasswordAndNoToken,
     BadRecoveryKey,
     HomeCantAuthenticate,
+    HomeError,
 )
 from homemgr.record.secret import normalise_recovery_key
 
@@ -25,13 +25,27 @@ if TYPE_CHECKING:
     from homemgr.record.secret import Secret
 
 
-def check(effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str], bool]) -> None:
-    """Return if the secret unlocks the record; else raise what is missing most."""
+def check(
+    effective: EffectiveRecord,
+    secret: Secret,
+    verify: Callable[[str, str], bool],
+    ask_tokens: Callable[[EffectiveRecord], HomeError | None] | None = None,
+) -> None:
+    """Return if the secret unlocks the record; else raise what is missing most.
+
+    ``ask_tokens`` gives None if a security token of the record unlocks it, or why none does.
+    """
     if _matches_any(secret.passwords, effective.hashed_passwords, verify):
         return
     if _matches_any(_recovery_keys(secret), effective.recovery_key_hashes, verify):
         return
     who = effective.user_and_realm
+    if effective.token_hashes and ask_tokens is not None:
+        failure = ask_tokens(effective)
+        if failure is None:
+            return
+        if not isinstance(failure, BadPasswordAndNoToken):
+            raise failure
     if effective.token_hashes:
         raise BadPasswordAndNoToken(
             f"No password given unlocks the home of {who}, and no security token of it is there."

@@ -21,7 +21,8 @@ def run(task: Task) -> dict[str, object]:
     if "" in task.secret.passwords:
         raise errors.InvalidArgs("secret: an empty password protects nothing.")
     # Each hash gets its plaintext checked: a typo at creation would lock the user out.
-    words = password.require_all(effective, task.secret, task.verify)
+    secret = task.complete(task.secret, task.record)
+    words = password.require_all(effective, secret, task.verify)
     mountpoint.require_unused(effective.home_directory)
     image_path = task.image_path
     base_directory, file_name = os.path.split(image_path)

@@ -90,9 +90,13 @@ def _open_area(task: Task) -> Area:
     try:
         return task.open_area()
     except errors.BadPassword:
-        if task.is_fixated:
-            task.check_credentials(task.record)
-        raise
+        if not task.is_fixated:
+            raise
+        task.check_credentials(task.record)
+        if not task.token_words.words:
+            raise
+    # A token was asked by now, and has said the word for a key slot.
+    return task.open_area()
 
 
 def open_home(task: Task) -> Opened:

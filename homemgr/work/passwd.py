@@ -70,7 +70,7 @@ def _rekeying(
         return nullcontext()
     if added is not None:
         return opened.area.rekeying(task.words((added,)), replacing=False)
-    given = _new_secret(task).merged(task.secret)
+    given = task.complete(_new_secret(task).merged(task.secret), record)
     words = password.require_all(record.on(task.machine), given, task.verify)
     return opened.area.rekeying(task.words(words), replacing=True)
 

@@ -21,6 +21,7 @@ from homemgr.record.storages import abilities_of
 from homemgr.storage import mountpoint
 from homemgr.storage.kind import Image, Words
 from homemgr.storage.kinds import storage_named
+from homemgr.work.tokens import TokenWords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -144,7 +145,8 @@ class Task:
         return self.storage.open(self.image, self.words(self.spellings()), is_active=is_active)
 
     def spellings(self) -> Iterator[str]:
-        """Every word of the secret that a key slot may know it by."""
+        """Every word of the secret, and of tokens, that a key slot may know it by."""
+        yield from self.token_words.words
         for word in self.secret.passwords:
             yield word
             recovery_key = normalise_recovery_key(word)
@@ -178,9 +180,24 @@ class Task:
         with self.channel.processor(), _memory_at_once():
             return crypt.hash_password(word, os.environ.get("SYSTEMD_CRYPT_PREFIX"))
 
+    @cached_property
+    def token_words(self) -> TokenWords:
+        """What security tokens have said: words that unlock as passwords do."""
+        return TokenWords(self.verify)
+
     def check_credentials(self, record: UserRecord) -> None:
-        """Raise the credential failure unless the secret unlocks ``record``."""
-        password.check(record.on(self.machine), self.secret, self.verify)
+        """Raise the credential failure unless the secret, or a token, unlocks ``record``."""
+        password.check(
+            record.on(self.machine),
+            self.secret,
+            self.verify,
+            lambda asked: self.token_words.unlock(asked, self.secret),
+        )
+
+    def complete(self, secret: Secret, record: UserRecord) -> Secret:
+        """``secret`` with the words of all security tokens of ``record``; raises what they miss."""
+        self.token_words.require_all(record.on(self.machine), secret)
+        return secret.merged(Secret(self.token_words.words))
 
 
 @contextmanager

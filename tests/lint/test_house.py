@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "crypt": set(),
     "job": {"errors", "files"},
     "record": {"errors"},
+    "token": {"errors"},
     "kernel": {"files"},
     "transfer": {"errors"},
     "storage": {"errors", "files", "record", "kernel", "transfer"},
@@ -33,16 +34,17 @@ MAY_IMPORT = {
         "storage",
         "extension",
         "transfer",
+        "token",
     },
     "wire": {"errors", "files"},
     "daemon": {"errors", "job", "files", "record", "wire"},
     "bus": {"errors", "files", "record", "wire", "daemon"},
-    "cli": {"errors", "files", "crypt", "record", "wire"},
+    "cli": {"errors", "files", "crypt", "record", "wire", "token"},
 }
 
 #: Outside module -> the rooms that may use it.
 KEPT_TO = {
-    "ctypes": {"kernel", "crypt"},
+    "ctypes": {"kernel", "crypt", "token"},
     "subprocess": {"cli"},
     "dbus_next": {"wire"},
     "argparse": {"cli"},

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from homemgr.cli import record_source as source
+from homemgr.cli import tokens
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import complain
 from homemgr.cli.credentials import Credentials, new_password, unlock
@@ -36,12 +37,15 @@ _NOT_SENT = ("binding", "status")
 
 def run(arguments: Arguments) -> int:
     """Build the record, ask for a password, create."""
+    if tokens.show_if_asked(arguments):
+        return 0
     record, edit = _new_record(arguments)
     user = str(record["userName"])
     home1 = Home1(arguments)
     blobs = source.blobs_of(arguments)
     if edit.wants_recovery_key:
         show_recovery_key(source.add_recovery_key(record))
+    tokens.enrol(record, edit.tokens, may_ask=home1.may_ask)
     _add_password(record, user, edit, may_ask=home1.may_ask)
     if source.is_dry_run(arguments):
         source.show(record)

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr.cli import record_source as source
+from homemgr.cli import tokens
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.credentials import Credentials, unlock
 from homemgr.cli.home1 import Home1, Reply, own_name, with_agent
@@ -37,6 +38,8 @@ _NOT_SENT = ("binding", "status", "signature", "blobManifest")
 
 def run(arguments: Arguments) -> int:
     """Fetch, change, send."""
+    if tokens.show_if_asked(arguments):
+        return 0
     edit = Edit(os.environ, source.read_text)
     edit.take(arguments)
     is_given = arguments.has("identity") or source.has_blob_options(arguments)
@@ -73,6 +76,7 @@ def _changed_record(home1: Home1, arguments: Arguments, edit: Edit) -> tuple[Jso
     record = edit.apply(current, machine)
     if edit.wants_recovery_key:
         show_recovery_key(source.add_recovery_key(record))
+    tokens.enrol(record, edit.tokens, may_ask=home1.may_ask)
     # A complete record may bring its own stamp and signature; only a missing stamp is added.
     source.stamp(record, with_password=edit.wants_recovery_key, override=not identity)
     return record, directory

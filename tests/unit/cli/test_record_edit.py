@@ -203,10 +203,27 @@ def test_one_limit_can_be_taken_back() -> None:
     assert record["resourceLimits"] == {"RLIMIT_CORE": {"cur": 0, "max": 0}}
 
 
-def test_tokens_can_be_taken_away_but_not_added() -> None:
+def test_tokens_are_collected_and_those_before_taken_away() -> None:
     assert apply({"fido2HmacCredential": ["YQ=="]}, "--fido2-device=") == {}
-    with pytest.raises(UsageError, match="tokens are not supported"):
-        edit("--pkcs11-token-uri=pkcs11:x")
+    said = ("--pkcs11-token-uri=pkcs11:a", "--pkcs11-token-uri=", "--pkcs11-token-uri=pkcs11:b")
+    wishes = edit(*said, "--fido2-device=auto", "--fido2-with-client-pin=no").tokens
+    assert (wishes.uris, wishes.devices) == (["pkcs11:b"], ["auto"])
+    assert (wishes.with_pin, wishes.with_presence) == (False, True)
+    assert not edit("--pkcs11-token-uri=pkcs11:a").is_empty
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--pkcs11-token-uri=/dev/x",
+        "--fido2-device=hidraw0",
+        "--fido2-credential-algorithm=rsa",
+        "--fido2-with-client-pin=perhaps",
+    ],
+)
+def test_what_names_no_token_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match=word.partition("=")[0]):
+        edit(word)
 
 
 def test_recovery_key_replaces_the_former_one() -> None:

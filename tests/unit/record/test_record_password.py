@@ -9,6 +9,7 @@ from homemgr.errors import (
     AccessDenied,
     BadPassword,
     BadPasswordAndNoToken,
+    BadPin,
     BadRecoveryKey,
     HomeCantAuthenticate,
     HomeError,
@@ -40,6 +41,28 @@ class Hasher:
 def effective(privileged: JsonObject, **members: Json) -> EffectiveRecord:
     record = UserRecord({"userName": "alice", "privileged": privileged, **members})
     return record.on(Machine(MACHINE_ID))
+
+
+def test_a_token_unlocks_what_no_password_does_and_its_failure_is_the_answer() -> None:
+    known = effective({"hashedPassword": ["h:one"], "pkcs11EncryptedKey": TOKEN})
+    asked: list[EffectiveRecord] = []
+    answer: HomeError | None = None
+
+    def ask(record: EffectiveRecord) -> HomeError | None:
+        asked.append(record)
+        return answer
+
+    password.check(known, Secret(["one"]), Hasher(), ask)
+    assert asked == []
+    password.check(known, Secret(["wrong"]), Hasher(), ask)
+    assert asked == [known]
+    for answer in (BadPin("Wrong."), BadPasswordAndNoToken("Gone.")):
+        with pytest.raises(type(answer)):
+            password.check(known, Secret(["wrong"]), Hasher(), ask)
+    # Without entries nobody is asked.
+    with pytest.raises(BadPassword):
+        password.check(effective({"hashedPassword": ["h:one"]}), Secret(), Hasher(), ask)
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
