@@ -53,6 +53,9 @@ JOB, FORGET_MOUNTS = b"j", b"f"
 #: A worker's question: keep the damaged record ``text`` (base64) before it is replaced.
 KEEP_DAMAGED = "keep-damaged"
 
+#: An argument of every job: the least level that its worker logs, a number as in logging.
+LOG_LEVEL = "log_level"
+
 Message = dict[str, object]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from homemgr.bus import autologin, homemgr1, jobs, labels
+from homemgr.bus import autologin, homemgr1, jobs, labels, log_control
 from homemgr.bus.faces import (
     HOME,
     HOME_INTERFACE,
@@ -51,6 +51,7 @@ class Tree:
             labels.ROOT: Node(faces, (MANAGER_INTERFACE,)),
             labels.HOMES: Node(faces, (), manages=True),
             homemgr1.PATH: homemgr1.node(extensions),
+            log_control.PATH: log_control.node(faces.authority),
             **{path: Node(faces, ()) for path in (*_ANCESTORS, jobs.ROOT)},
         }
 
@@ -72,7 +73,7 @@ class Tree:
         if path == jobs.ROOT:
             return self._faces.jobs.labels()
         above = path.rstrip("/") + "/"
-        paths = (labels.HOMES, jobs.ROOT)
+        paths = (labels.HOMES, jobs.ROOT, log_control.PATH)
         return sorted({p.removeprefix(above).split("/")[0] for p in paths if p.startswith(above)})
 
     def _home(self, label: str) -> Home | None:

@@ -63,7 +63,9 @@ class JobRunner:
         is set. The worker of a task that is cancelled itself finds the daemon gone.
         """
         caller = _Caller(on_progress, on_question, cancelled)
-        request = job.pack(job.Request(verb, arguments).message())
+        # What is logged is decided anew while the service runs.
+        told = {**arguments, job.LOG_LEVEL: logging.getLogger().level}
+        request = job.pack(job.Request(verb, told).message())
         with ExitStack() as place:
             self._enter(place)
             await self._jobs.acquire()

@@ -120,6 +120,7 @@ def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> bool:
     except (EOFError, BrokenPipeError):
         # Nobody wants it any more, and nothing was done of it.
         return False
+    _log_from(request.arguments.get(job.LOG_LEVEL))
     try:
         answer = _answer(Task(request, fds, channel, shelf))
     finally:
@@ -131,6 +132,11 @@ def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> bool:
         log.warning("The daemon is gone before the result of %s.", request.verb)
         return False
     return request.verb in REPEATABLE and _is_plain(request, answer)
+
+
+def _log_from(level: object) -> None:
+    if isinstance(level, int):
+        logging.getLogger().setLevel(level)
 
 
 def _is_plain(request: job.Request, answer: job.Message) -> bool:

@@ -236,7 +236,8 @@ def run_with_deaths(deaths: int, *, began: bool) -> job.Message:
                 if began or number == deaths:
                     channel.begin()
                 if number == deaths:
-                    channel.send({"result": {**request.arguments, "told": told}})
+                    about = request.arguments["what"]
+                    channel.send({"result": {"what": about, "told": told}})
 
     async def run() -> job.Message:
         with tempfile.TemporaryFile() as file:

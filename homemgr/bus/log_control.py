@@ -1,0 +1,106 @@
+"""org.freedesktop.LogControl1: what `systemctl service-log-level` and `-log-target` talk to.
+
+Interface as org.freedesktop.LogControl1(5), which systemd-homed has too. Only root may change
+something; what is set holds until the service ends, for its workers as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+from homemgr import errors
+from homemgr.wire.dispatch import Interface, Node, Property
+
+if TYPE_CHECKING:
+    from homemgr.daemon.access import Authority
+    from homemgr.wire.dispatch import Call
+
+log = logging.getLogger(__name__)
+
+PATH = "/org/freedesktop/LogControl1"
+NAME = "org.freedesktop.LogControl1"
+
+#: Levels of syslog(3), the most serious first, as numbers of Python's logging, where larger ones are more serious.
+_LEVELS: Final = {
+    "emerg": logging.CRITICAL + 2,
+    "alert": logging.CRITICAL + 1,
+    "crit": logging.CRITICAL,
+    "err": logging.ERROR,
+    "warning": logging.WARNING,
+    "notice": logging.INFO + 5,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+#: More serious than anything.
+_SILENT: Final = logging.CRITICAL + 10
+#: What systemd's own services know besides; our log goes to standard error, wherever that leads.
+_ELSEWHERE: Final = (
+    *("console", "console-prefixed", "kmsg", "journal", "journal-or-kmsg"),
+    *("syslog", "syslog-or-kmsg"),
+)
+
+
+class LogControl:
+    """How much is logged, and whether at all."""
+
+    def __init__(self, authority: Authority) -> None:
+        """Go on from what the environment asked for."""
+        self._authority = authority
+        self._level = logging.getLogger().level
+        self._is_silent = False
+
+    @property
+    def level(self) -> str:
+        """The least serious level that is logged."""
+        logged = [name for name in _LEVELS if _LEVELS[name] >= self._level]
+        return logged[-1] if logged else "emerg"
+
+    @property
+    def target(self) -> str:
+        """Where the log goes."""
+        return "null" if self._is_silent else _own_target()
+
+    async def set_level(self, call: Call, value: str) -> None:
+        """Log ``value`` and what is more serious; raises AccessDenied, InvalidArgs."""
+        await self._authority.require_root(call)
+        if value not in _LEVELS:
+            raise errors.InvalidArgs(f"LogLevel: {value!r} is none of {', '.join(_LEVELS)}.")
+        self._level = _LEVELS[value]
+        self._apply()
+
+    async def set_target(self, call: Call, value: str) -> None:
+        """Log, or do not; raises AccessDenied, InvalidArgs, NotSupported for other places."""
+        await self._authority.require_root(call)
+        own = _own_target()
+        if value not in ("auto", "null", own):
+            known = f"expected auto, {own} or null"
+            if value in _ELSEWHERE:
+                raise errors.NotSupported(f"LogTarget: cannot log to {value}, {known}.")
+            raise errors.InvalidArgs(f"LogTarget: {value!r} is no target, {known}.")
+        self._is_silent = value == "null"
+        self._apply()
+
+    def _apply(self) -> None:
+        logging.getLogger().setLevel(_SILENT if self._is_silent else self._level)
+
+
+def _own_target() -> str:
+    # Set by the service manager if standard error is connected to the journal (systemd.exec(5)).
+    return "journal" if "JOURNAL_STREAM" in os.environ else "console"
+
+
+INTERFACE = Interface(
+    NAME,
+    properties=(
+        Property("LogLevel", "s", lambda c, _call: c.level, set=LogControl.set_level),
+        Property("LogTarget", "s", lambda c, _call: c.target, set=LogControl.set_target),
+        Property("SyslogIdentifier", "s", lambda _control, _call: "homemgrd"),
+    ),
+)
+
+
+def node(authority: Authority) -> Node:
+    """The object at PATH."""
+    return Node(LogControl(authority), (INTERFACE,))
