@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PATH = "/org/freedesktop/LogControl1"
 NAME = "org.freedesktop.LogControl1"
 
-#: Levels of syslog(3), the most serious first, as numbers of Python's logging, where larger ones are more serious.
+#: Levels of syslog(3), the most serious first, as numbers of Python's logging.
 _LEVELS: Final = {
     "emerg": logging.CRITICAL + 2,
     "alert": logging.CRITICAL + 1,

@@ -23,7 +23,7 @@ from homemgr.bus.faces import Faces
 from homemgr.bus.jobs import Jobs
 from homemgr.bus.listing import Listing
 from homemgr.bus.objects import Announcer, Tree
-from homemgr.daemon import keys
+from homemgr.daemon import keys, locking
 from homemgr.daemon.access import Authority
 from homemgr.daemon.answers import Answers
 from homemgr.daemon.blobs import Uploads
@@ -33,11 +33,13 @@ from homemgr.daemon.home import Services
 from homemgr.daemon.jobs import JobRunner
 from homemgr.daemon.manager import Manager
 from homemgr.daemon.merging import Extensions
+from homemgr.daemon.sleeping import SleepGuard
 from homemgr.daemon.store import Store
 from homemgr.record.machine import Machine
 from homemgr.wire import messages, notify
 from homemgr.wire.connection import Connection
 from homemgr.wire.dispatch import Dispatcher
+from homemgr.wire.logind import Logind
 from homemgr.wire.polkit import Polkit
 from homemgr.wire.varlink import VarlinkServer
 
@@ -112,6 +114,9 @@ async def serve(
         _discover_on_change(manager, watch, stack)
         await connection.request_name(homemgr1.NAME)
         await connection.request_name(BUS_NAME)
+        guard = SleepGuard(Logind(connection), lambda: locking.lock_all(manager.registry))
+        stack.push_async_callback(guard.stop)
+        await guard.start()
         notify.notify(READY="1", STATUS=f"{len(manager.registry)} home areas known.")
         reloading = loop.create_task(_reload_on_hangup(extensions, hung_up))
         stack.callback(reloading.cancel)

@@ -6,6 +6,7 @@ be encrypted, but that is not ours. Error names are those of systemd-homed 262.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def lock(home: Home) -> None:
-    """Lock; raises NotSupported, or what the state says: HomeNotActive, HomeLocked, HomeBusy."""
-    async with home.exclusively(Operation.LOCK):
+async def lock(home: Home, *, queued: bool = False) -> None:
+    """Lock; raises NotSupported, or what the state says: HomeNotActive, HomeLocked, HomeBusy.
+
+    If ``queued``, after what runs on the home has ended.
+    """
+    async with home.exclusively(Operation.LOCK, queued=queued):
         if not home.abilities.can_lock:
             raise errors.NotSupported(
                 f"Cannot lock home area {home.name}: {_why_not(home)}. Deactivate it instead."
@@ -41,21 +45,26 @@ async def lock(home: Home) -> None:
 
 
 async def lock_all(homes: Iterable[Home]) -> None:
-    """Lock what can be locked, and log which homes stay readable.
+    """Lock what can be locked, side by side, and log which homes stay readable.
 
     A success all the same: who is about to sleep must not be kept from it by what cannot
     be otherwise. Homes whose clients need them meanwhile were never to be locked.
     """
-    for home in list(homes):
-        if not (home.resting.is_active and home.references.may_be_locked):
-            continue
-        if not home.abilities.can_lock:
-            log.info("Home area %s stays readable: %s.", home.name, _why_not(home))
-            continue
-        try:
-            await lock(home)
-        except errors.HomeError as error:
-            log.warning("Home area %s stays readable: %s", home.name, error)
+    wanted = [h for h in homes if h.resting.is_active and h.references.may_be_locked]
+    await asyncio.gather(*map(_lock_if_possible, wanted))
+
+
+async def _lock_if_possible(home: Home) -> None:
+    if not home.abilities.can_lock:
+        log.info("Home area %s stays readable: %s.", home.name, _why_not(home))
+        return
+    try:
+        await lock(home, queued=True)
+    except (errors.HomeNotActive, errors.HomeLocked, errors.NoSuchHome):
+        # Ended or locked while this waited for its turn.
+        return
+    except errors.HomeError as error:
+        log.warning("Home area %s stays readable: %s", home.name, error)
 
 
 def _why_not(home: Home) -> str:

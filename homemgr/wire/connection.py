@@ -211,9 +211,19 @@ class Connection:
         )
         self._transport.send(frame)
 
-    async def subscribe(self, sender: str, interface: str, member: str, callback: OnSignal) -> None:
-        """Call ``callback(path, arguments)`` for each such signal of the service ``sender``."""
-        await self._signals.subscribe(sender, interface, member, callback)
+    async def subscribe(
+        self,
+        sender: str,
+        interface: str,
+        member: str,
+        callback: OnSignal,
+        appeared: Callable[[], object] | None = None,
+    ) -> None:
+        """Call ``callback(path, arguments)`` for each such signal of the service ``sender``.
+
+        ``appeared`` is called whenever another process comes to be that service.
+        """
+        await self._signals.subscribe(sender, interface, member, callback, appeared)
 
     def watch(self, name: str, callback: Callable[[], object]) -> Callable[[], None]:
         """Call ``callback`` once when ``name`` leaves the bus; returns how to stop watching."""

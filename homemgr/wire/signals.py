@@ -53,6 +53,8 @@ class _Subscription:
     interface: str
     member: str
     callback: OnSignal
+    #: Called whenever somebody comes to own ``sender`` from now on.
+    appeared: Callable[[], object] | None = None
     #: Unique name that owns ``sender`` now; empty while nobody does.
     owner: str = ""
 
@@ -66,9 +68,19 @@ class Signals:
         self._subscriptions: list[_Subscription] = []
         self._watched: dict[str, list[Callable[[], object]]] = {}
 
-    async def subscribe(self, sender: str, interface: str, member: str, callback: OnSignal) -> None:
-        """Call ``callback(path, arguments)`` for each such signal, for good."""
-        one = _Subscription(sender, interface, member, callback)
+    async def subscribe(
+        self,
+        sender: str,
+        interface: str,
+        member: str,
+        callback: OnSignal,
+        appeared: Callable[[], object] | None = None,
+    ) -> None:
+        """Call ``callback(path, arguments)`` for each such signal, for good.
+
+        ``appeared`` is called whenever another process comes to be ``sender``.
+        """
+        one = _Subscription(sender, interface, member, callback, appeared)
         # First the rules, then the question: a change in between is not missed.
         if sender == BUS_NAME:
             one.owner = sender
@@ -143,12 +155,14 @@ class Signals:
     def _owner_changed(self, message: Message) -> None:
         if message.signature != "sss":
             return
+        loop = asyncio.get_running_loop()
         name, _, owner = (str(text) for text in message.body())
         for one in self._subscriptions:
             if one.sender == name:
                 one.owner = owner
+                if owner and one.appeared is not None:
+                    loop.call_soon(one.appeared)
         if not owner:
-            loop = asyncio.get_running_loop()
             for callback in self._forget(name):
                 loop.call_soon(callback)
 
