@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from homemgr.daemon import changes, credentials, locking, login, sizing
+from homemgr.daemon import changes, credentials, locking, login, session, sizing
 from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
@@ -46,10 +46,16 @@ class HomeOperation:
     owner_may: bool = False
     #: On which of the two interfaces root alone may call it.
     privileged: Privileged = ()
+    #: The same for root, if that makes a difference.
+    run_by_root: Callable[..., Awaitable[object]] | None = None
 
 
 async def _activate(home: Home, secret: str) -> None:
     await login.activate(home, Secret.parse(secret))
+
+
+async def _activate_by_root(home: Home, secret: str) -> None:
+    await login.activate(home, Secret.parse(secret), by_root=True)
 
 
 async def _activate_if_referenced(home: Home, secret: str) -> None:
@@ -87,16 +93,22 @@ async def _acquire(home: Home, secret: str, please_suspend: bool) -> Fd:  # noqa
 
 
 async def _reference(home: Home, please_suspend: bool) -> Fd:  # noqa: FBT001 -- wire order
-    return await login.reference(home, please_suspend=please_suspend)
+    return await session.reference(home, please_suspend=please_suspend)
 
 
 async def _reference_unrestricted(home: Home, please_suspend: bool) -> Fd:  # noqa: FBT001 -- wire order
-    return login.reference_unrestricted(home, please_suspend=please_suspend)
+    return session.reference_unrestricted(home, please_suspend=please_suspend)
 
 
 OPERATIONS = (
     HomeOperation(
-        "ActivateHome", "Activate", _activate, _SECRET, action="activate-home", owner_may=True
+        "ActivateHome",
+        "Activate",
+        _activate,
+        _SECRET,
+        action="activate-home",
+        owner_may=True,
+        run_by_root=_activate_by_root,
     ),
     HomeOperation(
         "ActivateHomeIfReferenced",

@@ -14,6 +14,7 @@ from homemgr.cli.arguments import UsageError, is_utf8
 from homemgr.cli.membership import GroupChanges
 from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
 from homemgr.cli.token_wishes import Wishes
+from homemgr.cli.without_secret import WithoutSecret
 from homemgr.errors import InvalidRecord
 from homemgr.record.fields import EXTENSIONS, FIELDS
 from homemgr.record.names import is_acceptable
@@ -44,6 +45,7 @@ class Edit:
         self._unset_limits: set[str] = set()
         self._match = ""
         self._groups = GroupChanges()
+        self._without_secret = WithoutSecret()
         #: Whether a size was given, which the service has to be told separately.
         self.has_size = False
         self.wants_recovery_key = False
@@ -57,6 +59,7 @@ class Edit:
             "alias": lambda text: self._add_names("aliases", text),
             "member-of": self._add_groups,
             "extension": self._add_extensions,
+            "activate-without-secret": self._without_secret.take,
             "setenv": self._set_variable,
             "language": self._set_languages,
             "ssh-authorized-keys": self._add_keys,
@@ -77,7 +80,7 @@ class Edit:
     def is_empty(self) -> bool:
         """Whether nothing is to be changed."""
         made = (*self._sections.values(), self._limits, self._unset, self._unset_limits)
-        others = self._groups, self.wants_recovery_key, self.tokens
+        others = self._groups, self._without_secret, self.wants_recovery_key, self.tokens
         return not any(made) and not any(others)
 
     def take(self, arguments: Arguments) -> None:
@@ -270,7 +273,7 @@ class Edit:
         merged = self._without_unset(privileged if isinstance(privileged, dict) else {})
         merged.update(self._sections[PRIVILEGED])
         result["privileged"] = merged
-        result = self._groups.applied_to(result)
+        result = self._without_secret.applied_to(self._groups.applied_to(result), machine_id)
         return {k: v for k, v in result.items() if k != "privileged" or v}
 
     @property

@@ -128,6 +128,7 @@ ROWS = (
 
 #: Options with rules of their own, by name: see `record_edit`.
 SPECIAL = (
+    Option("activate-without-secret", "", "BOOL", "Have root activate it without a secret here"),
     Option("alias", "", "NAMES", "Further names, with commas"),
     Option("member-of", "G", "GROUPS", "All groups, with commas; +GROUP and -GROUP change them"),
     Option("setenv", "", "NAME[=VALUE]", "Set an environment variable of sessions"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli.convert import FULL_SCALE, INFINITY
 from homemgr.cli.record_source import machine_id
 from homemgr.errors import InvalidRecord
-from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY
+from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNASKED_ON
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
 
@@ -101,6 +101,7 @@ _LINES: tuple[tuple[str, str, Callable[[Json], str]], ...] = (
     ("Image Path", "imagePath", _text),
     ("Idmap Policy", IDMAP_POLICY, _text),
     ("Home Mode", HOME_MODE, _text),
+    ("No Secret On", UNASKED_ON, _words),
     ("Shell", "shell", _text),
     ("Email", "emailAddress", _text),
     ("Birth Date", "birthDate", _text),

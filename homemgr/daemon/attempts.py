@@ -24,6 +24,17 @@ _CREDENTIAL_FAILURES = (errors.BadPassword, errors.BadRecoveryKey, *errors.TOKEN
 
 
 @asynccontextmanager
+async def looking(home: Home) -> AsyncIterator[None]:
+    """Note whether the files of the home are there; what fails is nobody's attempt."""
+    try:
+        yield
+    except errors.HomeAbsent:
+        home.is_present = False
+        raise
+    home.is_present = True
+
+
+@asynccontextmanager
 async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
     """Count an attempt to authenticate: rate limit before, good and bad counters after.
 
@@ -36,17 +47,14 @@ async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
         password.check(home.effective, secret, _never)
     started = asyncio.get_running_loop().time()
     try:
-        yield
-    except errors.HomeAbsent:
-        home.is_present = False
-        raise
+        async with looking(home):
+            yield
     except _CREDENTIAL_FAILURES as failure:
         if not secret.is_empty:
             home.update_status(ratelimit.failed(home.effective, now_usec()))
         if secret.passwords:
             failure.answer_at = started + FAILURE_DELAY_S
         raise
-    home.is_present = True
     home.update_status(ratelimit.succeeded(home.effective, now_usec()))
 
 

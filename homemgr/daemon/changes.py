@@ -20,7 +20,7 @@ from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
 from homemgr.record import changes as edits
-from homemgr.record import selfservice, signature
+from homemgr.record import selfservice, signature, unasked
 from homemgr.record.fields import IDMAP_POLICY
 from homemgr.record.model import UserRecord
 from homemgr.record.quality import check_quality
@@ -48,6 +48,7 @@ async def admit_new(services: Services, record: UserRecord, blobs: Blobs) -> Use
     Raises InvalidRecord, BadSignature, NoPrivateKey.
     """
     validate(record, Purpose.CREATE, services.machine)
+    unasked.check(record.on(services.machine), services.config.default_storage)
     record = record.without("secret")
     if blobs is not None:
         record = await asyncio.to_thread(manifests.with_manifest, record, blobs)
@@ -192,6 +193,7 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
         new = new.replaced({IDMAP_POLICY: policy})
     edits.check_update(home.record, new)
     check_settled(home.record, new, home.services.machine)
+    unasked.check(new.with_local_sections_of(home.record).on(home.services.machine))
     aliases = new.on(home.services.machine).aliases
     await accounts.require_free(name for name in aliases if name not in home.effective.aliases)
     if signature.verdict(new, home.services.keyring) is Verdict.UNSIGNED:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon import closing
-from homemgr.daemon.attempts import attempt
+from homemgr.daemon.attempts import attempt, looking
+from homemgr.daemon.home import now_usec
 from homemgr.daemon.states import Job, Operation, Way
+from homemgr.record import unasked
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 
@@ -30,10 +32,13 @@ log = logging.getLogger(__name__)
 LINGER_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
-async def activate(home: Home, secret: Secret, home_mode: str = "") -> None:
+async def activate(
+    home: Home, secret: Secret, home_mode: str = "", *, by_root: bool = False
+) -> None:
     """Mount the home area; it stays until it is deactivated or released.
 
     With a ``home_mode`` in that, unless its record says another; AccessDenied then.
+    Root (``by_root``) needs no secret where the record says so.
     """
     async with home.exclusively(Operation.ACTIVATE) as way:
         if way is Way.KEEP and home_mode:
@@ -44,7 +49,13 @@ async def activate(home: Home, secret: Secret, home_mode: str = "") -> None:
             # systemd-homed 262 never answers here (and aborts at the next call).
             home.keep()
             return
-        await _activate(home, secret, home_mode=home_mode)
+        is_unasked = by_root and secret.is_empty and needs_no_secret(home)
+        await mount(home, None if is_unasked else secret, home_mode=home_mode)
+
+
+def needs_no_secret(home: Home) -> bool:
+    """Whether the record, as far as it is known, lets root have the home without one."""
+    return home.is_fixated and unasked.is_allowed(home.effective, now_usec())
 
 
 async def activate_if_referenced(home: Home, secret: Secret) -> None:
@@ -93,7 +104,7 @@ async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
             else:
                 # Not active, or unmounted behind our back since we looked.
                 home.observe()
-                await _activate(home, secret, for_acquire=True)
+                await mount(home, secret, for_acquire=True)
                 on_failure.callback(abandoned, home)
             reference = home.references.add(please_suspend=please_suspend)
             on_failure.pop_all()
@@ -120,23 +131,6 @@ async def _unlock(home: Home, secret: Secret, *, for_acquire: bool = False) -> N
     home.note_locked(is_locked=False)
     await adopt_result(home, result)
     log.info("Home area %s is unlocked.", home.name)
-
-
-async def reference(home: Home, *, please_suspend: bool) -> Fd:
-    """A reference to an active home without asking for credentials.
-
-    Waits for a running operation instead of failing as systemd-homed does: the
-    session of a login whose authentication process just ended comes here.
-    Never raises a credential failure, on which pam_systemd_home.so would abort.
-    """
-    async with home.exclusively(Operation.REFERENCE, queued=True):
-        home.keep()
-        return home.references.add(please_suspend=please_suspend)
-
-
-def reference_unrestricted(home: Home, *, please_suspend: bool) -> Fd:
-    """A reference in any state: for sessions that will ask for the password themselves."""
-    return home.references.add(please_suspend=please_suspend)
 
 
 async def release(home: Home) -> None:
@@ -232,16 +226,18 @@ async def _run_deactivation(home: Home) -> None:
     log.info("Home area %s is deactivated.", home.name)
 
 
-async def _activate(
-    home: Home, secret: Secret, *, for_acquire: bool = False, home_mode: str = ""
+async def mount(
+    home: Home, secret: Secret | None, *, for_acquire: bool = False, home_mode: str = ""
 ) -> None:
+    """Activate with ``secret``, or without any if that is None, a home that is held for that."""
     extensions = home.services.extensions
     try:
-        async with attempt(home, secret):
+        async with looking(home) if secret is None else attempt(home, secret):
             result = await home.work(
                 Job.ACTIVATE,
-                secret,
+                secret or Secret(),
                 for_acquire=for_acquire,
+                without_secret=secret is None,
                 extensions=extensions.order(home),
                 merged=extensions.merged(home),
                 home_mode=home_mode,

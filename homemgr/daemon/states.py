@@ -94,6 +94,7 @@ class Operation(Enum):
     LOCK = "lock"
     UNLOCK = "unlock"
     REFERENCE = "reference"
+    REFERENCE_UNASKED = "reference without a secret"
     ACQUIRE = "acquire"
     RELEASE = "release"
     INSPECT = "check"
@@ -153,6 +154,9 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
         _NOT_LOCKED, _NOT_LOCKED, _NOT_LOCKED, _NOT_LOCKED, _NOT_LOCKED, Way.RUN
     ),
     Operation.REFERENCE: _row(_NOT_ACTIVE, _ABSENT, _NOT_ACTIVE, Way.DONE, Way.DONE, _LOCKED),
+    Operation.REFERENCE_UNASKED: _row(
+        _NOT_ACTIVE, _ABSENT, Way.ACTIVATE, Way.DONE, Way.DONE, _LOCKED
+    ),
     Operation.ACQUIRE: _row(
         Way.FIXATE_THEN_ACTIVATE,
         _ABSENT,

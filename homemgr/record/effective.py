@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from homemgr.errors import InvalidRecord
 from homemgr.record import names
-from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNITED
+from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNASKED_ON, UNITED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -353,6 +353,11 @@ class EffectiveRecord:
     def home_mode(self) -> str:
         """ "normal"; "ephemeral": what is written is gone at logout; "read-only"."""
         return self._certain_text(HOME_MODE)
+
+    @property
+    def without_secret(self) -> bool:
+        """Whether this machine is one where root may have the home without a secret."""
+        return self.machine.id in self._texts(UNASKED_ON)
 
     @property
     def access_mode(self) -> int:

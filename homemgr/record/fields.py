@@ -30,6 +30,8 @@ EXTENSION_MUTABILITY: Final = "org.homemgr.extensionMutability"
 MUTABILITIES: Final = ("no", "yes", "ephemeral", "import", "ephemeral-import")
 #: Whether the home is shown as it is, or as a whole through an overlay.
 HOME_MODE: Final = "org.homemgr.homeMode"
+#: Machines, by their id, on which the home is activated without a secret; see `unasked`.
+UNASKED_ON: Final = "org.homemgr.activateWithoutSecretOn"
 HOME_MODES: Final = ("normal", "ephemeral", "read-only")
 #: Names that people gave to what unlocks the home: name -> hash. See `slots`.
 SLOT_NAMES: Final = "org.homemgr.slots"
@@ -164,6 +166,13 @@ _HOME = (
         "How directories with extensions take writes.",
     ),
     Field(HOME_MODE, "RM", choice(*HOME_MODES), "normal", "What becomes of all that is written."),
+    Field(
+        UNASKED_ON,
+        "R",
+        rules.TEXT_OR_TEXTS,
+        [],
+        "Machines on which root activates the home without a secret.",
+    ),
     Field("diskSize", "RMS", _SIZE, None, "Most space of the home."),
     Field("diskSizeRelative", "RM", rules.SCALE, None, "The same as share of free space."),
     Field("dropCaches", "RM", rules.BOOLEAN, None, "Drop caches at logout."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from homemgr.record import jsontext
+from homemgr.record.fields import UNASKED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from homemgr.record.machine import Machine
     from homemgr.record.model import UserRecord
 
-# Never taken out as a whole, whatever a list says: they have rules of their own,
-# or are what the comparison is about.
+# Never taken out as a whole, whatever a list says: they have rules of their own, are what the
+# comparison is about, or would let who finds a session open do without a password from then on.
 _STRUCTURE: Final = frozenset(
-    {"userName", "realm", "privileged", "perMachine", "blobManifest", *jsontext.UNSIGNED_SECTIONS}
+    {
+        *("userName", "realm", "privileged", "perMachine", "blobManifest", UNASKED_ON),
+        *jsontext.UNSIGNED_SECTIONS,
+    }
 )
 
 

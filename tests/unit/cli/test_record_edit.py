@@ -14,7 +14,7 @@ from homemgr.cli.record_options import OPTIONS, ROWS
 from homemgr.record.fields import FIELDS
 
 if TYPE_CHECKING:
-    from homemgr.record.jsontext import JsonObject
+    from homemgr.record.jsontext import Json, JsonObject
 
 GOLDEN = json.loads(Path(__file__).with_name("homectl_252.json").read_text(encoding="utf-8"))
 MACHINE = "@"
@@ -279,3 +279,34 @@ def test_bad_values_are_refused_with_option_and_reason(option: str, reason: str)
         edit(option)
     assert str(caught.value).startswith(f"{option}: ")
     assert reason in str(caught.value)
+
+
+WITHOUT_SECRET = "org.homemgr.activateWithoutSecretOn"
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "after"),
+    [
+        (None, ["yes"], [MACHINE]),
+        (["other"], ["yes"], ["other", MACHINE]),
+        ([MACHINE, "other"], ["yes"], ["other", MACHINE]),
+        ("other", ["yes"], ["other", MACHINE]),
+        ([MACHINE, "other"], ["no"], ["other"]),
+        ([MACHINE], ["no"], None),
+        (None, ["no"], None),
+        (["other", MACHINE], [""], None),
+        (["other"], ["yes", "no"], ["other"]),
+    ],
+)
+def test_no_secret_is_asked_for_on_this_machine(
+    before: Json, words: list[str], after: Json
+) -> None:
+    record: JsonObject = {} if before is None else {WITHOUT_SECRET: before}
+    options = [f"--activate-without-secret={word}" for word in words]
+    assert apply(record, *options).get(WITHOUT_SECRET) == after
+    assert not edit(*options).is_empty
+
+
+def test_whether_a_secret_is_asked_for_is_yes_or_no() -> None:
+    with pytest.raises(UsageError, match="yes or no"):
+        edit("--activate-without-secret=sometimes")

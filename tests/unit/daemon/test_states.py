@@ -32,6 +32,7 @@ EXPECTED = {
     Operation.REFERENCE: "HomeNotActive HomeAbsent"
     + " HomeNotActive" * 2
     + " done done HomeLocked",
+    Operation.REFERENCE_UNASKED: "HomeNotActive HomeAbsent activate activate done done HomeLocked",
     Operation.ACQUIRE: "fixate HomeAbsent activate activate authenticate authenticate unlock",
     Operation.RELEASE: "done done done done run run HomeLocked",
     Operation.INSPECT: "run " * 7,

@@ -126,7 +126,11 @@ def test_the_list_of_a_matching_entry_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    "named", ["privileged", "perMachine", "blobManifest", "userName", "binding", "signature"]
+    "named",
+    [
+        *("privileged", "perMachine", "blobManifest", "userName", "binding", "signature"),
+        "org.homemgr.activateWithoutSecretOn",
+    ],
 )
 def test_a_list_that_names_a_section_does_not_open_it(named: str) -> None:
     current: JsonObject = {**CURRENT, "selfModifiableFields": [named]}
@@ -137,6 +141,7 @@ def test_a_list_that_names_a_section_does_not_open_it(named: str) -> None:
         "userName": "bob",
         "binding": {},
         "signature": [],
+        "org.homemgr.activateWithoutSecretOn": [MACHINE_ID],
     }
     # What no comparison covers (binding, signature) is no one's to allow either.
     assert may({named: changed[named]}, current=current) is (named in ("binding", "signature"))
