@@ -95,7 +95,7 @@ async def serve(
     extensions = Extensions(rules, choices, runner, config.runtime_directory)
     services = Services(
         config=config,
-        store=Store(config.record_directory, config.blob_root),
+        store=Store(config.record_directory, config.blob_root, config.stamp_directory),
         runner=runner,
         keys=await asyncio.to_thread(keys.load, config.key_directories, config.record_directory),
         machine=this_machine(config.home_root),

@@ -83,6 +83,13 @@ class Config:
         return os.path.join(self.record_directory, "origins")
 
     @property
+    def stamp_directory(self) -> str:
+        """When host copies were changed last, see ``stamps``."""
+        if self.record_directory == Config.record_directory:
+            return "/var/lib/homemgr/record-stamps"
+        return os.path.join(self.record_directory, "record-stamps")
+
+    @property
     def userdb_socket(self) -> str:
         """The socket of ``io.systemd.UserDatabase``; its base name is the service name."""
         return os.path.join(self.runtime_directory, "userdb", "io.systemd.Home")

@@ -284,6 +284,8 @@ class Home:
         self.services.changed(self)
         try:
             request = {**self.job_arguments(secret), **arguments}
+            if not self.is_fixated:
+                request |= await asyncio.to_thread(self._lost_copy)
             return await self.services.runner.run(
                 job.name.lower(),
                 request,
@@ -330,6 +332,14 @@ class Home:
             "own_keys": list(services.keyring.own),
             "base_directory": services.config.base_directory,
             "lock_file": services.config.lock_file,
+        }
+
+    def _lost_copy(self) -> dict[str, object]:
+        """What is known of the host copy that there was; blocks."""
+        stamps = self.services.store.stamps
+        return {
+            "least_change_usec": stamps.read(self.name),
+            "stamp_file": stamps.path_of(self.name),
         }
 
     # -- the record ----------------------------------------------------------------------

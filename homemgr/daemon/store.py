@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors, files
 from homemgr.daemon import aside
+from homemgr.daemon.stamps import Stamps
 from homemgr.record import jsontext, names
 from homemgr.record.model import UserRecord
 
@@ -35,15 +36,17 @@ MAX_BLOB_BYTES = 64 << 20
 class Store:
     """The record directory and the blob root of one daemon. All methods may block."""
 
-    def __init__(self, record_directory: str, blob_root: str) -> None:
-        """Use these two directories; they are made by ``prepare``."""
+    def __init__(self, record_directory: str, blob_root: str, stamp_directory: str) -> None:
+        """Use these directories; they are made by ``prepare``."""
         self._records = record_directory
         self._blobs = blob_root
+        self.stamps = Stamps(stamp_directory)
 
     def prepare(self) -> None:
         """Make the directories: only root may look at records, everybody at pictures."""
         os.makedirs(self._records, 0o700, exist_ok=True)
         os.makedirs(self._blobs, 0o755, exist_ok=True)
+        self.stamps.prepare()
 
     def load(self) -> Iterator[UserRecord]:
         """Every readable record; one that is not is logged and left where it is."""
@@ -75,6 +78,8 @@ class Store:
             files.write_atomically(self._records, user + SUFFIX, record.pretty(), 0o600)
         except OSError as error:
             raise errors.from_os_error(error, f"Saving the user record of {user}") from error
+        # After it: no record has to be newer than one that there was.
+        self.stamps.note(user, record.last_change_usec or 0)
 
     def has_record(self, user: str) -> bool:
         """True if there is a file for ``user``, also one that ``load`` did not give."""
@@ -130,10 +135,14 @@ class Store:
             raise errors.from_os_error(error, f"Keeping a damaged record of {user}") from error
 
     def delete(self, user: str) -> None:
-        """Forget ``user``: record first, so that a kill in between leaves only pictures.
+        """Forget ``user``: record early, so that a kill in between leaves only pictures.
 
         Raises SystemFailure; then the record may still be there.
         """
+        try:
+            self.stamps.forget(user)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Deleting the user record of {user}") from error
         self.delete_record(user)
         aside.forget(self._records, user)
         shutil.rmtree(self.blob_directory(user), ignore_errors=True)

@@ -158,8 +158,21 @@ def _settle(task: Task, found: UserRecord | None) -> Reconciled:
             f"{task.image_path} holds the record of {found.user_and_realm}, "
             f"expected {host.user_and_realm}."
         )
+    _require_not_older(task, found)
     merged = found.with_local_sections_of(host)
     return Reconciled(merged, Winner.EMBEDDED, rewrite_host=True, rewrite_embedded=False)
+
+
+def _require_not_older(task: Task, found: UserRecord) -> None:
+    """Raise RecordDowngrade if this machine had a newer record, which was lost or damaged."""
+    least, stamp = task.argument("least_change_usec"), found.last_change_usec or 0
+    if isinstance(least, int) and stamp < least:
+        raise errors.RecordDowngrade(
+            f"The record in {task.image_path} is older than the one of {found.user_and_realm} that"
+            f" this machine had, which is lost: its lastChangeUSec is {stamp}, expected at least"
+            f" {least}. Bring the lost one back; or delete {task.text('stamp_file')} to accept the"
+            " older one, with the password and the rights of that time."
+        )
 
 
 def _lost(host: UserRecord) -> Reconciled:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.service import people
 from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
-from tests.service.site import Service
+from tests.service.site import Service, short
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda text: b"",
@@ -100,3 +100,62 @@ def test_password_of_before_does_not_come_back(service: Service) -> None:
     assert service.error("ActivateHome", "ss", "fred", secret(PASSWORD)) == "BadPassword"
     service.activate("fred", people.OTHER_PASSWORD)
     service.deactivate("fred")
+
+
+def lose_host_copy(service: Service, name: str) -> None:
+    service.stop()
+    (service.site.records / f"{name}.identity").write_text("{")
+    service.start()
+    assert service.state(name) == "unfixated"
+
+
+def test_record_of_before_does_not_take_the_place_of_a_lost_one(own_service: Service) -> None:
+    """Its user can write the one in the home, and an older one was signed too."""
+    service = own_service
+    service.create("gina", memberOf=["wheel"], uid=60113)
+    identity = service.site.base / "gina.homedir" / ".identity"
+    old = identity.read_bytes()
+    update = people.record("gina", privileged={"hashedPassword": [people.hashed()]})
+    service.call("UpdateHome", "s", people.text(update))
+    new = people.secret(people.OTHER_PASSWORD)
+    service.call("ChangePasswordHome", "sss", "gina", new, secret(PASSWORD))
+    current = identity.read_bytes()
+    identity.write_bytes(old)
+    lose_host_copy(service, "gina")
+    for member in ("ActivateHome", "AuthenticateHome", "FixateHome"):
+        refused = service.failure(member, "ss", "gina", secret(PASSWORD))
+        assert short(refused.name) == "RecordDowngrade"
+    assert service.error("AcquireHome", "ssb", "gina", secret(PASSWORD), False) == "RecordDowngrade"
+    assert service.state("gina") == "unfixated"
+    stamp = service.site.records / "record-stamps" / "gina"
+    assert f"delete {stamp}" in refused.message
+    assert (stamp.stat().st_uid, stamp.stat().st_mode & 0o777) == (0, 0o600)
+    # The one that was current is as good as ever.
+    identity.write_bytes(current)
+    service.activate("gina", people.OTHER_PASSWORD)
+    service.deactivate("gina")
+    assert "wheel" not in str(service.user_record("gina"))
+    # An administrator may decide otherwise.
+    identity.write_bytes(old)
+    lose_host_copy(service, "gina")
+    stamp.unlink()
+    service.activate("gina")
+    service.deactivate("gina")
+    assert service.user_record("gina")["memberOf"] == ["wheel"]
+    service.call("RemoveHome", "s", "gina")
+    assert not stamp.exists()
+
+
+def test_home_that_is_unregistered_is_known_by_any_record_again(service: Service) -> None:
+    service.create("hugo", lastChangeUSec=1)
+    identity = service.site.base / "hugo.homedir" / ".identity"
+    old = identity.read_bytes()
+    service.call("UpdateHome", "s", people.text(people.record("hugo")))
+    service.call("UnregisterHome", "s", "hugo")
+    identity.write_bytes(old)
+    service.wait_for("hugo", "unfixated")
+    service.activate("hugo")
+    service.deactivate("hugo")
+    assert service.user_record("hugo")["lastChangeUSec"] == 1
+    stamp = service.site.records / "record-stamps" / "hugo"
+    assert stamp.read_text() == "1\n"

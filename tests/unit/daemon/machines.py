@@ -104,7 +104,7 @@ class Site:
         )
         self.services = Services(
             config=config,
-            store=Store(config.record_directory, config.blob_root),
+            store=Store(config.record_directory, config.blob_root, config.stamp_directory),
             runner=runner,
             keys=keys.load([config.record_directory], config.record_directory),
             machine=Machine(self.machine_id, self.name, str(self.home_root)),

@@ -19,7 +19,7 @@ class SlowStore(Store):
     """Deletes when it is told to."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory / "records"), str(directory / "blobs"))
+        super().__init__(*(str(directory / name) for name in ("records", "blobs", "stamps")))
         self.prepare()
         self.may_delete = threading.Event()
 
