@@ -1,4 +1,4 @@
-"""Stands in for polkitd: grants whatever is asked, once it is told to."""
+"""Stands in for polkitd: grants whatever is asked, or one action alone, once it is told to."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _QUESTION = (
 
 
 class Authority:
-    """Grants every action as soon as ``granting`` is set; ``asked`` once there was a question."""
+    """Grants actions as soon as ``granting`` is set; ``asked`` once there was a question."""
 
-    def __init__(self) -> None:
-        """Grant nothing yet."""
+    def __init__(self, only: str = "") -> None:
+        """Grant nothing yet, and never anything else than ``only``, if that is given."""
+        self._only = only
         self.asked = Event()
         self.granting = Event()
         #: The actions asked about, without their common prefix.
@@ -43,12 +44,13 @@ class Authority:
         return []
 
     async def check(self, action: str) -> tuple[object]:
-        """Yes, some time."""
-        self.actions.append(action.removeprefix("org.freedesktop.home1."))
+        """Yes, some time; or no."""
+        name = action.removeprefix("org.freedesktop.home1.")
+        self.actions.append(name)
         self.asked.set()
         while not self.granting.is_set():
             await asyncio.sleep(0.01)
-        return ((True, False, {}),)
+        return ((self._only in ("", name), False, {}),)
 
     async def _serve(self, address: str) -> None:
         connection = await Connection.open(address)
