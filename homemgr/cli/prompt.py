@@ -46,6 +46,26 @@ def ask(question: str) -> str:
         raise Reported from error
 
 
+def ask_openly(question: str) -> str:
+    """The line typed at ``question``, seen while it is typed; it may be empty.
+
+    Raises Reported if there is nobody to ask.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        complain(f"{question} There is no terminal to ask on.")
+        raise Reported from error
+    with open(terminal, "r+b", buffering=0) as file:
+        file.write(f"{question} ".encode(errors="replace"))
+        line = file.readline(_MAX_BYTES)
+        if not line.endswith(b"\n"):
+            # End of file, or more than anybody types: no answer at all.
+            complain("Nothing entered, giving up.")
+            raise Reported
+    return line.decode(errors="replace").strip()
+
+
 def confirm(question: str) -> bool | None:
     """Whether "yes" was typed in full; None if there is no terminal to ask on."""
     try:

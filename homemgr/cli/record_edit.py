@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 OTHER_MACHINES = "other"
 _MATCHES = {"any": REGULAR, "this": THIS_MACHINE, "other": OTHER_MACHINES, "auto": ""}
+_WEIGHT = "rebalanceWeight"
 _MATCH_LETTERS = {"A": "any", "T": "this", "N": "other"}
 
 
@@ -107,6 +108,9 @@ class Edit:
         elif text == "":
             self._drop(row.field)
         else:
+            if row.field == _WEIGHT:
+                # That which a size sets for this machine would win over it.
+                self._drop(_WEIGHT)
             self._set(row.field, row.convert(text), row.section)
 
     # --- one field -----------------------------------------------------------------
@@ -209,7 +213,7 @@ class Edit:
         self._drop("diskSize", "diskSizeRelative")
         self.has_size = bool(text)
         if not text:
-            self._drop("rebalanceWeight")
+            self._drop(_WEIGHT)
         else:
             if convert.is_share(text):
                 self._set("diskSizeRelative", convert.share(text), THIS_MACHINE)
@@ -217,7 +221,7 @@ class Edit:
                 # Whole blocks, as homectl rounds.
                 self._set("diskSize", convert.size(text) & ~0xFFF, THIS_MACHINE)
             # Who names a size does not want it changed behind his back.
-            self._set("rebalanceWeight", 0, THIS_MACHINE)
+            self._set(_WEIGHT, 0, THIS_MACHINE)
 
     def _set_limit_or_share(self, field: str, text: str) -> None:
         self._drop(field, f"{field}Scale")

@@ -120,6 +120,15 @@ def set_password(record: JsonObject, password: str) -> None:
     add_secret(record, password)
 
 
+def take_password(record: JsonObject) -> None:
+    """Forget the first password of the secret section: recovery keys and PINs come after it."""
+    secret = dict(_object(record.get("secret")))
+    known = secret.pop("password", None)
+    if isinstance(known, list) and known[1:]:
+        secret["password"] = known[1:]
+    record["secret"] = secret
+
+
 def add_secret(record: JsonObject, password: str, *, first: bool = True) -> None:
     """Put a password into the secret section, which the service reads and drops."""
     secret = dict(_object(record.get("secret")))

@@ -19,7 +19,7 @@ COMMON = (
     Option("no-pager", "", "", "Accepted for compatibility: output is never paged"),
     Option("no-legend", "", "", "Show no header and footer"),
     Option("no-ask-password", "", "", "Ask for nothing, neither passwords nor authorization"),
-    Option("json", "", "FORMAT", "Print JSON: pretty, short or off"),
+    Option("json", "", "pretty|short|off", "Print JSON"),
     Option("", "j", "", "Same as --json=pretty on a terminal, --json=short otherwise"),
     Option("host", "H", "[USER@]HOST", "Not built: run homemgr through ssh instead"),
     Option("machine", "M", "CONTAINER", "Not built: run homemgr inside the container instead"),
@@ -104,6 +104,9 @@ VERBS = {
         (1, MANY),
         "list|status|enable|disable|refresh|diff|discard|trust|distrust [ARGUMENT...]",
         "Extensions merged into home areas",
+    ),
+    "firstboot": Verb(
+        "firstboot", (0, 0), "", "Make users of credentials, or ask for the first one"
     ),
     "setup": Verb("setup", (0, 0), "", "Put units and policy in place, displace systemd-homed"),
     "unsetup": Verb("unsetup", (0, 0), "", "Take units and policy away, give systemd-homed back"),

@@ -172,5 +172,6 @@ def _restore(tree: Tree, change: Change, say: Say) -> None:
 def _is_of_removed_homed(tree: Tree, change: Change) -> bool:
     """Whether the original was a link to a unit of systemd-homed, which is not there any more."""
     target = change.before.target if change.before else None
-    is_theirs = os.path.basename(target or "") in (live.HOMED, live.HOMED_ACTIVATE)
+    theirs = (live.HOMED, live.HOMED_ACTIVATE, live.HOMED_FIRSTBOOT)
+    is_theirs = os.path.basename(target or "") in theirs
     return is_theirs and not live.is_homed_installed(tree)

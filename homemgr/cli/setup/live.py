@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HOMED = "systemd-homed.service"
 HOMED_ACTIVATE = "systemd-homed-activate.service"
+HOMED_FIRSTBOOT = "systemd-homed-firstboot.service"
 OURS = "homemgrd.service"
 OURS_ACTIVATE = "homemgr-activate.service"
 #: Where packages put units.

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from homemgr.cli.setup import share
-from homemgr.cli.setup.live import UNIT_BASES
+from homemgr.cli.setup import live, share
 from homemgr.cli.setup.tree import State
 from homemgr.errors import NotSupported
 
@@ -124,20 +123,22 @@ def _units(tree: Tree, plan: Plan, programs: str) -> None:
     for name, why in (
         ("homemgrd.service", "the service"),
         ("homemgr-activate.service", "deactivates all homes at shutdown"),
+        ("homemgr-firstboot.service", "makes the first user at the first boot"),
     ):
         text = share.read("units", name)
         text = text.replace("@HOMEMGRD@", f"{programs}/homemgrd")
         plan.put(f"{UNITS}/{name}", text.replace("@HOMEMGR@", f"{programs}/homemgr"), why)
     # Masked and not just disabled: an update of the package would enable it again.
-    for name in ("systemd-homed.service", "systemd-homed-activate.service"):
-        if any(tree.exists(f"{base}/systemd/system/{name}") for base in UNIT_BASES):
+    for name in (live.HOMED, live.HOMED_ACTIVATE, live.HOMED_FIRSTBOOT):
+        if any(tree.exists(f"{base}/systemd/system/{name}") for base in live.UNIT_BASES):
             plan.link(f"{ENABLED}/{name}", "/dev/null", "mask: homemgrd does its work now")
-    service, activate = f"{UNITS}/homemgrd.service", f"{UNITS}/homemgr-activate.service"
+    service = f"{UNITS}/homemgrd.service"
     # What `systemctl enable` would make, made here so that the journal knows of it.
     plan.link(f"{ENABLED}/{ALIAS}", service, "the unit that the bus starts on demand")
     plan.link(f"{ENABLED}/multi-user.target.wants/homemgrd.service", service, "start at boot")
-    wants = f"{ENABLED}/homemgrd.service.wants/homemgr-activate.service"
-    plan.link(wants, activate, "go along with the service")
+    for name in ("homemgr-activate.service", "homemgr-firstboot.service"):
+        wants = f"{ENABLED}/homemgrd.service.wants/{name}"
+        plan.link(wants, f"{UNITS}/{name}", "go along with the service")
 
 
 def _bus(tree: Tree, plan: Plan) -> None:

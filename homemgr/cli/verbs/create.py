@@ -7,19 +7,15 @@ the first and checks it against the second.
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
+from homemgr.cli import creating, tokens
 from homemgr.cli import record_source as source
-from homemgr.cli import tokens
 from homemgr.cli.arguments import Option, UsageError
-from homemgr.cli.complain import complain
-from homemgr.cli.credentials import Credentials, new_password, unlock
-from homemgr.cli.home1 import BusError, Home1, Reply, error_is, with_agent
+from homemgr.cli.home1 import Home1, with_agent
 from homemgr.cli.options import is_on
 from homemgr.cli.record_edit import Edit
 from homemgr.cli.record_options import OPTIONS as RECORD_OPTIONS
-from homemgr.record import jsontext
 from homemgr.record.names import split_realm
 
 if TYPE_CHECKING:
@@ -32,7 +28,6 @@ OPTIONS = (
     source.DRY_RUN,
 )
 _POLICY_HINT = "Use --enforce-password-policy=no to allow any password for this account."
-_NOT_SENT = ("binding", "status")
 
 
 def run(arguments: Arguments) -> int:
@@ -43,16 +38,17 @@ def run(arguments: Arguments) -> int:
     user = str(record["userName"])
     home1 = Home1(arguments)
     blobs = source.blobs_of(arguments)
+    # The password first: a recovery key goes along as one more of them.
+    creating.add_password(record, user, may_ask=home1.may_ask)
     if edit.wants_recovery_key:
-        show_recovery_key(source.add_recovery_key(record))
+        creating.show_recovery_key(source.add_recovery_key(record))
     tokens.enrol(record, edit.tokens, may_ask=home1.may_ask)
-    _add_password(record, user, edit, may_ask=home1.may_ask)
     if source.is_dry_run(arguments):
         source.show(record)
         return 0
     with_agent(home1)
     try:
-        _create(home1, record, user, blobs)
+        creating.create(home1, record, blobs, hint=_POLICY_HINT)
     finally:
         blobs.close()
     return 0
@@ -75,53 +71,4 @@ def _new_record(arguments: Arguments) -> tuple[JsonObject, Edit]:
         raise UsageError(f"--identity={identity} names no user.")
     record.setdefault("disposition", "regular")
     source.stamp(record, with_password=True, override=False)
-    # A record that was signed elsewhere could not be changed here: by default it is signed anew.
-    seize = is_on(arguments, "seize", by_default=True)
-    dropped = (*_NOT_SENT, "signature") if seize else _NOT_SENT
-    return {k: v for k, v in record.items() if k not in dropped}, edit
-
-
-def _add_password(record: JsonObject, user: str, edit: Edit, *, may_ask: bool) -> None:
-    """Make sure the record has a hash, and the plaintext for it."""
-    privileged, secret = record.get("privileged"), record.get("secret")
-    has_hash = isinstance(privileged, dict) and bool(privileged.get("hashedPassword"))
-    given = secret.get("password") if isinstance(secret, dict) else None
-    count = len(given) if isinstance(given, list) else int(given is not None)
-    # The recovery key is in there as a password as well, but is not the user's own.
-    if count > edit.wants_recovery_key:
-        return
-    if not has_hash:
-        source.set_password(record, new_password(user, may_ask=may_ask))
-        return
-    # A hash came with the identity: what it needs is the plaintext that fits.
-    for password in Credentials.from_environment().passwords():
-        source.add_secret(record, password)
-
-
-def _create(home1: Home1, record: JsonObject, user: str, blobs: source.Blobs) -> None:
-    names, files = blobs.arguments()
-    credentials = Credentials()
-
-    def call() -> Reply:
-        while True:
-            text = jsontext.compact(credentials.merged_into(record))
-            try:
-                return home1.call("CreateHomeEx", "sa{sh}t", text, names, 0, fds=files)
-            except BusError as error:
-                if not (home1.may_ask and error_is(error, "LowPasswordQuality")):
-                    raise
-                complain(error.message, _POLICY_HINT)
-                record.pop("secret", None)
-                source.set_password(record, new_password(user, may_ask=True))
-
-    unlock(user, credentials, call, f"Cannot create home {user}", may_ask=home1.may_ask)
-
-
-def show_recovery_key(key: str) -> None:
-    """Show a new recovery key, the one time it can be shown."""
-    print(
-        "A recovery key was made. It unlocks the home in place of the password.\n"
-        "Write it down and keep it in a safe place, it cannot be shown again:\n\n"
-        f"    {key}\n",
-        file=sys.stderr,
-    )
+    return creating.without_origin(record, seize=is_on(arguments, "seize", by_default=True)), edit

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
 
 OPTIONS = (
-    Option(
-        "export-format", "", "FORMAT", "Leave out of the JSON: full (nothing), stripped, minimal"
-    ),
+    Option("export-format", "", "full|stripped|minimal", "How much of the record JSON shows"),
     Option("", "E", "", "Same as -j --export-format=stripped, twice: minimal"),
 )
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from homemgr.cli import record_source as source
 from homemgr.cli import tokens
 from homemgr.cli.arguments import Option, UsageError
+from homemgr.cli.creating import show_recovery_key
 from homemgr.cli.credentials import Credentials, unlock
 from homemgr.cli.home1 import Home1, Reply, own_name, with_agent
 from homemgr.cli.record_edit import Edit
 from homemgr.cli.record_options import OPTIONS as RECORD_OPTIONS
-from homemgr.cli.verbs.create import show_recovery_key
 from homemgr.errors import AccessDenied
 from homemgr.record import jsontext
 

@@ -45,6 +45,7 @@ def root(tmp_path: Path) -> Path:
         "usr/lib/x86_64-linux-gnu/security/pam_systemd_home.so",
         "usr/lib/systemd/system/systemd-homed.service",
         "usr/lib/systemd/system/systemd-homed-activate.service",
+        "usr/lib/systemd/system/systemd-homed-firstboot.service",
         "usr/share/pam-configs/unix",
         f"{PROGRAMS}/homemgr",
         f"{PROGRAMS}/homemgrd",
@@ -168,6 +169,10 @@ def test_units_name_the_installed_programs(root: Path) -> None:
     assert f"ExecStart={PROGRAMS}/homemgrd\n" in read(root, f"{plan.UNITS}/homemgrd.service")
     activate = read(root, f"{plan.UNITS}/homemgr-activate.service")
     assert f"ExecStop={PROGRAMS}/homemgr deactivate-all\n" in activate
+    firstboot = read(root, f"{plan.UNITS}/homemgr-firstboot.service")
+    assert f"ExecStart={PROGRAMS}/homemgr firstboot --prompt-new-user " in firstboot
+    wants = root / "etc/systemd/system/homemgrd.service.wants/homemgr-firstboot.service"
+    assert os.readlink(wants) == f"{plan.UNITS}/homemgr-firstboot.service"
     wants = root / "etc/systemd/system/multi-user.target.wants/homemgrd.service"
     assert os.readlink(wants) == f"{plan.UNITS}/homemgrd.service"
 
@@ -177,6 +182,7 @@ def test_homed_is_masked_and_its_alias_is_ours(root: Path) -> None:
     units = root / "etc/systemd/system"
     assert os.readlink(units / "systemd-homed.service") == "/dev/null"
     assert os.readlink(units / "systemd-homed-activate.service") == "/dev/null"
+    assert os.readlink(units / "systemd-homed-firstboot.service") == "/dev/null"
     assert os.readlink(units / plan.ALIAS) == f"{plan.UNITS}/homemgrd.service"
 
 
