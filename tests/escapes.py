@@ -89,7 +89,8 @@ def free(record: JsonObject, password: str) -> str:
 def escapes(record: JsonObject, password: str, machine: str) -> dict[str, str]:
     """Every text that must be refused, by what it tries."""
     own = changed(record, password)
-    fields = {name: _for(machine, value) for name, value in FIELDS.items()}
+    wanted = {name: _for(machine, value) for name, value in FIELDS.items()}
+    fields = {name: value for name, value in wanted.items() if own.get(name) != value}
     tries = {f"set {name}": json.dumps({**own, name: value}) for name, value in fields.items()}
     for name, value in fields.items():
         entry: JsonObject = {"matchMachineId": machine, "shell": "/bin/sh", name: value}

@@ -45,6 +45,7 @@ SIGNATURES = {
     "ChangePasswordHome": ("sss", ""),
     "RemoveHome": ("s", ""),
     "AcquireHome": ("ssb", "h"),
+    "RefHome": ("sb", "h"),
     "ReleaseHome": ("s", ""),
     "RegisterHome": ("s", ""),
     "UnregisterHome": ("s", ""),
@@ -107,7 +108,7 @@ class Service:
         answer = self.next(member, [])
         if isinstance(answer, dict):
             raise failure(str(answer["error"]), str(answer.get("message", "")))
-        if member == "AcquireHome":
+        if member in ("AcquireHome", "RefHome"):
             read, write = os.pipe()
             os.set_blocking(read, False)
             self.references.append(Fd(read))

@@ -268,6 +268,22 @@ def test_with_holds_the_home_while_the_command_runs_and_releases_it(
     assert calls["ReleaseHome"]["references"] == [False]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is given a home without a password")
+def test_with_asks_root_for_no_password_where_none_is_needed(
+    service: Service, tmp_path: Path
+) -> None:
+    home = [60456, "active", 60456, "", str(tmp_path), "/bin/sh", "/x"]
+    service.start(GetHomeByName=[home], AcquireHome=[error("BadPassword")])
+    done = homemgr("with", "alice", "pwd", "-P", service=service)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}\n")
+    calls = [str(call["member"]) for call in service.calls]
+    assert calls == ["AcquireHome", "RefHome", "GetHomeByName", "ReleaseHome"]
+    # A password that is given has to be right.
+    refused = homemgr("with", "alice", "true", service=service, PASSWORD="wrong")
+    assert refused.returncode == 1
+    assert [str(call["member"]) for call in service.calls][4:] == ["AcquireHome"]
+
+
 def test_with_gives_the_exit_code_of_the_command(service: Service, tmp_path: Path) -> None:
     service.start(GetHomeByName=[[1, "active", 1, "", str(tmp_path), "", "/x"]])
     assert homemgr("with", "alice", "--", "sh", "-c", "exit 7", service=service).returncode == 7

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from record_samples import MACHINE_ID, OTHER_ID, records
 
 from homemgr.record import selfservice
+from homemgr.record.fields import UNASKED_ON
 from homemgr.record.jsontext import Json, JsonObject
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
@@ -156,3 +158,57 @@ def test_true_is_not_one() -> None:
 def test_no_change_is_always_allowed(data: JsonObject) -> None:
     record = UserRecord(data)
     assert selfservice.may_update(record, UserRecord.parse(record.pretty()), HERE)
+
+
+#: A few fields of each kind, with values that count; the first two of them are the owner's.
+CHOICES: dict[str, list[Json]] = {
+    "shell": ["/bin/sh", "/bin/zsh"],
+    "location": ["here", "there"],
+    "memberOf": [["users"], ["wheel"]],
+    "storage": ["directory", "luks"],
+    "locked": [True, False],
+    "selfModifiableFields": [["shell", "location"], ["shell", "location", "memberOf"]],
+    UNASKED_ON: [[MACHINE_ID], [OTHER_ID]],
+}
+MATCHES: list[JsonObject] = [
+    {"matchMachineId": MACHINE_ID},
+    {"matchMachineId": OTHER_ID},
+    {"matchHostname": "laptop"},
+    {"matchNotMachineId": OTHER_ID},
+    {},
+]
+MEMBERS = st.fixed_dictionaries({}, optional={k: st.sampled_from(v) for k, v in CHOICES.items()})
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[UserRecord, UserRecord]:
+    """A record and a change of it: one or two members anywhere, dropped or with other values."""
+    matches = draw(st.lists(st.sampled_from(MATCHES), max_size=2))
+    before = [draw(MEMBERS) for _ in range(len(matches) + 1)]
+    after = [dict(members) for members in before]
+    for _ in range(draw(st.integers(1, 2))):
+        members, name = draw(st.sampled_from(after)), draw(st.sampled_from([*CHOICES]))
+        members.pop(name, None)
+        if draw(st.booleans()):
+            members[name] = draw(st.sampled_from(CHOICES[name]))
+
+    def record(sections: list[dict[str, Json]]) -> UserRecord:
+        entries: list[Json] = [
+            {**match, **members} for match, members in zip(matches, sections[1:], strict=True)
+        ]
+        return UserRecord({"userName": "alice", **sections[0], "perMachine": entries})
+
+    return record(before), record(after)
+
+
+@given(changes())
+def test_whatever_is_allowed_changes_nothing_else(pair: tuple[UserRecord, UserRecord]) -> None:
+    """Here and on any other machine, and what may be changed next time stays the same."""
+    current, new = pair
+    if not selfservice.may_update(current, new, HERE):
+        return
+    for machine in (HERE, Machine(OTHER_ID, "laptop"), Machine("3" * 32, "desktop")):
+        before, after = current.on(machine), new.on(machine)
+        allowed = set(current.on(HERE).self_modifiable_fields) - {UNASKED_ON}
+        for name in CHOICES.keys() - allowed:
+            assert after.get(name) == before.get(name)
