@@ -42,7 +42,12 @@ MANAGER_PATH = "/org/freedesktop/home1"
 MANAGER = NAME + ".Manager"
 HOME = NAME + ".Home"
 
-_PROGRAM = "import sys; from homemgr.entry import homemgrd; sys.exit(homemgrd())"
+_PROGRAM = (
+    "import sys; from homemgr.daemon import login; login.FAILURE_DELAY_S = float(sys.argv.pop());"
+    " from homemgr.entry import homemgrd; sys.exit(homemgrd())"
+)
+#: How late a wrong password is answered: only the test of that waits as long as people do.
+_FAILURE_DELAY_S = 0.2
 _START_S = 20.0
 _STOP_S = 20.0
 
@@ -188,9 +193,10 @@ class Pending(Thread):
 class Service:
     """A running daemon and one client of it; `kill` and `restart` as often as you like."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, failure_delay_s: float = _FAILURE_DELAY_S) -> None:
         """Start it; it answers when this returns."""
         self.site = site
+        self._argv = [sys.executable, "-c", _PROGRAM, str(failure_delay_s)]
         self.client = Client(site.bus_address)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -214,7 +220,7 @@ class Service:
             ready.settimeout(_START_S)
             with self.site.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _PROGRAM],
+                    self._argv,
                     cwd=ROOT,
                     env={**self.site.environment(), "NOTIFY_SOCKET": f"@{name[1:]}"},
                     stdin=subprocess.DEVNULL,
@@ -248,7 +254,7 @@ class Service:
     def start_another(self) -> tuple[int, str]:
         """Start a second daemon on the same site; gives its exit code and what it said."""
         ended = subprocess.run(
-            [sys.executable, "-c", _PROGRAM],
+            self._argv,
             cwd=ROOT,
             env=self.site.environment(),
             capture_output=True,

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from homemgr.daemon import login
 from homemgr.files import Fd
 from homemgr.record.jsontext import Json, JsonObject
 from homemgr.wire.messages import BusError
@@ -20,7 +21,7 @@ from tests.service import people
 from tests.service.authority import Authority
 from tests.service.holders import Stranger, stranger
 from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD, secret
-from tests.service.site import MANAGER, MANAGER_PATH, NAME, Service
+from tests.service.site import MANAGER, MANAGER_PATH, NAME, Service, Site, wait_until
 
 
 def test_holder_that_writes_into_its_reference_does_not_busy_the_service(service: Service) -> None:
@@ -45,6 +46,22 @@ def processor_time_s(pid: int) -> float:
     """What a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_wrong_password_is_answered_late_and_keeps_nobody_waiting(
+    new_site: Callable[..., Site],
+) -> None:
+    service = Service(new_site(), failure_delay_s=login.FAILURE_DELAY_S)
+    service.create("anna")
+    begun = time.monotonic()
+    guess = service.begin("ActivateHome", "ss", "anna", secret(WRONG_PASSWORD))
+    wait_until(lambda: "badAuthenticationCounter" in str(service.user_record("anna")), "the guess")
+    service.activate("anna")
+    service.deactivate("anna")
+    assert guess.is_alive()
+    assert guess.failure() == "BadPassword"
+    assert time.monotonic() - begun >= 3
+    service.close()
 
 
 def test_guess_at_the_end_of_the_grace_does_not_keep_the_home_active(service: Service) -> None:
