@@ -1,15 +1,24 @@
-"""For all levels: a run in the background hears its own signals, and CI skips nothing."""
+"""For all levels: lanes of a whole run, signals of one in the background, no skips in CI."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
+
+HERE = Path(__file__).parent
+#: Directories in the order of `lanes`: those at both ends take long, those in the middle are many.
+LEVELS = ("world", "unit", "lint", "bus", "service", "kernel")
 
 # Whoever starts a run in the background or with nohup(1) ignores these, and programs that
 # tests start, interrupt and hang up on would inherit that.
@@ -26,3 +35,27 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI forbids: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Levels in their order, in each of them all as it was."""
+    items.sort(key=lambda item: LEVELS.index(item.path.relative_to(HERE).parts[0]))
+
+
+def pytest_collection_finish() -> None:
+    """Tests that look for garbage need not look through thousands of tests for it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """With `pytest -n 2`: whole files, one lane from the front and one from the back.
+
+    So there are boxes that mostly wait beside what needs processors, and both lanes meet
+    among small files. No file is ever in two lanes.
+    """
+    from tests import lanes
+
+    return lanes.FromBothEnds(config, log)
