@@ -30,6 +30,7 @@ COMMON = (
 _OUR_OWN = frozenset(
     {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
     | {"transfers", "origins", "transfer", "check", "repair", "slot"}
+    | {"completion", "man"}
 )
 
 
@@ -108,6 +109,10 @@ VERBS = {
     "firstboot": Verb(
         "firstboot", (0, 0), "", "Make users of credentials, or ask for the first one"
     ),
+    "completion": Verb(
+        "completion", (1, 1), "bash|zsh|fish", "Print what completes command lines in a shell"
+    ),
+    "man": Verb("man", (0, 1), "[PAGE]", "Print a manual page, without PAGE that of homemgr"),
     "setup": Verb("setup", (0, 0), "", "Put units and policy in place, displace systemd-homed"),
     "unsetup": Verb("unsetup", (0, 0), "", "Take units and policy away, give systemd-homed back"),
     "demo": Verb("demo", (0, 0), "", "Show it all on a private bus, leave nothing behind"),

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from homemgr.cli.manual import PAGES
 from homemgr.cli.setup import live, share
 from homemgr.cli.setup.tree import State
+from homemgr.cli.verbs.completion import SCRIPTS
 from homemgr.errors import NotSupported
 
 if TYPE_CHECKING:
@@ -29,6 +31,13 @@ POLKIT_OWN = f"{POLKIT}/org.homemgr.policy"
 SSHD = "/etc/ssh/sshd_config.d/50-homemgr.conf"
 NSSWITCH = "/etc/nsswitch.conf"
 PAM_PROFILES = "/usr/share/pam-configs"
+MAN = "/usr/local/share/man"
+#: Where each shell looks for what completes the command lines of a program.
+COMPLETIONS = {
+    "bash": "/usr/local/share/bash-completion/completions/homemgr",
+    "zsh": "/usr/local/share/zsh/site-functions/_homemgr",
+    "fish": "/usr/local/share/fish/vendor_completions.d/homemgr.fish",
+}
 #: Name of each profile, and what it is for. Two, because their places in the stack differ:
 #: a password module in front of pam_unix takes its question away, and with it `passwd` from
 #: everybody whose account is in /etc/passwd.
@@ -80,6 +89,7 @@ def make(tree: Tree, journal: Journal, programs: str) -> Plan:
     _polkit(tree, plan)
     _sshd(tree, plan)
     _nsswitch(tree, plan, journal)
+    _for_people(plan)
     if tree.names(PAM_PROFILES):
         for name, why in PAM.items():
             plan.put(f"{PAM_PROFILES}/{name}", share.read("policy", f"{name}.pam"), why)
@@ -139,6 +149,13 @@ def _units(tree: Tree, plan: Plan, programs: str) -> None:
     for name in ("homemgr-activate.service", "homemgr-firstboot.service"):
         wants = f"{ENABLED}/homemgrd.service.wants/{name}"
         plan.link(wants, f"{UNITS}/{name}", "go along with the service")
+
+
+def _for_people(plan: Plan) -> None:
+    for name, page in PAGES.items():
+        plan.put(f"{MAN}/man{name[-1]}/{name}", page(), "a manual page")
+    for shell, path in COMPLETIONS.items():
+        plan.put(path, SCRIPTS[shell](), f"completes command lines in {shell}")
 
 
 def _bus(tree: Tree, plan: Plan) -> None:
