@@ -186,6 +186,12 @@ class BadRecoveryKey(HomeError):
     bus_name = HOME1 + "BadRecoveryKey"
 
 
+class AuthenticationFailed(HomeError):
+    """The credentials do not unlock this home area, and no more are asked for."""
+
+    bus_name = HOMEMGR1_ERROR + "AuthenticationFailed"
+
+
 class HomeCantAuthenticate(HomeError):
     """The user record holds nothing to authenticate with."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from homemgr import errors
@@ -16,6 +16,7 @@ from homemgr.bus import autologin, labels, registering, signing
 from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
+from homemgr.bus.rounds import Rounds
 from homemgr.daemon import changes, locking, sizing
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
@@ -64,6 +65,7 @@ class Faces:
     auto_logins: AutoLogins
     uploads: Uploads
     jobs: Jobs
+    rounds: Rounds = field(default_factory=Rounds)
 
     async def find(self, call: Call, user_name: str) -> Home:
         """The home a caller means; the empty name is the caller's own."""
@@ -91,7 +93,11 @@ async def _perform(
     run = operation.run
     if operation.run_by_root is not None and (await call.caller()).uid == 0:
         run = operation.run_by_root
-    return await answered_in_time(run(home, *arguments))
+    running = run(home, *arguments)
+    # Who can ask people otherwise is no PAM module.
+    if operation.is_repeated and not call.interactive:
+        running = faces.rounds.judged(call.sender, home.name, running)
+    return await answered_in_time(running)
 
 
 async def answered_in_time(running: Awaitable[object]) -> object:

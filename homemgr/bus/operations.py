@@ -44,6 +44,8 @@ class HomeOperation:
     action: str | None = None
     #: The home's own user passes without a question.
     owner_may: bool = False
+    #: PAM calls it again and again while the password is wrong; see `rounds`.
+    is_repeated: bool = False
     #: On which of the two interfaces root alone may call it.
     privileged: Privileged = ()
     #: The same for root, if that makes a difference.
@@ -159,7 +161,13 @@ OPERATIONS = (
     HomeOperation("LockHome", "Lock", locking.lock, privileged=BOTH),
     HomeOperation("UnlockHome", "Unlock", _unlock, _SECRET, privileged=BOTH),
     HomeOperation(
-        "AcquireHome", "Acquire", _acquire, _SECRET + _SUSPEND, _FD, privileged=HOME_ONLY
+        "AcquireHome",
+        "Acquire",
+        _acquire,
+        _SECRET + _SUSPEND,
+        _FD,
+        is_repeated=True,
+        privileged=HOME_ONLY,
     ),
     HomeOperation(
         "RefHome",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from homemgr.daemon.home import Home
     from homemgr.record.secret import Secret
 
-#: A wrong password is answered this long after it was asked about, at the earliest.
-#: systemd-homed keeps the home busy meanwhile; here only the answer waits.
-FAILURE_DELAY_S = 3.0
+#: A wrong password is answered about this long after it was asked about, at the earliest. As
+#: libpam lets wait who names a user that pam_unix does not know, so that the two look alike.
+#: systemd-homed keeps the home busy meanwhile, for 3 s; here only the answer waits.
+FAILURE_DELAY_S = 2.0
 
-_CREDENTIAL_FAILURES = (errors.BadPassword, errors.BadRecoveryKey, *errors.TOKEN_FAILURES)
+#: What says that the home is not unlocked by what was given.
+CREDENTIAL_FAILURES = (errors.BadPassword, errors.BadRecoveryKey, *errors.TOKEN_FAILURES)
 
 
 @asynccontextmanager
@@ -49,13 +52,19 @@ async def attempt(home: Home, secret: Secret) -> AsyncIterator[None]:
     try:
         async with looking(home):
             yield
-    except _CREDENTIAL_FAILURES as failure:
+    except CREDENTIAL_FAILURES as failure:
         if not secret.is_empty:
             home.update_status(ratelimit.failed(home.effective, now_usec()))
         if secret.passwords:
-            failure.answer_at = started + FAILURE_DELAY_S
+            failure.answer_at = started + _delay_s()
         raise
     home.update_status(ratelimit.succeeded(home.effective, now_usec()))
+
+
+def _delay_s() -> float:
+    """Half to one and a half times the delay, spread as libpam does it: see pam_fail_delay(3)."""
+    chance = secrets.SystemRandom()
+    return FAILURE_DELAY_S * (0.5 + sum(chance.random() for _ in range(3)) / 3)
 
 
 def _never(_password: str, _hashed: str) -> bool:

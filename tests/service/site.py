@@ -43,7 +43,8 @@ MANAGER = NAME + ".Manager"
 HOME = NAME + ".Home"
 
 _PROGRAM = (
-    "import sys; from homemgr.daemon import login; login.FAILURE_DELAY_S = float(sys.argv.pop());"
+    "import sys; from homemgr.daemon import attempts;"
+    " attempts.FAILURE_DELAY_S = float(sys.argv.pop());"
     " from homemgr.entry import homemgrd; sys.exit(homemgrd())"
 )
 #: How late a wrong password is answered: only the test of that waits as long as people do.

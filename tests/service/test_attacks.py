@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from homemgr.daemon import login
 from homemgr.files import Fd
 from homemgr.record.jsontext import Json, JsonObject
 from homemgr.wire.messages import BusError
@@ -51,7 +50,8 @@ def processor_time_s(pid: int) -> float:
 def test_wrong_password_is_answered_late_and_keeps_nobody_waiting(
     new_site: Callable[..., Site],
 ) -> None:
-    service = Service(new_site(), failure_delay_s=login.FAILURE_DELAY_S)
+    # Half of it at least, as libpam has it.
+    service = Service(new_site(), failure_delay_s=6.0)
     service.create("anna")
     begun = time.monotonic()
     guess = service.begin("ActivateHome", "ss", "anna", secret(WRONG_PASSWORD))
@@ -261,3 +261,26 @@ def test_blob_that_is_never_read_to_its_end_keeps_nobody_waiting(own_service: Se
         with pytest.raises(BusError, match="avatar could not be read"):
             update.result()
     service.wait_for("ida", "inactive")
+
+
+def test_pam_is_not_answered_so_that_it_asks_again_and_again(service: Service) -> None:
+    service.create("wilma", rateLimitBurst=100)
+
+    def acquire(given: str, *, interactive: bool = False) -> str:
+        call = (NAME, MANAGER_PATH, MANAGER, "AcquireHome", "ssb", ("wilma", given, False))
+        try:
+            for fd in service.client.call(*call, interactive=interactive).fds:
+                fd.close()
+        except BusError as error:
+            return error.name.rpartition(".")[2]
+        return ""
+
+    wrong = secret(WRONG_PASSWORD)
+    # As the module does it: first with nothing, then with what was typed; and as it begins
+    # where another module has asked before.
+    for first in ("{}", wrong):
+        assert [acquire(first), acquire(wrong)] == ["BadPassword", "AuthenticationFailed"]
+    # Who unlocks it has no more to do with what was before, and who can ask people is no PAM.
+    assert [acquire("{}"), acquire(secret(PASSWORD))] == ["BadPassword", ""]
+    assert [acquire(wrong), acquire(wrong, interactive=True)] == ["BadPassword"] * 2
+    service.wait_for("wilma", "inactive")

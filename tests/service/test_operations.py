@@ -224,6 +224,28 @@ def test_rate_limit_answers_with_the_time_to_wait(service: Service) -> None:
     assert "second" in failure.message
 
 
+def test_rate_limit_outlives_the_service(own_service: Service) -> None:
+    own_service.create("till", rateLimitBurst=2)
+    wrong = secret(people.WRONG_PASSWORD)
+    assert own_service.error("AuthenticateHome", "ss", "till", wrong) == "BadPassword"
+    own_service.restart()
+    # With nothing in hand nothing is guessed.
+    assert own_service.error("AuthenticateHome", "ss", "till", "{}") == "BadPassword"
+    own_service.call("AuthenticateHome", "ss", "till", secret(PASSWORD))
+    own_service.restart()
+    status = own_service.user_record("till")["status"]
+    assert isinstance(status, dict)
+    (counters,) = status.values()
+    assert isinstance(counters, dict)
+    names = ("rateLimitCount", "badAuthenticationCounter", "goodAuthenticationCounter")
+    assert [counters[name] for name in names] == [2, 1, 1]
+    for member in ("AuthenticateHome", "ActivateHome"):
+        right = (member, "ss", "till", secret(PASSWORD))
+        assert own_service.error(*right) == "AuthenticationLimitHit"
+    change = ("till", secret(people.OTHER_PASSWORD), secret(PASSWORD))
+    assert own_service.error("ChangePasswordHome", "sss", *change) == "AuthenticationLimitHit"
+
+
 def test_deactivate_all_ends_every_use(service: Service) -> None:
     for name in ("udo", "vera"):
         service.create(name)

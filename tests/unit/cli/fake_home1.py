@@ -77,6 +77,11 @@ OUR_SIGNATURES = {
     "ForgetOrigin": ("s", ""),
     "CheckHomes": ("s", "s"),
     "RepairHomes": ("s", "s"),
+    "ListSlots": ("s", "s"),
+    "AddSlot": ("sssss", ""),
+    "ReplaceSlot": ("ssss", ""),
+    "RemoveSlot": ("sss", ""),
+    "TestSlot": ("sss", ""),
 }
 
 

@@ -144,6 +144,29 @@ def test_passwd_asks_for_the_new_then_for_the_current_password(
     assert (passwords(new), passwords(old)) == (["strong"], ["old"])
 
 
+def test_slot_asks_as_passwd_does(service: Service, terminals: list[pexpect.spawn[str]]) -> None:
+    kinds = json.dumps([{"name": "safe", "kind": "recovery-key"}])
+    weak = error("LowPasswordQuality", "It is too short.")
+    service.start(AddSlot=[weak, WRONG, []], ListSlots=[[kinds]], ReplaceSlot=[WRONG, WRONG, []])
+    terminal = run(terminals, service, "slot", "add", "alice", "work", NEWPASSWORD="weak")
+    terminal.expect_exact("It is too short.")
+    answer(terminal, "new password for user alice: ", "strong")
+    answer(terminal, "(repeat): ", "strong")
+    answer(terminal, "Please enter current password for user alice: ", "old")
+    assert finish(terminal)[0] == 0
+    user, name, kind, new, old = service.calls_of("AddSlot")[2]
+    assert (user, name, kind) == ("alice", "work", "password")
+    assert (passwords(new), passwords(old)) == (["strong"], ["old"])
+    terminal = run(terminals, service, "slot", "replace", "alice", "safe")
+    answer(terminal, "Please enter current password for user alice: ", "wrong")
+    answer(terminal, "Please enter current password for user alice: ", "old")
+    code, shown = finish(terminal)
+    user, name, new, old = service.calls_of("ReplaceSlot")[2]
+    (key,) = passwords(new)
+    # Shown in the end, once it unlocks the home, and not before.
+    assert (code, shown.count(key), passwords(old)) == (0, 1, ["old", "wrong"])
+
+
 @pytest.mark.parametrize("text", ["", "\x04"])
 def test_no_answer_gives_up(
     service: Service, terminals: list[pexpect.spawn[str]], text: str

@@ -412,11 +412,14 @@ def test_pam_profile_makes_refusals_final_and_spares_local_users() -> None:
     assert len(lines) == 4
     for line in lines:
         control = line[1 : line.index("]")].split()
-        assert "user_unknown=ignore" in control
         # The module may be uninstalled: that must not lock root out.
-        assert "module_unknown=ignore" in control
+        over = "1" if "service_err=ignore" in control else "ignore"
+        assert {f"user_unknown={over}", f"module_unknown={over}"} <= {*control}
         assert "default=die" in control or "default=bad" in control
     assert profile.count("pam_localuser.so") == 4
+    # What ends the questions is no broken service to those who log in.
+    after = profile.partition("service_err=ignore")[2].splitlines()[1]
+    assert after.split() == ["[default=die]", "pam_deny.so"]
 
 
 def test_password_profile_stands_behind_that_of_pam_unix() -> None:
