@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_KEY_SLOT = "trusted.fscrypt_slot"
+
 
 @dataclass(frozen=True)
 class Image:
@@ -66,7 +68,19 @@ def assess(directory: str, entry: str) -> Image | None:
         return None
     if not stat.S_ISDIR(status.st_mode):
         return None
-    return Image(path, *named, status.st_uid, "directory")
+    return Image(path, *named, status.st_uid, _storage_of(path))
+
+
+def _storage_of(path: str) -> str:
+    """How the home in a directory is stored, as far as that makes a difference."""
+    try:
+        attributes = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return "directory"
+    # Key slots of systemd-homed, which only root can make and which every home has whose
+    # directory is encrypted for itself alone.
+    is_encrypted = any(name.startswith(_KEY_SLOT) for name in attributes)
+    return "fscrypt" if is_encrypted else "directory"
 
 
 def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) -> UserRecord:

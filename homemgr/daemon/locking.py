@@ -34,14 +34,9 @@ async def lock(home: Home, *, queued: bool = False) -> None:
             )
         result = await home.work(Job.LOCK, Secret())
         home.note_locked(is_locked=True)
-    if result.get("is_complete"):
-        log.info("Home area %s is locked.", home.name)
-    else:
-        log.warning(
-            "Home area %s is locked, but for files that are open: what is in memory of those"
-            " stays there.",
-            home.name,
-        )
+    log.info("Home area %s is locked.", home.name)
+    if users := result.get("users"):
+        log.warning("In home area %s what is open stays readable: to %s.", home.name, users)
 
 
 async def lock_all(homes: Iterable[Home]) -> None:

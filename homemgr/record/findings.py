@@ -96,6 +96,10 @@ CODES: Final[Mapping[str, Kind]] = {
         "Find out who changed it; a home of root cannot be opened.",
         "gives it to nobody, if it is root's and the record in it is nobody's",
     ),
+    "image-key": Kind(
+        "No password can unlock the home: none of its key slots can be read.",
+        "Restore the extended attributes trusted.fscrypt_slot* of its top directory.",
+    ),
     "base-unsafe": Kind(
         "Others than root can change where the path of the home leads.",
         "Take write permission for others from the directory that is named.",

@@ -22,6 +22,7 @@ class Abilities(NamedTuple):
 ABILITIES: Final = {
     "directory": Abilities(),
     "subvolume": Abilities(),
+    "fscrypt": Abilities(has_key=True, can_lock=True),
 }
 
 

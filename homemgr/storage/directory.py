@@ -111,11 +111,12 @@ def create(
     identity: bytes,
     blobs: Mapping[str, int],
     make_top: Callable[[Fd, str], None] = make_directory,
+    prepare_top: Callable[[Fd], None] | None = None,
 ) -> list[str]:
     """Make the home ``file_name`` in ``base``: complete and durable, or not there at all.
 
     Returns the paths of what is in the skeleton but could not be copied. ``make_top`` makes
-    the empty top directory.
+    the empty top directory, ``prepare_top`` gets it before anything is put into it.
     """
     _check_name(file_name)
     check_blobs(blobs)
@@ -125,6 +126,9 @@ def create(
     with ExitStack() as undo:
         with filesystem_identity(NOBODY, NOBODY):
             temporary, top = _make_top(base, file_name, make_top, undo)
+        if prepare_top is not None:
+            prepare_top(top)
+        with filesystem_identity(NOBODY, NOBODY):
             skipped = _populate(top, access_mode, skeleton, identity, blobs)
         try:
             # Still locked: a sweep must not find it idle between two of our steps.
@@ -154,15 +158,22 @@ def _make_top(
     raise HomeBusy(f"New directories in {location(base.fileno())} disappear as soon as made.")
 
 
-def lock_tree(parent: Fd, name: str) -> Fd | None:
-    """The directory ``name``, ours alone until closed; None if it is another's, or none."""
+def open_tree(parent: Fd, name: str) -> Fd | None:
+    """The directory ``name``; None if there is none."""
     try:
-        tree = Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())
+        return Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())
     except OSError as error:
         # Not a directory, so not a tree of ours: leave it to whoever made it.
         if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
             return None
         raise
+
+
+def lock_tree(parent: Fd, name: str) -> Fd | None:
+    """The directory ``name``, ours alone until closed; None if it is another's, or none."""
+    tree = open_tree(parent, name)
+    if tree is None:
+        return None
     with ExitStack() as on_failure:
         on_failure.callback(tree.close)
         with suppress(BlockingIOError, FileNotFoundError):

@@ -58,10 +58,10 @@ class Content(NamedTuple):
 class Area:
     """A home that is open for one piece of work; owns all of that until `close`."""
 
-    def __init__(self, top: Top, closing: ExitStack | None = None) -> None:
-        """Own ``top``, and what ``closing`` undoes after it was let go of."""
+    def __init__(self, top: Top) -> None:
+        """Own ``top``; what is opened besides is closed after it, by ``_closing``."""
         self.top = top
-        self._closing = closing or ExitStack()
+        self._closing = ExitStack()
 
     def attach(self, mapping: IdMapping, *, nosuid: bool, nodev: bool, noexec: bool) -> Fd:
         """A detached mount of the home that shows its ids as ``mapping`` says."""
@@ -69,14 +69,14 @@ class Area:
 
     def keep(self) -> None:
         """The home is in use from now on: what was opened for it stays open."""
-        self._closing.pop_all()
+        self._closing = ExitStack()
 
     @contextmanager
-    def rekeying(self, words: Words, *, replacing: bool) -> Iterator[None]:
-        """Have exactly ``words`` unlock the home after the block, and all that did before within.
+    def rekeying(self, words: Words, identity: bytes | None) -> Iterator[None]:
+        """Have exactly ``words`` unlock the home from when ``identity`` is its record.
 
-        With ``replacing`` not set, words from before go on to unlock it. If the block fails
-        all is as it was. Here it is the record alone that decides.
+        The block writes that; killed anywhere, the words of the record that is there then
+        unlock it. Without ``identity`` the words are added. Here the record alone decides.
         """
         yield
 
@@ -120,10 +120,10 @@ class Storage(ABC):
         """
         return True
 
-    def lock(self, image: Image) -> bool:
+    def lock(self, image: Image) -> None:
         """Take the key of a mounted home out of memory; `open` with a word and `keep` unlock it.
 
-        False if what is open in it stays readable. Raises NotSupported.
+        Nothing more can be opened in it then. Raises NotSupported.
         """
         raise NotSupported(f"{image.path} has no key that could be taken out of memory.")
 

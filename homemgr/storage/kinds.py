@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
 from homemgr.storage import directory, subvolume
+from homemgr.storage.fscrypt import Fscrypt
 from homemgr.storage.kind import Area, Storage
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Subvolume(Directory):
 
 
 #: By the name that user records use (field ``storage``).
+#: Keys are taken away before the trees are deleted that tell which they are.
 STORAGES: dict[str, Storage] = {
+    "fscrypt": Fscrypt(),
     "directory": Directory(),
     "subvolume": Subvolume(),
 }

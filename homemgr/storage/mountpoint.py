@@ -251,6 +251,11 @@ def _busy(home_directory: str) -> HomeBusy:
     return HomeBusy(f"{home_directory} is in use by {describe(found)}.")
 
 
+def users(home_directory: str) -> str:
+    """Who has something open in the mounted home, in words; empty if nobody."""
+    return describe(find_holders(_survey(home_directory)[0], limit_s=_SEARCH_S))
+
+
 def describe(found: Sequence[Holder]) -> str:
     """The first few holders in words, and how many more there are."""
     names = [_name(holder) for holder in found[:_NAMES]]

@@ -87,7 +87,17 @@ def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
     if 0 in (found.st_uid, found.st_gid):
         # Nothing of it can be used, and all the rest would be guesses.
         return
-    with task.open_area() as area:
+    try:
+        area = task.open_area()
+    except errors.BadPassword:
+        # Encrypted and not in use, or locked: what is in it is seen while it is in use.
+        return
+    except errors.HostileHome as error:
+        if not task.abilities.has_key:
+            raise
+        yield Trouble("image-key", path, error.message)
+        return
+    with area:
         yield from check_inside.troubles(task, area.top)
         yield from check_blobs.troubles(task, area.top)
         yield from check_files.troubles(task, area.top)

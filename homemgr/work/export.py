@@ -95,6 +95,7 @@ class Manifest:
 
 def run(task: Task) -> dict[str, object]:
     """Write the archive to the one descriptor; gives what was written and the report."""
+    task.require_no_key()
     wait_s = Options.of(task).wait_s
     try:
         task.channel.ask("freeze", {"wait_s": wait_s if wait_s < _FOR_EVER_S else None})

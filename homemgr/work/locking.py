@@ -19,8 +19,9 @@ def settle(task: Task) -> dict[str, object]:
 
 
 def lock(task: Task) -> dict[str, object]:
-    """Take the key of a home in use out of memory; tells whether all of it is out of reach."""
-    return {"is_complete": task.storage.lock(task.image)}
+    """Take the key of a home in use out of memory; tells who goes on to see what he has open."""
+    task.storage.lock(task.image)
+    return {"users": mountpoint.users(task.effective.home_directory)}
 
 
 def unlock(task: Task) -> dict[str, object]:

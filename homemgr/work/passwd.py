@@ -57,7 +57,7 @@ def commit(
     """
     key = signature.PrivateKey.from_pem(task.text("private_key").encode())
     signed = signature.sign(changed, key)
-    with _rekeying(task, opened, changed, added):
+    with _rekeying(task, opened, signed, added):
         opened.write(signed)
     return {"record": signed.embedded().data}
 
@@ -69,10 +69,10 @@ def _rekeying(
     if not task.abilities.has_key:
         return nullcontext()
     if added is not None:
-        return opened.area.rekeying(task.words((added,)), replacing=False)
+        return opened.area.rekeying(task.words((added,)), None)
     given = task.complete(_new_secret(task).merged(task.secret), record)
     words = password.require_all(record.on(task.machine), given, task.verify)
-    return opened.area.rekeying(task.words(words), replacing=True)
+    return opened.area.rekeying(task.words(words), record.embedded().pretty())
 
 
 def _new_secret(task: Task) -> Secret:

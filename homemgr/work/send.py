@@ -86,6 +86,7 @@ class Options(NamedTuple):
 
 def run(task: Task) -> dict[str, object]:
     """Carry out the sender's side; gives what was sent and the report of both sides."""
+    task.require_no_key()
     incoming, outgoing = task.fds
     with Conversation(incoming, outgoing, task.channel.require_wanted) as talk:
         return _Sender(task, talk).run()

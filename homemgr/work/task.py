@@ -154,6 +154,14 @@ class Task:
             if recovery_key not in (None, word):
                 yield recovery_key
 
+    def require_no_key(self) -> None:
+        """Raise NotSupported for a home that cannot be read once its user has logged out."""
+        if self.abilities.has_key:
+            raise errors.NotSupported(
+                f"Home area {self.record.name} has storage {self.effective.storage}: at rest nobody"
+                " but its user can read it, so it cannot be sent or exported by this version."
+            )
+
     def words(self, words: Iterable[str]) -> Words:
         """What may unlock the home, with this process's share of a processor."""
         return Words(tuple(words), self._working)

@@ -44,5 +44,5 @@ def _rekeying(task: Task, opened: inside.Opened) -> AbstractContextManager[None]
     try:
         words = password.require_all(effective, task.secret, task.verify)
     except (errors.BadPassword, errors.BadPasswordAndNoToken, errors.BadRecoveryKey):
-        return opened.area.rekeying(task.words(task.spellings()), replacing=False)
-    return opened.area.rekeying(task.words(words), replacing=True)
+        return opened.area.rekeying(task.words(task.spellings()), None)
+    return opened.area.rekeying(task.words(words), opened.record.embedded().pretty())

@@ -93,10 +93,12 @@ class Worker:
         """Run a job to its end; raises what the worker raised."""
         return self._talk([], self.request(verb, **more))
 
-    def steps(self, trace: Path, verb: str, **more: object) -> list[Step]:
+    def steps(
+        self, trace: Path, verb: str, calls: Sequence[str] = CHANGING, **more: object
+    ) -> list[Step]:
         """Run a job to its end; the changing calls it made, in their order."""
-        self._talk(kills.recording(trace, CHANGING), self.request(verb, **more))
-        return kills.recorded(trace, CHANGING)
+        self._talk(kills.recording(trace, calls), self.request(verb, **more))
+        return kills.recorded(trace, calls)
 
     def run_killed(self, at: Step, verb: str, **more: object) -> dict[str, object]:
         """Run a job and kill it on entry to the call ``at``; KilledError if it was."""

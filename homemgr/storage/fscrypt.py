@@ -1,0 +1,232 @@
+"""Storage `fscrypt`: a directory that the file system encrypts, names and contents.
+
+The key of each home is random, sealed once for every password (see `key_slots`). It is in the
+file system from opening to closing, and only what was read with it leaves memory with it, not
+the caches of the whole machine. Homes of systemd-homed are used as they are, with policies of
+version 1 and 2 alike: a key of either can be given to the file system.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from homemgr.errors import BadPassword, FileNotFound, HomeAbsent, HostileHome, NotSupported
+from homemgr.kernel import fscrypt
+from homemgr.kernel.fscrypt import KeyName, KeyStatus
+from homemgr.storage import directory, key_slots, paths, rekeying
+from homemgr.storage.directory import GONE_PREFIX, NEW_PREFIX
+from homemgr.storage.kind import Area, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from homemgr.files import Fd
+    from homemgr.storage.kind import Content, Image, Words
+    from homemgr.storage.top import Top
+
+#: Version of the policy of new homes.
+_VERSION = 2
+
+#: Pauses while files are open that should be closed: who used them may be on his way out.
+_PAUSES_S = (0.01, 0.02, 0.05, 0.1)
+
+
+class FscryptArea(Area):
+    """An open home whose passwords can be changed with the key that they seal."""
+
+    def __init__(self, top: Top, policy: KeyName, words: Words, key: bytearray | None) -> None:
+        """Own all of it. ``key`` is None if the file system had it already; ``words`` give it."""
+        super().__init__(top)
+        self._policy = policy
+        self._words = words
+        self._key = key
+
+    def put_key(self, key: bytearray) -> None:
+        """Give the key to the file system, until `close` unless the home is kept."""
+        parent = self._closing.enter_context(paths.open_safe_parent(self.top.image_path))
+        self._closing.callback(_take_key_away, parent, self._policy)
+        fscrypt.add_key(self.top.fd.fileno(), key, self._policy.version)
+
+    @contextmanager
+    def rekeying(self, words: Words, identity: bytes | None) -> Iterator[None]:
+        """Add slots, and remove the old ones when ``identity`` is there."""
+        slots = key_slots.read(self.top.fd.fileno())
+        if self._key is None:
+            self._key = _unsealed(self.top, self._policy, self._words)
+        # A home that systemd-homed before 259 can open stays one.
+        is_old = self._policy.version == 1 and all(slot.is_old for slot in slots)
+        sealed = _seal_all(self._key, words, is_old=is_old)
+        with rekeying.replacing(self.top, sealed, identity):
+            yield
+
+    def close(self) -> None:
+        """Forget the key as well."""
+        if self._key is not None:
+            _wipe(self._key)
+        super().close()
+
+
+class Fscrypt(Storage):
+    """An encrypted directory, for all else like `directory`."""
+
+    def open(self, image: Image, words: Words, *, is_active: bool) -> Area:
+        """Open it, with a word unless it is in use and not locked."""
+        with ExitStack() as on_failure:
+            top = on_failure.enter_context(directory.open_home(image.path))
+            policy = _policy_of(top)
+            has_key = is_active and _status(top.fd, policy) is KeyStatus.PRESENT
+            key = None if has_key else _unsealed(top, policy, words)
+            area = FscryptArea(top, policy, words, key)
+            on_failure.enter_context(area)
+            if key is not None:
+                area.put_key(key)
+            rekeying.settle(top)
+            on_failure.pop_all()
+        return area
+
+    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+        """Make it with a key of its own; NotSupported where directories cannot be encrypted."""
+        if fscrypt.get_policy(parent.fileno()) is not None:
+            raise NotSupported(
+                f"{paths.location(parent.fileno())} is encrypted itself: what is in there cannot"
+                " have a key of its own."
+            )
+        with ExitStack() as closing:
+            key = bytearray(os.urandom(fscrypt.KEY_BYTES))
+            closing.callback(_wipe, key)
+            sealed = _seal_all(key, words, is_old=False)
+
+            def encrypt(top: Fd) -> None:
+                _add_key(top, key)
+                # After the top directory is closed, which would stay readable else.
+                policy = fscrypt.key_name(key, _VERSION)
+                closing.callback(_take_key_away, parent, policy)
+                fscrypt.set_policy(top.fileno(), policy)
+                _put_slots(top, sealed)
+
+            return directory.create(parent, file_name, **content._asdict(), prepare_top=encrypt)
+
+    def close(self, image: Image) -> bool:
+        """Remove the key from the file system."""
+        try:
+            with paths.open_safe_parent(image.path) as parent:
+                policy = _policy_at(parent, os.path.basename(image.path))
+                return policy is None or _take_key_away(parent, policy)
+        except (FileNotFound, FileNotFoundError):
+            return True
+
+    def lock(self, image: Image) -> None:
+        """Remove the key; what is open, the top directory for one, stays readable."""
+        with paths.open_safe_parent(image.path) as parent:
+            policy = _policy_at(parent, os.path.basename(image.path))
+            if policy is None:
+                raise HomeAbsent(f"There is no encrypted directory at {image.path}.")
+            fscrypt.remove_key(parent.fileno(), policy)
+
+    def is_locked(self, image: Image) -> bool:
+        """Whether the key was removed while the top directory was open, as mounted it is."""
+        try:
+            with directory.open_home(image.path) as top:
+                return _status(top.fd, _policy_of(top)) is KeyStatus.INCOMPLETELY_REMOVED
+        except (HomeAbsent, HostileHome):
+            return False
+
+    def set_aside(self, parent: Fd, file_name: str) -> None:
+        """Rename it."""
+        directory.set_aside(parent, file_name)
+
+    def delete_aside(self, parent: Fd, file_name: str) -> None:
+        """Delete the tree, for which no key is needed."""
+        directory.delete_aside(parent, file_name)
+
+    def sweep(self, parent: Fd) -> Sequence[str]:
+        """Remove the keys of homes whose creation or removal was cut short; nothing else."""
+        for name in os.listdir(parent.fileno()):
+            if not name.startswith((NEW_PREFIX, GONE_PREFIX)):
+                continue
+            tree = directory.lock_tree(parent, name)
+            if tree is None:
+                continue
+            with tree:
+                policy = fscrypt.get_policy(tree.fileno())
+            if policy is not None:
+                _take_key_away(parent, policy)
+        return ()
+
+
+def _add_key(top: Fd, key: bytearray) -> None:
+    try:
+        fscrypt.add_key(top.fileno(), key, _VERSION)
+    except OSError as error:
+        if error.errno in fscrypt.NOT_SUPPORTED:
+            raise NotSupported(
+                f"The file system of {paths.location(top.fileno())} does not encrypt directories:"
+                " ext4 and f2fs do with the feature `encrypt` (`tune2fs -O encrypt DEVICE`)."
+            ) from error
+        raise
+
+
+def _put_slots(top: Fd, sealed: Sequence[bytes]) -> None:
+    for number, text in enumerate(sealed):
+        os.setxattr(top.fileno(), key_slots.attribute(number), text, os.XATTR_CREATE)
+
+
+def _policy_of(top: Top) -> KeyName:
+    policy = fscrypt.get_policy(top.fd.fileno())
+    if policy is None:
+        raise HostileHome(f"{top.image_path} is not encrypted; expected a directory that is.")
+    return policy
+
+
+def _policy_at(parent: Fd, name: str) -> KeyName | None:
+    """The key of a directory, which is not open any more when this returns."""
+    tree = directory.open_tree(parent, name)
+    if tree is None:
+        return None
+    with tree:
+        return fscrypt.get_policy(tree.fileno())
+
+
+def _status(fd: Fd, policy: KeyName) -> KeyStatus:
+    return fscrypt.key_status(fd.fileno(), policy)
+
+
+def _take_key_away(parent: Fd, policy: KeyName) -> bool:
+    """Remove a key, waiting a moment for files to be closed; False if some stay open."""
+    for pause_s in (*_PAUSES_S, 0.0):
+        if fscrypt.remove_key(parent.fileno(), policy):
+            return True
+        time.sleep(pause_s)
+    return False
+
+
+def _unsealed(top: Top, policy: KeyName, words: Words) -> bytearray:
+    """The key of the home, with the first of ``words`` that fits; raises BadPassword."""
+    slots = key_slots.read(top.fd.fileno())
+    if not slots:
+        raise HostileHome(
+            f"{top.image_path} has no key slot that can be read; without one nothing opens it."
+        )
+    for word in words.words:
+        for slot in slots:
+            with words.working():
+                key = slot.unseal(word)
+            # The policy tells: the old format opens with any word, and a slot may be another's.
+            if key is not None and fscrypt.key_name(key, policy.version) == policy:
+                return key
+    raise BadPassword(f"No password given unlocks the key of {top.image_path}.")
+
+
+def _seal_all(key: bytearray, words: Words, *, is_old: bool) -> list[bytes]:
+    sealed = []
+    for word in words.words:
+        with words.working():
+            sealed.append(key_slots.seal(key, word, is_old=is_old))
+    return sealed
+
+
+def _wipe(key: bytearray) -> None:
+    key[:] = bytes(len(key))

@@ -1,0 +1,118 @@
+"""Other passwords for a volume key, in steps between which a kill leaves the right ones.
+
+New slots are added before the record is written and old ones removed after it. Which are which
+is noted beside them, with digests of both records: whatever was killed, whoever opens the home
+next sees by the record that is there which of them have to go. See `settle`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import logging
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from homemgr.errors import HostileHome, NoDiskSpace
+from homemgr.storage import key_slots
+from homemgr.storage.embedded import read_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from homemgr.storage.top import Top
+
+log = logging.getLogger(__name__)
+
+#: Extended attribute of the top directory while slots are being replaced.
+_NOTE = "trusted.homemgr.rekeying"
+
+
+@contextmanager
+def replacing(top: Top, sealed: Sequence[bytes], identity: bytes | None) -> Iterator[None]:
+    """Have the slots ``sealed`` while the block runs; after it only those that the record needs.
+
+    Raises NoDiskSpace, and nothing was changed, if there is no room for more of them.
+    """
+    fd = top.fd.fileno()
+    old = key_slots.numbers(fd)
+    free = (number for number in itertools.count() if number not in old)
+    new = list(itertools.islice(free, len(sealed)))
+    note: dict[str, object] = {"old": old, "new": new, "is_complete": False}
+    if identity is not None:
+        note |= {"before": _digest(read_identity(top)), "after": _digest(identity)}
+        os.setxattr(fd, _NOTE, json.dumps(note).encode())
+    _add(top, dict(zip(new, sealed, strict=True)))
+    try:
+        if identity is not None:
+            os.setxattr(fd, _NOTE, json.dumps({**note, "is_complete": True}).encode())
+            os.fsync(fd)
+        yield
+    finally:
+        settle(top)
+
+
+def settle(top: Top) -> None:
+    """Remove slots that the home's record does not need, if a change of passwords left any."""
+    fd = top.fd.fileno()
+    try:
+        note = json.loads(os.getxattr(fd, _NOTE))
+        present = _present(top)
+        if note["is_complete"] and present == note["after"]:
+            _remove(fd, note["old"])
+        elif present == note["before"]:
+            _remove(fd, note["new"])
+        else:
+            log.warning("%s was changed elsewhere; all its key slots stay.", top.image_path)
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return
+        # Too many slots keep nobody out; the next time somebody opens the home they go.
+        log.warning("%s keeps key slots it does not need: %s", top.image_path, error.strerror)
+        return
+    except (ValueError, KeyError, TypeError):
+        log.warning("The note of a change of passwords in %s is none.", top.image_path)
+    with suppress(OSError):
+        os.removexattr(fd, _NOTE)
+
+
+def _present(top: Top) -> str:
+    try:
+        return _digest(read_identity(top))
+    except HostileHome:
+        return ""
+
+
+def _digest(identity: bytes | None) -> str:
+    return hashlib.sha256(identity or b"").hexdigest()
+
+
+def _add(top: Top, slots: dict[int, bytes]) -> None:
+    fd = top.fd.fileno()
+    try:
+        for number, sealed in slots.items():
+            os.setxattr(fd, key_slots.attribute(number), sealed, os.XATTR_CREATE)
+        os.fsync(fd)
+    except OSError as error:
+        _remove(fd, slots)
+        with suppress(OSError):
+            os.removexattr(fd, _NOTE)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.E2BIG):
+            raise NoDiskSpace(
+                f"There is no room for {len(slots)} more key slots of {top.image_path}, and"
+                " the old ones stay until the new ones are there. Nothing was changed."
+            ) from error
+        raise
+
+
+def _remove(fd: int, numbers: Iterator[int] | Sequence[int] | dict[int, bytes]) -> None:
+    for number in numbers:
+        try:
+            os.removexattr(fd, key_slots.attribute(int(number)))
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+    os.fsync(fd)
