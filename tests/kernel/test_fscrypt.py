@@ -263,6 +263,9 @@ def test_what_only_looks_like_an_encrypted_home_is_refused(alice: Worker, area: 
     os.setxattr(image(alice), key_slots.attribute(0), good)
     with pytest.raises(errors.HostileHome, match="not encrypted"):
         alice.run("activate")
+    for verb in ("send", "export"):
+        with pytest.raises(errors.NotSupported, match="cannot be sent"):
+            alice.run(verb)
     # A file system without encryption says what is missing.
     elsewhere = Worker(area, extra={"storage": "fscrypt"})
     with pytest.raises(errors.NotSupported, match="tune2fs"):

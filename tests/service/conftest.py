@@ -53,10 +53,11 @@ def ground(private_mounts: None) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def disk(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An ext4 for homes."""
+    """An ext4 for homes, encrypted ones as well."""
     image = tmp_path_factory.mktemp("disk") / "image"
     target = ground / "disk"
-    volumes.mount_image(image, "ext4", target, 192 * volumes.MIB)
+    make = ["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "encrypt"]
+    volumes.mount_image(image, "ext4", target, 192 * volumes.MIB, make)
     yield target
     mounts.umount2(str(target), 0)
     target.rmdir()

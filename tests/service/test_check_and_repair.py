@@ -245,6 +245,21 @@ def test_image_that_is_gone_or_no_directory_is_told(service: Service) -> None:
     assert codes(service, "gone") == []
 
 
+def test_encrypted_home_is_looked_into_while_it_is_used_and_its_slots_always(
+    service: Service,
+) -> None:
+    service.create("hidden", storage="fscrypt")
+    assert codes(service, "hidden") == []
+    service.activate("hidden")
+    (image(service, "hidden") / "alien").touch()
+    assert codes(service, "hidden") == ["files-owner"]
+    service.deactivate("hidden")
+    assert codes(service, "hidden") == []
+    os.setxattr(image(service, "hidden"), "trusted.fscrypt_slot0", b"no slot")
+    assert codes(service, "hidden", "RepairHomes") == ["image-key"]
+    service.call("RemoveHome", "s", "hidden")
+
+
 def test_place_that_others_can_change_is_told_and_not_touched(service: Service) -> None:
     service.create("place")
     service.site.home_root.chmod(0o777)
