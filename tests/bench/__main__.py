@@ -9,8 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from . import extension, login, migrate, migrate_btrfs, table
+from . import extension, login, migrate, migrate_btrfs, storage, table
+from .goals import GOALS
 from .inside.plan import SMALL, Plan
+
+_WHAT = ["login", "storage", "extension", "migrate", "migrate-btrfs"]
 
 
 def main(argv: list[str]) -> int:
@@ -35,8 +38,9 @@ def main(argv: list[str]) -> int:
         samples = dataclasses.asdict(moved)
         text, is_met = how.render(moved), how.is_met(moved)
     else:
-        logins = samples = login.measure(plan)
-        found = table.rows(logins)
+        how_long = storage if arguments.what == "storage" else login
+        turns = samples = how_long.measure(plan)
+        found = table.rows(turns, storage.GOALS if arguments.what == "storage" else GOALS)
         text, is_met = table.render(found), all(row.is_met is not False for row in found)
     if arguments.json:
         content = {"plan": dataclasses.asdict(plan), "samples": samples}
@@ -47,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
-    parser.add_argument("what", choices=["login", "extension", "migrate", "migrate-btrfs"])
+    parser.add_argument("what", choices=_WHAT)
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each service")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep all samples there")
     parser.add_argument("--small", action="store_true", help="small numbers: does it still run?")

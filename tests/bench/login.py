@@ -28,12 +28,12 @@ def measure(plan: Plan) -> Samples:
     return samples
 
 
-def run_inside(box: Box, module: str, plan: Plan) -> str:
-    """Run a module of `inside` in the box; what it printed."""
+def run_inside(box: Box, module: str, plan: Plan, *more: str) -> str:
+    """Run a module of `inside` in the box, with the plan and ``more``; what it printed."""
     for source in INSIDE.glob("*.py"):
         box.write(f"{PLACE}/inside/{source.name}", source.read_text())
     done = subprocess.run(
-        box.command([PYTHON, "-m", module, plan.to_json()]),
+        box.command([PYTHON, "-m", module, plan.to_json(), *more]),
         env=ENVIRONMENT | {"PYTHONPATH": PLACE},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

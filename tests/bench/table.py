@@ -53,10 +53,10 @@ class Row:
         )
 
 
-def rows(samples: Samples) -> list[Row]:
+def rows(samples: Samples, goals: Sequence[Goal] = GOALS) -> list[Row]:
     """A row for each figure that was measured."""
     ours, homed = samples.get("ours", []), samples.get("homed", [])
-    return [_row(goal, ours, homed) for goal in GOALS if any(goal.key in turn for turn in ours)]
+    return [_row(goal, ours, homed) for goal in goals if any(goal.key in turn for turn in ours)]
 
 
 def render(table: Sequence[Row]) -> str:

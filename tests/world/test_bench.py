@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import extension, login, migrate, migrate_btrfs, table
+from tests.bench import extension, login, migrate, migrate_btrfs, storage, table
 from tests.bench.goals import GOALS
 from tests.bench.inside.plan import SMALL
 
@@ -17,6 +17,13 @@ def test_every_figure_is_measured_with_both_services() -> None:
         goal.key for goal in GOALS if goal.key.endswith(" many")
     ]
     assert len(table.render(rows).splitlines()) == len(GOALS) + 1
+
+
+@pytest.mark.usefixtures("machine")
+def test_every_storage_is_measured_with_both_services() -> None:
+    rows = table.rows(storage.measure(SMALL), storage.GOALS)
+    assert [row.goal for row in rows] == list(storage.GOALS)
+    assert all(row.homed is not None for row in rows)
 
 
 @pytest.mark.usefixtures("machine")

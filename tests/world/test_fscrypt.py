@@ -1,0 +1,154 @@
+"""Encrypted homes, of systemd-homed with homemgr and the other way round, and in real sessions."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel import fscrypt
+from homemgr.kernel.fscrypt import KeyStatus
+
+from .box import Box, wait_for
+from .conftest import World
+from .users import NOBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .users import User
+
+# 252 makes policies of version 1 and slots of the old format, 262 the newer ones.
+WORLDS = (World("both"), World("both", base="sid"))
+ENCRYPTED = "--storage=fscrypt"
+SECRET = "written-by-homed"
+
+
+@pytest.fixture
+def homed(box: Box) -> Iterator[Box]:
+    """A box where systemd-homed serves, before and after."""
+    yield box
+    give_back(box)
+
+
+def take_over(box: Box) -> None:
+    box.run(["homemgr", "setup"])
+    box.daemon = "homemgr"
+
+
+def give_back(box: Box) -> None:
+    box.run(["homemgr", "unsetup"])
+    box.daemon = "both"
+
+
+def policy(user: User) -> fscrypt.KeyName:
+    with Fd.open(str(user.box.path(user.image)), DIRECTORY_FLAGS) as top:
+        found = fscrypt.get_policy(top.fileno())
+    assert found is not None
+    return found
+
+
+def key_status(user: User) -> KeyStatus:
+    key = policy(user)
+    with Fd.open(str(user.box.path(user.image)), DIRECTORY_FLAGS) as top:
+        return fscrypt.key_status(top.fileno(), key)
+
+
+def assert_closed(user: User) -> None:
+    """Inactive, and the file system has its key no more."""
+    user.wait_until("inactive")
+    assert key_status(user) is KeyStatus.ABSENT
+    assert "letter" not in os.listdir(user.box.path(user.image))
+
+
+def slots(user: User) -> list[bytes]:
+    """The formats of the key slots."""
+    path = user.box.path(user.image)
+    names = [name for name in os.listxattr(path) if name.startswith("trusted.fscrypt_slot")]
+    return [os.getxattr(path, name)[:4] for name in names]
+
+
+def change_password(user: User, new: str) -> str:
+    """Change it; gives the old one."""
+    user.homectl("passwd", new_password=new)
+    old, user.password = user.password, new
+    return old
+
+
+def test_homes_of_systemd_homed_open_where_they_are(
+    homed: Box, new_user: Callable[..., User]
+) -> None:
+    bob = new_user(ENCRYPTED)
+    bob.ssh(f"echo {SECRET} >letter")
+    bob.wait_until("inactive")
+    image, uid = bob.image, bob.uid
+    made = policy(bob).version, bool(slots(bob)[0].startswith(b"$v2:"))
+    take_over(homed)
+    assert (bob.state(), bob.image, bob.uid) == ("inactive", image, uid)
+    assert_closed(bob)
+    seen = bob.ssh("cat letter; stat -c %u letter .; echo reply >reply")
+    assert seen.stdout.split() == [SECRET, str(uid), str(uid)]
+    assert_closed(bob)
+    old = change_password(bob, "new under homemgr")
+    # It stays what it was, as a systemd-homed of its age may have to open it.
+    assert (policy(bob).version, bool(slots(bob)[0].startswith(b"$v2:"))) == made
+    assert len(slots(bob)) == 1
+    give_back(homed)
+    bob.homectl_refuses("authenticate", old)
+    assert bob.ssh("cat reply; stat -c %u reply").stdout.split() == ["reply", str(uid)]
+    bob.wait_until("inactive")
+
+
+# 252 knows no policies of version 2.
+@pytest.mark.base("sid")
+def test_homes_of_homemgr_open_with_systemd_homed(
+    homed: Box, new_user: Callable[..., User]
+) -> None:
+    take_over(homed)
+    carol = new_user(ENCRYPTED)
+    carol.ssh("echo mine >letter")
+    assert_closed(carol)
+    assert set(carol.owners_on_disk()) == {NOBODY}
+    image, uid = carol.image, carol.uid
+    give_back(homed)
+    assert (carol.state(), carol.image, carol.uid) == ("inactive", image, uid)
+    with carol.active():
+        assert homed.read(f"{carol.home}/letter") == "mine\n"
+        assert homed.path(f"{carol.home}/letter").stat().st_uid == uid
+        homed.run(["sh", "-c", f"echo more >{carol.home}/more"], user=carol.name)
+    change_password(carol, "new under homed")
+    take_over(homed)
+    assert carol.ssh("cat more").stdout == "more\n"
+    assert_closed(carol)
+
+
+def test_a_session_and_its_end(homed: Box, new_user: Callable[..., User]) -> None:
+    take_over(homed)
+    dave = new_user(ENCRYPTED)
+    with homed.background(
+        ["homemgr", "with", dave.name, "--", "sh", "-c", "echo in; read word; echo $word >letter"],
+        env={"PASSWORD": dave.password},
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdin is not None
+        assert command.stdout.readline() == "in\n"
+        assert key_status(dave) is KeyStatus.PRESENT
+        homed.run(["homectl", "lock", dave.name])
+        assert dave.state() == "locked"
+        assert key_status(dave) is KeyStatus.INCOMPLETELY_REMOVED
+        dave.homectl("unlock")
+        command.stdin.write("written\n")
+        command.stdin.flush()
+        assert command.wait(30) == 0
+    homed.run(["homectl", "deactivate", dave.name], check=False)
+    assert_closed(dave)
+    assert dave.ssh("cat letter").stdout == "written\n"
+    assert_closed(dave)
+    # The service is killed while somebody is inside, and the mount goes with the session.
+    dave.homectl("activate")
+    homed.systemctl("kill", "--signal=KILL", "homemgrd.service")
+    homed.run(["umount", dave.home])
+    homed.systemctl("restart", "homemgrd.service")
+    wait_for(lambda: key_status(dave) is KeyStatus.ABSENT, "the key is gone", 20)
