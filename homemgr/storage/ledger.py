@@ -11,37 +11,24 @@ Keys are (directory, name), both bytes, and all orders are those of the bytes; t
 
 from __future__ import annotations
 
-import sqlite3
 import struct
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr.errors import NotSupported, StreamError
-from homemgr.storage.ledger_file import failure, open_database
+from homemgr.errors import StreamError
+from homemgr.storage.ledger_table import Table
 from homemgr.transfer.codec import decode, encode, signature_of_encoded
 from homemgr.transfer.entry import Entry, Kind, check_path, join, split
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
 
 #: Files beyond this have the digests of their blocks kept.
 BLOCKS_FROM = 1 << 20
 
-#: The largest ledger (bytes): of any home, and more for each name, and for each so many bytes of
-#: content, of which blocks have digests. Names with paths of a hundred bytes take a quarter.
-_BASE_BYTES = 256 << 20
-_NAME_BYTES = 4096
-_CONTENT_SHARE = 2048
-#: What a row takes besides its path and entry, and how often the size is looked at.
-_ROW_BYTES = 256
-_CHECK_BYTES = 4 << 20
-#: What is remembered of all names, beside texts that are kept until they are set anew.
-_OF_ALL, _DIGEST = "of all: ", "digest"
-
-#: How many rows are put at once, and what they hold at most (bytes).
-_AT_ONCE, _AT_ONCE_BYTES = 200, 64 << 10
+#: What is remembered of all names.
+_DIGEST = "digest"
 
 #: Rows of one page of `Ledger.pairs`.
 _PAGE = 2000
@@ -96,46 +83,16 @@ class Row(NamedTuple):
     proof: bytes
 
 
-class Ledger:
+class Ledger(Table):
     """The open ledger; only `commit` keeps what was changed, leaving the block drops the rest.
 
     Commit after the file system was synchronised: what the ledger has of the other side's
-    files has to be true after a power failure as well. All members raise `NoDiskSpace`
-    or `SystemFailure` if the file cannot be written or read, and `NotSupported` beyond `limit`.
+    files has to be true after a power failure as well.
     """
-
-    def __init__(self, path: str) -> None:
-        """Open or create ``path``, mode 0600; `TransferBusy` if another process has it open."""
-        self._path = path
-        self._database = open_database(path)
-        self._most_bytes: int | None = None
-        self._unchecked = 0
-        #: Rows that SQLite has not been given yet: many at once cost it less.
-        self._put: list[tuple[object, ...]] = []
-        self._put_bytes = 0
-        #: Whether there may be something to forget once a name changes.
-        self._has_remembered = True
 
     def __enter__(self) -> Ledger:
         """Open until the end of the block."""
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close; what was not committed is dropped."""
-        self._database.close()
-
-    def limit(self, files: int, content: int) -> None:
-        """Hold no more than a home of so many names and bytes needs, and plenty besides.
-
-        Each name repeats the path of its directory: somebody could make them so long that the
-        ledger takes all the room of a disk that is not his.
-        """
-        self._most_bytes = _BASE_BYTES + files * _NAME_BYTES + content // _CONTENT_SHARE
 
     # --- names --------------------------------------------------------------------------
 
@@ -168,9 +125,7 @@ class Ledger:
         entry, digest, blocks, mark = row
         encoded = encode(entry)
         length = len(path) + len(encoded) + len(blocks)
-        self._grow(length)
-        self._put_bytes += length
-        self._put.append(
+        self._wait(
             (
                 *split(path),
                 signature_of_encoded(encoded, digest),
@@ -181,25 +136,9 @@ class Ledger:
                 encoded,
                 digest,
                 blocks if entry.size > BLOCKS_FROM else b"",
-            )
+            ),
+            length,
         )
-        if len(self._put) >= _AT_ONCE or self._put_bytes >= _AT_ONCE_BYTES:
-            self._store()
-
-    def _grow(self, count: int) -> None:
-        """Raise NotSupported if the ledger has become too large; it is looked at now and then."""
-        self._unchecked += count + _ROW_BYTES
-        if self._most_bytes is None or self._unchecked < _CHECK_BYTES:
-            return
-        self._unchecked = 0
-        ((pages,),) = self._all("PRAGMA page_count")
-        ((page_bytes,),) = self._all("PRAGMA page_size")
-        if pages * page_bytes > self._most_bytes:
-            raise NotSupported(
-                f"To remember what has travelled takes more than {self._most_bytes} bytes in"
-                f" {self._path}: the home area has too many names in directories with too long"
-                " paths."
-            )
 
     def touch(self, path: bytes, mark: bytes) -> None:
         """What is known of ``path`` is proven by ``mark`` as well as before."""
@@ -234,9 +173,10 @@ class Ledger:
         return [(join(directory, name), _row(*rest)) for directory, name, *rest in rows]
 
     def by_digest(self, digest: bytes) -> bytes | None:
-        """The first path of a file whose content has ``digest``."""
+        """The first path of a file of more than 64 KiB whose content has ``digest``."""
+        # The size is that of the index, to the letter: see "Partial Indexes" of SQLite.
         rows = self._all(
-            "SELECT directory, name FROM entry WHERE digest = ? AND digest <> x''"
+            "SELECT directory, name FROM entry WHERE digest = ? AND size > 65536"
             " ORDER BY directory, name LIMIT 1",
             digest,
         )
@@ -341,31 +281,6 @@ class Ledger:
         ((count, size),) = self._all("SELECT count(*), total(size) FROM entry")
         return count, int(size)
 
-    # --- the ledger itself --------------------------------------------------------------
-
-    def meta(self, key: str) -> str | None:
-        """The text kept under ``key``."""
-        rows = self._all("SELECT value FROM meta WHERE key = ?", key)
-        return str(rows[0][0]) if rows else None
-
-    def set_meta(self, key: str, value: str) -> None:
-        """Keep a text under ``key``."""
-        self._change("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
-
-    def remembered(self, key: str) -> str | None:
-        """The text that was last kept under ``key`` by `remember`, if it still holds."""
-        return self.meta(_OF_ALL + key)
-
-    def remember(self, key: str, value: str) -> None:
-        """Keep a text about all names as they are; with the next name that changes it is gone."""
-        self.set_meta(_OF_ALL + key, value)
-        self._has_remembered = True
-
-    def commit(self) -> None:
-        """Keep all changes, durably and together."""
-        self._change("COMMIT")
-        self._change("BEGIN EXCLUSIVE")
-
     def _keys(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Directory, name and signature of all, read in pages: they may be changed meanwhile."""
         start = "SELECT directory, name, signature FROM entry "
@@ -374,45 +289,6 @@ class Ledger:
         while page:
             yield from page
             page = self._all(start + "WHERE (directory, name) > (?, ?)" + order, *page[-1][:2])
-
-    def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        if self._put:
-            self._store()
-        try:
-            return self._database.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise failure(error, self._path) from error
-
-    def _alter(self, statement: str, *values: object) -> None:
-        """Change names or what they are: what was remembered of all of them holds no more."""
-        self._forget()
-        self._change(statement, *values)
-
-    def _forget(self) -> None:
-        if self._has_remembered:
-            self._has_remembered = False
-            self._change(
-                "DELETE FROM meta WHERE key >= ? AND key < ?", _OF_ALL, _OF_ALL + "\U0010ffff"
-            )
-
-    def _store(self) -> None:
-        """Give SQLite what was put since the last time; before anything else is asked or told."""
-        rows, self._put, self._put_bytes = self._put, [], 0
-        self._forget()
-        try:
-            self._database.executemany(
-                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
-            )
-        except sqlite3.Error as error:
-            raise failure(error, self._path) from error
-
-    def _change(self, statement: str, *values: object) -> None:
-        if self._put:
-            self._store()
-        try:
-            self._database.execute(statement, values)
-        except sqlite3.Error as error:
-            raise failure(error, self._path) from error
 
 
 def _row(entry: bytes, digest: bytes, blocks: bytes, mark: bytes) -> Row:

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 from homemgr.errors import NoDiskSpace, SystemFailure, TransferBusy, from_os_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from homemgr.errors import HomeError
 
-_VERSION = 1
+#: The form of the tables, and the one before it that is brought to this one.
+_VERSION, _OLDER = 2, 1
 
 #: SQLite's cache, in KiB: bounds the memory, whatever the size of the home.
 _CACHE_KIB = 16 << 10
@@ -32,6 +35,9 @@ _USE = (
 #: With less there may be no room for one more file (bytes); xfs makes room for 64 at once.
 _FULL_BYTES = 1 << 20
 
+#: Of large files alone: for the many small ones it would take more time than all the rest.
+_BY_DIGEST = "CREATE INDEX by_digest ON entry (digest) WHERE size > 65536"
+
 _SCHEMA = (
     """CREATE TABLE entry (
         directory BLOB NOT NULL, name BLOB NOT NULL,
@@ -41,10 +47,12 @@ _SCHEMA = (
         PRIMARY KEY (directory, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX by_inode ON entry (inode) WHERE inode IS NOT NULL",
-    "CREATE INDEX by_digest ON entry (digest) WHERE digest <> x''",
+    _BY_DIGEST,
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {_VERSION}",
 )
+
+_UPGRADE = ("DROP INDEX by_digest", _BY_DIGEST, f"PRAGMA user_version = {_VERSION}")
 
 #: SQLite's result codes for a file that is damaged, none of SQLite, or has other tables.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -90,14 +98,21 @@ def _open(path: str) -> sqlite3.Connection:
 
 def _prepare(database: sqlite3.Connection) -> None:
     """Check what is there, or make the tables; a transaction is open then, as ever after."""
-    for statement in (*_USE, "BEGIN EXCLUSIVE"):
-        database.execute(statement)
+    _execute(database, (*_USE, "BEGIN EXCLUSIVE"))
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == 0:
-        for statement in _SCHEMA:
-            database.execute(statement)
-    elif version != _VERSION or database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        _execute(database, _SCHEMA)
+        return
+    is_known = version in (_OLDER, _VERSION)
+    if not is_known or database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise _UnreadableError
+    if version == _OLDER:
+        _execute(database, _UPGRADE)
+
+
+def _execute(database: sqlite3.Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        database.execute(statement)
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from homemgr.errors import NoDiskSpace, NotSupported, StreamError, SystemFailure, TransferBusy
-from homemgr.storage import ledger as ledger_module
-from homemgr.storage import ledger_file
+from homemgr.storage import ledger_file, ledger_table
 from homemgr.storage.ledger import Known, Ledger, Row, proof
 from homemgr.transfer.codec import signature
 from homemgr.transfer.entry import Entry, Kind, join, split
@@ -56,7 +55,7 @@ def test_paths_that_are_repeated_too_often_do_not_fill_the_disk(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred names are little, and their paths may be a lot."""
-    monkeypatch.setattr(ledger_module, "_BASE_BYTES", 8 << 20)
+    monkeypatch.setattr(ledger_table, "_BASE_BYTES", 8 << 20)
     deep = b"/".join([b"d" * 255] * 4000)
     with Ledger(path) as ledger:
         ledger.limit(100, 0)
@@ -70,7 +69,7 @@ def test_a_usual_home_is_far_from_the_largest_ledger(
 ) -> None:
     """As is said where the limit is set: even a quarter of it would do."""
     count = 30_000
-    monkeypatch.setattr(ledger_module, "_BASE_BYTES", 1 << 20)
+    monkeypatch.setattr(ledger_table, "_BASE_BYTES", 1 << 20)
     usual = b"/".join([b"directory"] * 10)
     with Ledger(path) as ledger:
         ledger.limit(count // 4, 0)
@@ -78,7 +77,7 @@ def test_a_usual_home_is_far_from_the_largest_ledger(
 
 
 def test_digests_of_blocks_have_room_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "_BASE_BYTES", 1 << 20)
+    monkeypatch.setattr(ledger_table, "_BASE_BYTES", 1 << 20)
     size, count = 1 << 30, 100
     row = ROW._replace(entry=ENTRY._replace(size=size), blocks=bytes(32 * (size >> 17)))
     with Ledger(path) as ledger:
@@ -140,11 +139,13 @@ def test_names_of_an_inode_are_found(path: str, inode: int) -> None:
         assert ledger.by_inode(inode) == [(b"a/z", ROW._replace(proof=mark))]
 
 
-def test_content_is_found_by_its_digest(path: str) -> None:
+def test_large_content_is_found_by_its_digest(path: str) -> None:
+    large = ROW._replace(entry=ENTRY._replace(size=(64 << 10) + 1))
     with Ledger(path) as ledger:
         ledger.put(b"", FOLDER_ROW)
-        ledger.put(b"b", ROW)
-        ledger.put(b"a/b", ROW)
+        ledger.put(b"a/small", ROW)
+        ledger.put(b"b", large)
+        ledger.put(b"a/b", large)
         assert ledger.by_digest(ROW.digest) == b"b"
         assert ledger.by_digest(b"e" * 32) is None
         assert ledger.by_digest(b"") is None
@@ -414,13 +415,31 @@ def test_empty_file_becomes_a_ledger(path: str) -> None:
     assert not Path(path + ".corrupt").exists()
 
 
-@pytest.mark.parametrize("statement", ["PRAGMA user_version = 2", "PRAGMA user_version = 0"])
+@pytest.mark.parametrize("statement", ["PRAGMA user_version = 3", "PRAGMA user_version = 0"])
 def test_ledger_of_another_version_is_put_aside(filled: str, statement: str) -> None:
     database = sqlite3.connect(filled)
     database.execute(statement)
     database.close()
     assert_begun_anew(filled)
     assert Path(filled + ".corrupt").exists()
+
+
+def test_ledger_of_the_version_before_is_brought_to_this_one(filled: str) -> None:
+    database = sqlite3.connect(filled)
+    schema = "SELECT sql FROM sqlite_master ORDER BY name"
+    new = database.execute(schema).fetchall()
+    database.execute("DROP INDEX by_digest")
+    database.execute("CREATE INDEX by_digest ON entry (digest) WHERE digest <> x''")
+    database.execute("PRAGMA user_version = 1")
+    rows = database.execute("SELECT * FROM entry").fetchall()
+    database.close()
+    with Ledger(filled) as ledger:
+        ledger.commit()
+    database = sqlite3.connect(filled)
+    assert database.execute(schema).fetchall() == new
+    assert database.execute("SELECT * FROM entry").fetchall() == rows != []
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    database.close()
 
 
 def test_journal_of_a_damaged_ledger_is_not_applied_to_the_new_one(filled: str) -> None:
@@ -432,7 +451,6 @@ def test_journal_of_a_damaged_ledger_is_not_applied_to_the_new_one(filled: str) 
 
 WRITER = """
 import os, signal, sys
-from homemgr.storage import ledger as ledger_module
 from homemgr.storage import ledger_file
 ledger_file._USE = (*ledger_file._USE, "PRAGMA cache_size = 5")
 from homemgr.storage.ledger import Ledger
