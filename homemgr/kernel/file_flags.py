@@ -10,6 +10,7 @@ import struct
 _GET, _SET = 0x80086601, 0x40086602
 
 _FLAGS = struct.Struct("=I4x")
+_ROOM = bytes(_FLAGS.size)
 
 #: What file systems and kinds of files without flags answer.
 _NONE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
@@ -18,11 +19,12 @@ _NONE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
 def get_flags(fd: int) -> int:
     """The flags of an open file or directory; 0 where there are none."""
     try:
-        return int(_FLAGS.unpack(fcntl.ioctl(fd, _GET, bytes(_FLAGS.size)))[0])
+        (bits,) = _FLAGS.unpack(fcntl.ioctl(fd, _GET, _ROOM))
     except OSError as error:
         if error.errno not in _NONE:
             raise
         return 0
+    return int(bits)
 
 
 def set_flags(fd: int, flags: int) -> None:

@@ -44,22 +44,31 @@ def libc_call(name: str, *argtypes: type) -> Callable[..., int]:
 
 def system_call(name: str, number: int, *argtypes: type) -> Callable[..., int]:
     """System call ``number``; only those from 424 on have one number on every architecture."""
-    call = _LIBC["syscall"]
-    call.argtypes, call.restype = (LONG, *argtypes), LONG
-    return _checked(name, partial(call, number))
+    return _checked(name, partial(bare_system_call(*argtypes), number))
+
+
+def bare_system_call(*argtypes: type) -> Callable[..., int]:
+    """Any system call with these arguments, given its number first; -1 says to ask `failure`.
+
+    For what is called for every file of a home: each function around it takes its time.
+    """
+    call: Callable[..., int] = _LIBC["syscall"]
+    call.argtypes, call.restype = (LONG, *argtypes), LONG  # type: ignore[attr-defined]
+    return call
 
 
 def _checked(name: str, call: Callable[..., int]) -> Callable[..., int]:
     def invoke(*arguments: object) -> int:
         result = call(*arguments)
         if result == -1:
-            raise _failure(name, arguments)
+            raise failure(name, *arguments)
         return result
 
     return invoke
 
 
-def _failure(name: str, arguments: tuple[object, ...]) -> OSError:
+def failure(name: str, *arguments: object) -> OSError:
+    """What errno says after a call of ``name`` that failed; with the path it was given, if any."""
     number = ctypes.get_errno()
     # Paths are the only bytes we pass; structures go in as ctypes arrays.
     paths = [a.decode("utf-8", "surrogateescape") for a in arguments if isinstance(a, bytes) and a]

@@ -296,8 +296,11 @@ def _row(entry: bytes, digest: bytes, blocks: bytes, mark: bytes) -> Row:
 
 
 def _inode(mark: bytes) -> int | None:
+    if not mark:
+        return None
     # SQLite's integers have a sign.
-    return int(_INODE.unpack_from(mark)[0]) if mark else None
+    (number,) = _INODE.unpack_from(mark)
+    return int(number)
 
 
 def _ordered(

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 from homemgr.errors import HomeBusy, HostileHome
 from homemgr.files import Fd
 from homemgr.kernel.file_flags import get_flags
-from homemgr.kernel.openat2 import openat2
+from homemgr.kernel.openat2 import open_number, way_to_open
 from homemgr.storage.guarded import RESOLVE_GUARDED
 from homemgr.storage.sparse import data_runs as data_runs
 from homemgr.transfer import flags
-from homemgr.transfer.entry import MAX_PATH, Entry, Kind, join
+from homemgr.transfer.entry import MAX_PATH, Entry, Kind
 from homemgr.transfer.selection import ALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from homemgr.kernel.openat2 import Way
     from homemgr.transfer.selection import Selection
 
 #: What a step is: into a directory, past anything else, out of a directory.
@@ -38,6 +39,8 @@ _OPEN = 64
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME
 _CONTENT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOATIME
+_AS_DIRECTORY = way_to_open(_DIRECTORY, RESOLVE_GUARDED)
+_AS_CONTENT = way_to_open(_CONTENT, RESOLVE_GUARDED)
 
 #: Nothing has the name, or something of another kind: the last two are sockets and devices.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV)
@@ -114,7 +117,8 @@ def walk(
                 path = path[: -1 - len(level.name)]
                 continue
             name = level.names.pop()
-            if (here := join(path, name)) in leave_out:
+            here = path + b"/" + name if path else name
+            if here in leave_out:
                 continue
             parent = level.fd.fileno()
             try:
@@ -151,7 +155,7 @@ def _enter(levels: list[_Level], name: bytes, path: bytes, expected: os.stat_res
         raise HostileHome(f"There is a path of more than {MAX_PATH} bytes: {path[:64]!r}...")
     parent = levels[-1].fd.fileno()
     only = ALL if levels[-1].only is ALL else levels[-1].only[name]
-    level = _Level(_open(parent, name, path, _DIRECTORY), name, expected, only)
+    level = _Level(_open(parent, name, path, _AS_DIRECTORY), name, expected, only)
     try:
         if not os.path.samestat(os.fstat(level.fd.fileno()), expected):
             raise FileVanished
@@ -186,9 +190,9 @@ def _up(fd: Fd, expected: os.stat_result, path: bytes) -> Fd:
     return parent
 
 
-def _open(parent: int, name: bytes, path: bytes, how: int) -> Fd:
+def _open(parent: int, name: bytes, path: bytes, how: Way) -> Fd:
     try:
-        return openat2(parent, name, how, RESOLVE_GUARDED)
+        return Fd.opened(open_number(parent, name, how))
     except OSError as error:
         if error.errno in _GONE:
             raise FileVanished from error
@@ -200,9 +204,12 @@ def _open(parent: int, name: bytes, path: bytes, how: int) -> Fd:
 
 def open_content(step: Step) -> Fd:
     """The regular file of a step, to be read. Raises FileVanished if it is another one by now."""
-    fd = _open(step.parent, step.name, step.path, _CONTENT)
+    _, name, path, parent, _, expected = step
+    fd = _open(parent, name, path, _AS_CONTENT)
     found = os.fstat(fd.fileno())
-    if not stat.S_ISREG(found.st_mode) or not os.path.samestat(found, step.stat):
+    if (found.st_ino, found.st_dev) != (expected.st_ino, expected.st_dev) or not stat.S_ISREG(
+        found.st_mode
+    ):
         fd.close()
         raise FileVanished
     return fd

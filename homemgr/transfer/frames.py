@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from homemgr.errors import StreamError
 from homemgr.transfer.codec import SIGNATURE_BYTES, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from homemgr.transfer.entry import Entry
 
@@ -140,6 +140,7 @@ Frame = (
     Enter | Leave | File | Patch | Same | Copy | Node | Delete | Data | Hole | Eof | Control | Pairs
 )
 
+_U8 = struct.Struct("B")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _EXTENT = struct.Struct(">QQ")
@@ -168,9 +169,6 @@ class Number(IntEnum):
 #: What precedes a body: type and length.
 HEADER = struct.Struct(">BI")
 
-#: The types that are a name and an entry, and nothing else.
-_ENTRY_ONLY = {Patch: Number.PATCH, Same: Number.SAME, Node: Number.NODE}
-
 
 def pack(frame: Frame) -> bytes:
     """The bytes of one frame; `StreamError` if it is longer than one may be."""
@@ -179,36 +177,45 @@ def pack(frame: Frame) -> bytes:
 
 def parts(frame: Frame) -> tuple[Content, ...]:
     """Like `pack`, in pieces for writev(2), content among them uncopied."""
-    match frame:
-        case File(name, entry, None):
-            return _framed(Number.FILE_FOLLOWS, _named(name, entry))
-        case File(name, entry, data) if data is not None:
-            return _framed(Number.FILE, _named(name, entry), data)
-        case Data(offset, data):
-            return _framed(Number.DATA, _U64.pack(offset), data)
-        case Enter(name, None):
-            return _framed(Number.ENTER_UNCHANGED, name)
-        case Enter(name, entry) if entry is not None:
-            return _framed(Number.ENTER, _named(name, entry))
-        case Leave():
-            return _framed(Number.LEAVE)
-        case Same(name, entry) | Patch(name, entry) | Node(name, entry):
-            return _framed(_ENTRY_ONLY[type(frame)], _named(name, entry))
-        case Copy(name, entry, digest, source):
-            return _framed(Number.COPY, _named(name, entry), digest, source)
-        case Delete(name):
-            return _framed(Number.DELETE, name)
-        case Hole(offset, length):
-            return _framed(Number.HOLE, _EXTENT.pack(offset, length))
-        case Eof(digest):
-            return _framed(Number.EOF, digest)
-        case Control(message):
-            return _framed(
-                Number.CONTROL, json.dumps(message, separators=(",", ":")).encode("ascii")
-            )
-        case Pairs(pairs):
-            return _framed(Number.PAIRS, *(_pair(path, mark) for path, mark in pairs))
-    raise AssertionError(f"{type(frame).__name__} is not a frame")
+    return _PARTS[type(frame)](frame)
+
+
+def _enter(frame: Enter) -> tuple[Content, ...]:
+    name, entry = frame
+    if entry is None:
+        return _framed(Number.ENTER_UNCHANGED, name)
+    return _framed(Number.ENTER, _named(name, entry))
+
+
+def _file(frame: File) -> tuple[Content, ...]:
+    name, entry, data = frame
+    head = _named(name, entry)
+    if data is None:
+        return _framed(Number.FILE_FOLLOWS, head)
+    return _framed(Number.FILE, head, data)
+
+
+def _control(frame: Control) -> tuple[Content, ...]:
+    text = json.dumps(frame.message, separators=(",", ":"))
+    return _framed(Number.CONTROL, text.encode("ascii"))
+
+
+#: By type: there is one of them for each file of a home.
+_PARTS: dict[type, Callable[[Any], tuple[Content, ...]]] = {
+    Enter: _enter,
+    Leave: lambda _: _framed(Number.LEAVE),
+    File: _file,
+    Patch: lambda patch: _framed(Number.PATCH, _named(*patch)),
+    Same: lambda same: _framed(Number.SAME, _named(*same)),
+    Copy: lambda copy: _framed(Number.COPY, _named(*copy[:2]), *copy[2:]),
+    Node: lambda node: _framed(Number.NODE, _named(*node)),
+    Delete: lambda delete: _framed(Number.DELETE, delete.name),
+    Data: lambda data: _framed(Number.DATA, _U64.pack(data.offset), data.data),
+    Hole: lambda hole: _framed(Number.HOLE, _EXTENT.pack(*hole)),
+    Eof: lambda eof: _framed(Number.EOF, eof.digest),
+    Control: _control,
+    Pairs: lambda pairs: _framed(Number.PAIRS, *(_pair(*pair) for pair in pairs.pairs)),
+}
 
 
 def in_frames(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[Pairs]:
@@ -236,7 +243,7 @@ def _framed(number: int, *body: Content) -> tuple[Content, ...]:
 
 def _named(name: bytes, entry: Entry) -> bytes:
     data = encode(entry)
-    return b"%c%b%b%b" % (len(name), name, _U32.pack(len(data)), data)
+    return _U8.pack(len(name)) + name + _U32.pack(len(data)) + data
 
 
 def _pair(path: bytes, mark: bytes) -> bytes:

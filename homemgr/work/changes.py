@@ -115,6 +115,8 @@ class Changes:
 
     def _open(self) -> None:
         """Go into all directories down to the present one, as far as not yet done."""
+        if self._levels[-1].is_entered:
+            return
         for level in self._levels:
             if not level.is_entered:
                 level.is_entered = True
