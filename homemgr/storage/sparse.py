@@ -37,6 +37,17 @@ def data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end - start
 
 
+def is_dense(fd: int, size: int) -> bool:
+    """Whether a file of ``size`` bytes, at least one, has data at each of them."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_HOLE) >= size
+    except OSError as error:
+        # It was emptied meanwhile.
+        if error.errno == errno.ENXIO:
+            return False
+        raise
+
+
 def pieces(fd: int, start: int, end: int, length: int) -> Iterator[tuple[int, bytes]]:
     """What a file has from ``start`` to ``end``: offset and at most ``length`` bytes of each."""
     while start < end and (data := os.pread(fd, min(length, end - start), start)):

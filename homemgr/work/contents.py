@@ -238,9 +238,8 @@ def _is_patchable(old: Entry, new: Entry) -> bool:
 
 def _fits_frame(fd: int, stat: os.stat_result) -> bool:
     """Whether the file fits into one frame and has no holes."""
-    if stat.st_size > frames.SMALL:
-        return False
-    if stat.st_blocks * 512 >= stat.st_size:
-        return True
-    # Few blocks may be compression or data kept in the inode; holes show when asked for.
-    return list(sparse.data_runs(fd, stat.st_size)) == [(0, stat.st_size)]
+    size = stat.st_size
+    if not 0 < size <= frames.SMALL:
+        return not size
+    # The number of blocks does not tell: some may be reserved and hold nothing yet.
+    return sparse.is_dense(fd, size)

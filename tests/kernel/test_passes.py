@@ -174,6 +174,17 @@ def test_of_a_large_file_only_the_changed_blocks_travel(journey: Journey) -> Non
     assert sum(len(f.data) for f in sent if isinstance(f, frames.Data)) <= 4 * (128 << 10)
 
 
+def test_room_reserved_in_a_small_file_travels_as_a_hole(journey: Journey) -> None:
+    with (journey.here / "reserved").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 48 << 10)
+        os.pwrite(file.fileno(), b"data", 16 << 10)
+    homes.give_away(journey.here)
+    journey.go()
+    assert_same(journey)
+    with (journey.there / "reserved").open("rb") as file:
+        assert os.lseek(file.fileno(), 0, os.SEEK_DATA) == 16 << 10
+
+
 def test_a_renamed_large_file_does_not_travel_again(journey: Journey) -> None:
     (journey.here / "large").write_bytes(random.Random(1).randbytes(5 << 20))
     homes.give_away(journey.here)
