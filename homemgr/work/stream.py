@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from homemgr.transfer.frames import Content, Frame
 
 #: The first line of each direction; another version is refused before anything is believed.
-GREETING = b"homemgr transfer 2\n"
+GREETING = b"homemgr transfer 3\n"
 
 #: Fast enough for a network of several hundred megabytes a second, and most of the gain. Level 1
 #: looks for matches of seven bytes; of five there are more, in text, and they cost no more time.
