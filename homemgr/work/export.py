@@ -24,9 +24,10 @@ from homemgr.transfer.report import Report
 from homemgr.work.cleaning import clean_home
 from homemgr.work.exclusion import alone_with_home
 from homemgr.work.found import tell_record
-from homemgr.work.send import LEFT_OUT, Options
+from homemgr.work.send import LEFT_OUT
 from homemgr.work.survey import survey
 from homemgr.work.telling import Telling
+from homemgr.work.wanted import Options
 
 if TYPE_CHECKING:
     from homemgr.files import Fd

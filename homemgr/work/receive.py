@@ -8,28 +8,25 @@ makes no sense changes nothing else.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from homemgr.errors import HomeError, StreamError
-from homemgr.kernel.synchronization import syncfs
+from homemgr.errors import StreamError
 from homemgr.storage import staging
-from homemgr.storage.abilities import probe, storable_flags
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.reserve import hold_space
-from homemgr.storage.verify import require_joined, verify
+from homemgr.storage.verify import require_joined
 from homemgr.storage.writer import TreeWriter
-from homemgr.transfer import flags, frames
+from homemgr.transfer import frames
 from homemgr.transfer.frames import Control
 from homemgr.transfer.needs import limits_to_json
 from homemgr.work.allowance import Allowance, Size
 from homemgr.work.arrival import Arrival
 from homemgr.work.conversation import Conversation
-from homemgr.work.send import LEFT_OUT
+from homemgr.work.stage import Stage, mark
 from homemgr.work.staged import (
     Content,
     Place,
@@ -51,25 +48,11 @@ if TYPE_CHECKING:
     from homemgr.transfer.policy import Policy
     from homemgr.work.task import Task
 
-log = logging.getLogger(__name__)
-
 #: What came is made durable at least so often (s): it has to be sent again after a kill.
 _SETTLE_S = 10.0
 
 #: Held back for the ledger, which may be on the disk that fills up (bytes).
 _HELD_BYTES = 8 << 20
-
-#: Says in the ledger whether nothing was changed since files and ledger were made to agree.
-_CLEAN = "clean"
-
-#: Says in the ledger whether the file system was found to be able to hold the home.
-_ABLE = "able"
-
-#: In the ledger the flags of chattr that the file system stores.
-_FLAGS = "flags"
-
-#: In the ledger the digest (hex) of the files that the origin sealed.
-_SEALED = "sealed"
 
 
 def run(task: Task) -> dict[str, object]:
@@ -136,20 +119,18 @@ class _Receiver:
     def _ask(self, question: str, **about: object) -> dict[str, object]:
         return self._task.channel.ask(question, about)
 
-    def _require_fit(self, stage: _Stage, limits: Limits, said: dict[str, object]) -> None:
+    def _require_fit(self, stage: Stage, limits: Limits, said: dict[str, object]) -> None:
         """Raise NoDiskSpace or NotSupported if the home cannot be stored here."""
         size = size_of(said.get("size"))
         self._telling.expect(size.files, size.bytes)
-        require_room(stage.top, Size(*stage.ledger.totals()), size)
+        require_room(stage.top, stage.size(size), size)
         require_able(limits, said.get("needs"))
         self._allowance = Allowance(size)
         stage.ledger.limit(size.files, size.content)
-        if stage.ledger.meta(_ABLE) != "yes":
-            stage.ledger.set_meta(_ABLE, "yes")
-            stage.ledger.commit()
+        stage.may_hold()
         self._talk.tell(fits=True)
 
-    def _stage(self, closing: ExitStack, parent: Fd, place: Place) -> _Stage | None:
+    def _stage(self, closing: ExitStack, parent: Fd, place: Place) -> Stage | None:
         """The tree as far as it came, made sure of; None once it has become a home."""
         if place.phase not in ("new", "receiving", "prepared"):
             return None
@@ -160,26 +141,17 @@ class _Receiver:
             # It was given back, and is to arrive again.
             staging.withdraw(parent, place.file_name, place.stage_name, place.tree)
         ledger = closing.enter_context(Ledger(place.ledger))
-        if not staging.is_there(parent, place.stage_name):
-            # What was known of a tree that is gone is forgotten before there is another one.
-            ledger.drop(b"")
-            ledger.set_meta(_ABLE, "no")
-            ledger.commit()
-        top = closing.enter_context(
-            staging.open_stage(parent, place.stage_name, is_subvolume=self._is_subvolume)
-        )
-        if ledger.meta(_CLEAN) != "yes":
-            verify(top, ledger, LEFT_OUT)
-            ledger.commit()
-        return _Stage(top, ledger, place)
+        stage = Stage.begun(parent, ledger, place, is_subvolume=self._is_subvolume)
+        closing.enter_context(stage.top)
+        return stage
 
-    def _restart(self, closing: ExitStack, parent: Fd, place: Place) -> _Stage:
+    def _restart(self, closing: ExitStack, parent: Fd, place: Place) -> Stage:
         """Take in again what was given back and then not undone at the sender."""
         if place.phase != "gone":
             raise StreamError("The sender sends a home area that has arrived already.")
         with Ledger(place.ledger) as ledger:
             # Part of the tree may have been deleted by then.
-            _mark(ledger, "no")
+            mark(ledger, is_clean=False)
         self._ask("restart")
         stage = self._stage(closing, parent, place._replace(phase="receiving"))
         assert stage is not None
@@ -187,7 +159,7 @@ class _Receiver:
 
     # -- the tree ---------------------------------------------------------------------------
 
-    def _take_in(self, stage: _Stage, rules: Policy) -> Place | None:
+    def _take_in(self, stage: Stage, rules: Policy) -> Place | None:
         """Take passes until the sender says it was the last; None unless all is to be committed."""
         with hold_space(os.path.dirname(stage.place.ledger), _HELD_BYTES) as held:
             try:
@@ -202,12 +174,12 @@ class _Receiver:
                 raise
         stage.settle()
         if "keep" in message:
-            _mark(stage.ledger, "yes")
+            stage.mark_clean()
             self._talk.tell(kept=True)
             return None
         return self._prepare(stage, message)
 
-    def _take_passes(self, stage: _Stage, writer: TreeWriter, rules: Policy) -> dict[str, object]:
+    def _take_passes(self, stage: Stage, writer: TreeWriter, rules: Policy) -> dict[str, object]:
         """Take passes up to the message that says what comes after the last."""
 
         def count(files: int, size: int) -> None:
@@ -229,7 +201,7 @@ class _Receiver:
             else:
                 return message
 
-    def _one_pass(self, stage: _Stage, arrival: Arrival) -> dict[str, object]:
+    def _one_pass(self, stage: Stage, arrival: Arrival) -> dict[str, object]:
         """Take changes up to the next message."""
         settled_at = time.monotonic()
         self._allowance.begin()
@@ -243,7 +215,7 @@ class _Receiver:
                 continue
             self._allowance.take(frame)
             if not is_marked:
-                _mark(stage.ledger, "no")
+                stage.mark_changing()
                 is_marked = True
             arrival.take(frame)
             if time.monotonic() - settled_at > _SETTLE_S:
@@ -251,7 +223,7 @@ class _Receiver:
                 stage.settle()
                 settled_at = time.monotonic()
 
-    def _allow_more(self, stage: _Stage, size: Size) -> None:
+    def _allow_more(self, stage: Stage, size: Size) -> None:
         """The home has grown while it travels: go on if there is room for that too."""
         require_room(stage.top, Size(*stage.ledger.totals()), size)
         self._allowance.size = size
@@ -259,7 +231,7 @@ class _Receiver:
 
     # -- becoming a home ----------------------------------------------------------------------
 
-    def _prepare(self, stage: _Stage, message: dict[str, object]) -> Place:
+    def _prepare(self, stage: Stage, message: dict[str, object]) -> Place:
         """Be ready to become a home whenever the sender says so."""
         if "prepare" not in message:
             raise StreamError("The sender said neither that there is more nor that this is all.")
@@ -268,9 +240,7 @@ class _Receiver:
         require_joined(stage.top, stage.ledger)
         content = Content(message["prepare"], self._digest, message.get("seal"))
         place = prepare(self._task, stage.top, stage.place, content)
-        stage.ledger.set_meta(_SEALED, self._digest)
-        _mark(stage.ledger, "yes")
-        stage.ledger.commit()
+        stage.seal(self._digest)
         self._talk.tell(prepared=True)
         return place
 
@@ -291,55 +261,3 @@ class _Receiver:
         staging.abandon(parent, place.stage_name)
         self._talk.tell(forgotten=True)
         return {}
-
-
-class _Stage(NamedTuple):
-    """The tree that is arriving."""
-
-    top: Fd
-    ledger: Ledger
-    place: Place
-
-    def limits(self) -> Limits:
-        """What the file system cannot do; nothing once it was found to do for this home."""
-        return {} if self.ledger.meta(_ABLE) == "yes" else probe(self.top)
-
-    def flags(self) -> frozenset[bytes]:
-        """The flags of chattr that can be stored."""
-        known = self.ledger.meta(_FLAGS) if self.ledger.meta(_ABLE) == "yes" else None
-        if known is None:
-            known = flags.joined(storable_flags(self.top)).decode("ascii")
-            self.ledger.set_meta(_FLAGS, known)
-        return frozenset(known.encode("ascii").split(b",")) & flags.CARRIED.keys()
-
-    def digest(self) -> str:
-        """What the sender compares with its own."""
-        return self.ledger.digest().hex()
-
-    def require_sealed(self) -> None:
-        """Raise StreamError if a run that did not come to its end changed what was sealed."""
-        if self.ledger.meta(_SEALED) != self.digest():
-            raise StreamError(
-                "What has arrived is not what was sealed; run the command with --undo, and move"
-                " the home area again."
-            )
-
-    def settle(self) -> None:
-        """Have on disk what the ledger says: files first, if any came since they agreed."""
-        if self.ledger.meta(_CLEAN) != "yes":
-            syncfs(self.top.fileno())
-        self.ledger.commit()
-
-    def save(self) -> None:
-        """Settle after a failure; what cannot be noted down comes again, which is no other one."""
-        try:
-            self.settle()
-        except (HomeError, OSError) as error:
-            log.warning("What has arrived will be sent again: %s", error)
-
-
-def _mark(ledger: Ledger, value: str) -> None:
-    """Note whether the tree and the ledger are known to agree."""
-    if ledger.meta(_CLEAN) != value:
-        ledger.set_meta(_CLEAN, value)
-        ledger.commit()

@@ -15,12 +15,11 @@ after it there. See `receive` for the other side.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.kernel.synchronization import syncfs
@@ -28,7 +27,6 @@ from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.snapshot import Snapshots
-from homemgr.transfer import flags
 from homemgr.transfer.frames import Pairs
 from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
@@ -44,6 +42,7 @@ from homemgr.work.rounds import Rounds, forget_base
 from homemgr.work.survey import survey
 from homemgr.work.tally import Totals
 from homemgr.work.telling import Telling
+from homemgr.work.wanted import Options, flags_of, next_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,26 +61,6 @@ _MAX_LIVE_PASSES = 5
 
 #: While the home is in use we wait this long (s) for its logout before the next pass.
 _WAIT_S = 20.0
-
-
-class Options(NamedTuple):
-    """What the caller wants."""
-
-    is_kept: bool
-    is_undone: bool
-    #: How long to wait for the end of all sessions (s).
-    wait_s: float
-
-    @classmethod
-    def of(cls, task: Task) -> Options:
-        """From the request; the daemon has checked them."""
-        told = task.object("options")
-        wait = told.get("wait_s", 0.0)
-        return cls(
-            is_kept=bool(told.get("keep")),
-            is_undone=bool(told.get("undo")),
-            wait_s=float(wait) if isinstance(wait, int | float) else math.inf,
-        )
 
 
 def run(task: Task) -> dict[str, object]:
@@ -304,30 +283,3 @@ class _Sender:
     @property
     def _file_name(self) -> str:
         return os.path.basename(self._task.image_path)
-
-
-def flags_of(told: object) -> frozenset[bytes]:
-    """Flags that the other machine stores, of those that are carried."""
-    words = [word for word in told if isinstance(word, str)] if isinstance(told, list) else []
-    return frozenset(flags.CARRIED) & {word.encode("ascii", "replace") for word in words}
-
-
-def next_step(here: str, there: str, options: Options) -> str:
-    """What is to be done, from the phases that both sides have on disk: undo, commit or passes.
-
-    Raises HomeMoved and HomeExists where nothing of what was asked can be done.
-    """
-    if options.is_undone:
-        if here == "sending":
-            raise errors.HomeExists("The home area has not been moved: it is here.")
-        return "undo"
-    if there == "committed":
-        if here == "sending":
-            raise errors.HomeExists("The other machine has a home area of this user already.")
-        return "commit"
-    if here == "left":
-        raise errors.HomeMoved(
-            "The home area was moved to that machine, which does not have it any more."
-            " `homemgr migrate --undo` brings back what was kept here."
-        )
-    return "commit" if (here, there) == ("leaving", "prepared") else "passes"

@@ -31,9 +31,10 @@ class WritingOut:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        while not self._has_ended.wait(_INTERVAL_S):
-            with suppress(OSError):
-                syncfs(self._own.fileno())
+        with self._own:
+            while not self._has_ended.wait(_INTERVAL_S):
+                with suppress(OSError):
+                    syncfs(self._own.fileno())
 
     def __enter__(self) -> WritingOut:
         """Begin."""
@@ -46,7 +47,5 @@ class WritingOut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End, once what is under way is written."""
+        """End; what is being written out just then is not waited for, a disk may hang."""
         self._has_ended.set()
-        self._thread.join()
-        self._own.close()

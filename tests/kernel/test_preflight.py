@@ -255,6 +255,19 @@ def test_a_home_for_which_there_is_no_room_is_refused_before_it_is_sent(
         assert_nothing_was_sent(pair)
 
 
+def test_holes_that_have_arrived_are_no_room_for_the_rest(pair: Pair) -> None:
+    with (pair.here / "holes").open("wb") as file:
+        file.truncate(1 << 30)
+    homes.give_away(pair.here)
+    with mounted(pair.there.parent, size="28m"):
+        pair.go(keep=True)
+        pair.target.phase = "receiving"
+        (pair.here / "more").write_bytes(bytes(12 << 20))
+        homes.give_away(pair.here)
+        with pytest.raises(errors.NoDiskSpace, match=r"needs \d+ bytes"):
+            pair.go(keep=True)
+
+
 def test_a_file_system_of_whole_seconds_is_found_out(area: Path, tmp_path: Path) -> None:
     """As ext4 is with the inodes of ext3."""
     image = tmp_path / "image"
