@@ -118,7 +118,10 @@ class UserDatabase:
         for home in self._all() if user is None else (named,) if named else ():
             for name, member_of in status.memberships(home.record, home.services.machine):
                 if group in (None, member_of):
-                    yield json.dumps({"userName": name, "groupName": member_of}).encode()
+                    yield _membership(name, member_of)
+                elif member_of == home.name and self._registry.by_name(str(group)) is home:
+                    # The user's own group goes by his other names as well.
+                    yield _membership(name, str(group))
 
     def _select(self, number: object, name: object) -> Iterator[Home]:
         """The homes a query means: by id first, then by name; all if it names neither."""
@@ -126,7 +129,7 @@ class UserDatabase:
             yield from self._all()
             return
         found = self._registry.by_uid(number) if isinstance(number, int) else None
-        if name is not None:
+        if name is not None and not (number is not None and found is None):
             named = self._registry.by_name(str(name))
             if number is not None and named is not found:
                 raise _failure("ConflictingRecordFound")
@@ -135,10 +138,14 @@ class UserDatabase:
             yield found
 
 
+def _membership(user: str, group: str) -> bytes:
+    return json.dumps({"userName": user, "groupName": group}).encode()
+
+
 def _is_possible(value: object) -> bool:
     """Whether a user or group could have this name or id at all."""
     if isinstance(value, str):
-        return not (":" in value or "/" in value)
+        return value != "" and not (":" in value or "/" in value)
     return not isinstance(value, bool) and isinstance(value, int) and 0 <= value < _NO_ID
 
 

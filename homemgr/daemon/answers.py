@@ -78,7 +78,8 @@ def _encode(home: Home) -> str:
         home.effective,
         state=home.state,
         is_active=home.is_active,
-        is_signed_locally=home.verdict is Verdict.EXCLUSIVE,
+        # Nobody has seen yet who signed the record in a home that was only found.
+        is_signed_locally=home.verdict is Verdict.EXCLUSIVE if home.is_fixated else None,
         fallback_shell=services.config.fallback_shell,
     )
     return home.record.public().with_status(services.machine.id, members).compact()

@@ -187,10 +187,8 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
     new = record.without("secret", "binding", "status")
     if blobs is not None:
         new = await asyncio.to_thread(manifests.with_manifest, new, blobs)
-    policy = home.record.data.get(IDMAP_POLICY)
-    if policy and not new.data.get(IDMAP_POLICY) and not new.data.get("signature"):
-        # Clients that do not know the member must not widen the mapping by dropping it.
-        new = new.replaced({IDMAP_POLICY: policy})
+    if not new.data.get("signature"):
+        new = _keeping(home.record, new, () if blobs is not None else ("blobManifest",))
     edits.check_update(home.record, new)
     check_settled(home.record, new, home.services.machine)
     unasked.check(new.with_local_sections_of(home.record).on(home.services.machine))
@@ -200,6 +198,15 @@ async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRec
         signature.require_ours(home.record, home.services.keyring)
     with home.services.keys.noting_refusals():
         return signature.accepted_or_signed(new, home.services.keyring, like=home.record)
+
+
+def _keeping(current: UserRecord, new: UserRecord, more: tuple[str, ...]) -> UserRecord:
+    """``new`` with what a client left out that does not know of it or did not mean to change it.
+
+    The mapping must not become wider by that, and whoever gives no blobs keeps those there are.
+    """
+    left_out = [name for name in (IDMAP_POLICY, *more) if not new.data.get(name)]
+    return new.replaced({name: current.data[name] for name in left_out if name in current.data})
 
 
 async def remove(home: Home) -> None:

@@ -78,6 +78,7 @@ async def fixate(home: Home, secret: Secret) -> None:
     async with home.exclusively(Operation.FIXATE):
         async with attempt(home, secret):
             result = await home.work(Job.FIXATE, secret)
+        await _make_room_for_blobs(home)
         await home.store_record(_record_after(home, result))
         home.is_fixated = True
         home.services.changed(home)
@@ -274,6 +275,8 @@ async def adopt_result(home: Home, result: dict[str, object]) -> None:
     record = _record_after(home, result)
     if home.is_fixated and record.data == home.record.data:
         return
+    if not home.is_fixated:
+        await _make_room_for_blobs(home)
     try:
         await home.store_record(record)
     except errors.HomeError as error:
@@ -283,6 +286,15 @@ async def adopt_result(home: Home, result: dict[str, object]) -> None:
     home.services.changed(home)
 
 
+async def _make_room_for_blobs(home: Home) -> None:
+    """The directory of public files, which homectl reads before every update."""
+    try:
+        await asyncio.to_thread(home.services.store.make_blob_directory, home.name)
+    except errors.HomeError as error:
+        # A full disk keeps nobody out; `homemgr repair` makes it later.
+        log.warning("%s", error)
+
+
 def _record_after(home: Home, result: dict[str, object]) -> UserRecord:
     """The host copy with what a job found out; counters stay."""
     machine_id = home.services.machine.id
@@ -290,4 +302,7 @@ def _record_after(home: Home, result: dict[str, object]) -> UserRecord:
     record = UserRecord(found) if isinstance(found, dict) else home.record
     if isinstance(binding, dict):
         record = record.with_binding(machine_id, binding)
+    if not home.is_fixated:
+        blob_directory = home.services.store.blob_directory(home.name)
+        record = record.with_binding(machine_id, {"blobDirectory": blob_directory})
     return record.with_status(machine_id, home.record.status(machine_id))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon.home import Home
 from homemgr.record import uids
+from homemgr.record.rules import INVALID_UIDS
 
 if TYPE_CHECKING:
     from homemgr.record.uids import UidRange
@@ -70,7 +71,9 @@ class Registry:
         return home
 
     def require_uid(self, uid: int) -> Home:
-        """The home of this uid; raises NoSuchHome."""
+        """The home of this uid; raises NoSuchHome, InvalidArgs for what is the uid of nobody."""
+        if uid in INVALID_UIDS:
+            raise errors.InvalidArgs(f"{uid} cannot be the uid of anybody.")
         home = self.by_uid(uid)
         if home is None:
             raise errors.NoSuchHome(f"No home area with uid {uid} is known.")

@@ -32,6 +32,14 @@ _DECIMAL = re.compile(r"(0|[1-9][0-9]*)\Z", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}(\1[0-9a-fA-F]{4}){2}\1[0-9a-fA-F]{12}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])\Z", re.ASCII)
+#: All that there are (sys/resource.h), each with its RLIMIT_ before it.
+_RESOURCE_LIMITS = frozenset(
+    f"RLIMIT_{name}"
+    for name in (
+        *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NOFILE", "AS", "NPROC", "MEMLOCK"),
+        *("LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
+    )
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
@@ -281,8 +289,8 @@ BLOB_MANIFEST = MapOf(
     text("64 lower-case hex digits", _SHA256.match),
 )
 RESOURCE_LIMITS = MapOf(
-    "a resource limit name RLIMIT_…",
-    lambda name: name.startswith("RLIMIT_"),
+    "a resource limit of getrlimit(2), such as RLIMIT_NOFILE",
+    _RESOURCE_LIMITS.__contains__,
     Struct({"cur": OrNull(UNSIGNED), "max": OrNull(UNSIGNED)}, {}),
 )
 RESIZE_MODE = Rule("off, grow, shrink-and-grow or a boolean", _resize_mode)

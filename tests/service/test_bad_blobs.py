@@ -134,7 +134,9 @@ def test_update_without_blobs_leaves_them(service: Service, picture: Fd) -> None
         del update[section]
     now_usec = time.time_ns() // 1000
     update |= {"lastChangeUSec": now_usec, "secret": {"password": [people.PASSWORD]}}
+    manifest = update.pop("blobManifest")
     service.call("UpdateHome", "s", people.text(update))
+    assert service.user_record("mia")["blobManifest"] == manifest
     assert (service.site.blobs / "mia" / "avatar").exists()
     service.call("RemoveHome", "s", "mia")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def test_a_home_anywhere_is_adopted_and_used(own_service: Service) -> None:
     own_service.call("AdoptHome", "st", str(planted), 0)
     assert own_service.state("otto") == "unfixated"
     own_service.activate("otto")
+    # homectl reads it before every update and ends if it is not there.
+    (binding,) = own_service.user_record("otto")["binding"].values()  # type: ignore[union-attr]
+    assert os.listdir(binding["blobDirectory"]) == []  # type: ignore[call-overload,index]
     assert (own_service.path_of("otto") / "note").read_text() == "of otto\n"
     own_service.deactivate("otto")
     own_service.restart()

@@ -158,6 +158,7 @@ def test_home_is_found_by_uid_under_the_path_with_its_uid(service: Service) -> N
     assert service.call("GetUserRecordByUID", "u", uid)[-1] == f"{HOMES}/{uid}"
     assert get_property(service, f"{HOMES}/{uid}", HOME, "UserName") == "falk"
     assert service.error("GetHomeByUID", "u", 59999) == "NoSuchHome"
+    assert service.error("GetHomeByUID", "u", 0xFFFFFFFF) == "InvalidArgs"
 
 
 def test_unusual_names_have_escaped_paths(service: Service) -> None:

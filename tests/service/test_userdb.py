@@ -93,6 +93,9 @@ def test_conflicting_keys_are_said_so(database: UserDatabase) -> None:
     assert failure.name == "ConflictingRecordFound"
     failure = refused(database, "GetGroupRecord", groupName="anna", gid=BERT)
     assert failure.name == "ConflictingRecordFound"
+    # Nothing conflicts with an id that nobody has.
+    failure = refused(database, "GetUserRecord", userName="anna", uid=59999)
+    assert failure.name == "NoRecordFound"
 
 
 def test_unknown_users_and_groups_are_not_found(database: UserDatabase) -> None:
@@ -119,6 +122,7 @@ def test_other_service_is_refused(database: UserDatabase) -> None:
         ("GetUserRecord", {"uid": 1 << 40}, "uid"),
         ("GetUserRecord", {"uidMin": 0}, "uidMin"),
         ("GetUserRecord", {"fuzzyNames": ["a"]}, "fuzzyNames"),
+        ("GetUserRecord", {"userName": ""}, "userName"),
         ("GetUserRecord", {"userName": "a:b"}, "userName"),
         ("GetUserRecord", {"userName": "a/b"}, "userName"),
         ("GetGroupRecord", {"gidMax": 5}, "gidMax"),
@@ -155,6 +159,8 @@ def test_memberships_by_user_group_pair_and_all(database: UserDatabase) -> None:
     audio = pairs(database.all("GetMemberships", groupName="audio"))
     assert sorted(audio) == [("anna", "audio"), ("bert", "audio")]
     assert pairs(database.all("GetMemberships", groupName="bert")) == [("bert", "bert")]
+    for name in ("annie", "anna@example.com"):
+        assert pairs(database.all("GetMemberships", groupName=name)) == [("anna", name)]
     both = database.all("GetMemberships", userName="anna", groupName="wheel")
     assert pairs(both) == [("anna", "wheel")]
     everything = pairs(database.all("GetMemberships"))
