@@ -75,7 +75,7 @@ def listed(record: UserRecord) -> list[Slot]:
     for kind in KINDS.values():
         unnamed = 0
         for hashed, entry in {_hash_of(e): e for e in _entries(record, kind)}.items():
-            name = called.get(hashed)
+            name = called.pop(hashed, None)
             unnamed += name is None
             number = f"-{unnamed}" if unnamed > 1 else ""
             found.append(Slot(name or kind.word + number, kind, entry, name is not None))
@@ -106,6 +106,8 @@ def with_slot_replaced(record: UserRecord, slot: Slot, entry: Json) -> UserRecor
 
     called = {slot.name: _hash_of(entry)} if slot.is_named else {}
     changed = _changed(record, slot.kind, replaced, called)
+    if _told_of(slot.kind, entry) == _told_of(slot.kind, slot.entry):
+        return changed
     return _announcing(_without_announced(changed, slot), slot.kind, entry)
 
 
@@ -196,24 +198,32 @@ def _with_privileged(record: UserRecord, field: str, value: list[Json] | JsonObj
     return record.replaced(privileged=privileged)
 
 
+def _told_of(kind: Kind, entry: Json) -> Json:
+    """What everybody is told of an element; None where nobody is told anything."""
+    return entry[kind.member] if kind.public and isinstance(entry, dict) else None
+
+
 def _announcing(record: UserRecord, kind: Kind, entry: Json) -> UserRecord:
     """The record that tells everybody of ``entry``, as far as there is a field for it."""
-    if not kind.public or not isinstance(entry, dict):
+    value = _told_of(kind, entry)
+    if value is None:
         return record
     told = cast("list[Json]", _read(kind.public, record.data, []))
-    value = entry[kind.member]
-    return record if value in told else record.replaced({kind.public: [*told, value]})
+    # Tokens are told apart by it; of recovery keys it is told how many there are.
+    if value in told and kind is not RECOVERY_KEY:
+        return record
+    return record.replaced({kind.public: [*told, value]})
 
 
 def _without_announced(record: UserRecord, slot: Slot) -> UserRecord:
-    """The record that tells of ``slot`` no more, unless that fits another one as well."""
-    kind = slot.kind
-    if not kind.public or not isinstance(slot.entry, dict):
+    """The record that tells of ``slot`` no more, as far as it does not tell of others so."""
+    kind, value = slot.kind, _told_of(slot.kind, slot.entry)
+    if value is None:
         return record
-    value = slot.entry[kind.member]
-    left = [entry[kind.member] for entry in _entries(record, kind) if isinstance(entry, dict)]
+    left = [_told_of(kind, entry) for entry in _entries(record, kind)]
     told = cast("list[Json]", _read(kind.public, record.data, []))
-    if value in left or value not in told:
+    if told.count(value) <= left.count(value):
         return record
-    kept = [item for item in told if item != value]
+    kept = [*told]
+    kept.remove(value)
     return record.replaced({kind.public: kept}) if kept else record.without(kind.public)

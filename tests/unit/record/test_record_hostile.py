@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from record_samples import MACHINE_ID, OTHER_ID, texts, values
 
 from homemgr.errors import HomeError, HostileHome, InvalidArgs, UIDNotAllowed
-from homemgr.record import changes, ratelimit, selfservice, status
+from homemgr.record import changes, ratelimit, selfservice, slots, status
 from homemgr.record.fields import FIELDS, MATCH_MEMBERS, UNITED, Field
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
@@ -137,6 +138,11 @@ def test_counting_and_password_change_answer(data: JsonObject, now_usec: int) ->
         return
     assert outcome(lambda: ratelimit.count(record.on(HERE), now_usec), HomeError)
     assert outcome(lambda: changes.with_new_password(record, ["h"], now_usec), HomeError)
+    for slot in slots.listed(record):
+        assert slots.find(record, slot.name) == slot
+        left = outcome(partial(slots.without_slot, record, slot), HomeError)
+        if isinstance(left, UserRecord):
+            assert (slot.kind, slot.hashed) not in {(s.kind, s.hashed) for s in slots.listed(left)}
 
 
 # --- merging, compared with a plain fold ------------------------------------------------

@@ -76,12 +76,23 @@ def test_a_slot_is_added_replaced_and_removed_without_the_others() -> None:
         slots.without_slot(last, slots.find(last, "work"))
 
 
-def test_what_is_told_of_tokens_goes_with_the_last_that_it_fits() -> None:
+def test_what_is_told_of_slots_goes_with_the_last_that_it_fits() -> None:
     left = slots.without_slot(FULL, slots.find(FULL, "pkcs11"))
     assert left.data["pkcs11TokenUri"] == ["pkcs11:b"]
     assert left.data["recoveryKeyType"] == ["modhex64"]
     twice = slots.with_slot(FULL, "second", RECOVERY_KEY, key("r2"))
-    assert slots.without_slot(twice, slots.find(twice, "second")).data["recoveryKeyType"]
+    assert twice.data["recoveryKeyType"] == ["modhex64"] * 2
+    once = slots.without_slot(twice, slots.find(twice, "second"))
+    assert once.data["recoveryKeyType"] == ["modhex64"]
+    alike = slots.with_slot(FULL, "third", KINDS["pkcs11"], token("t3", "pkcs11:a"))
+    assert alike.data["pkcs11TokenUri"] == ["pkcs11:a", "pkcs11:b"]
+    assert slots.without_slot(alike, slots.find(alike, "pkcs11")).data == {
+        **alike.data,
+        "privileged": {
+            **alike.section("privileged"),
+            "pkcs11EncryptedKey": [token("t2", "pkcs11:b"), token("t3", "pkcs11:a")],
+        },
+    }
 
 
 def test_a_test_of_one_slot_knows_no_other() -> None:
