@@ -87,6 +87,13 @@ class Credentials:
         """The PIN of a security token; a token counts wrong ones, so no other is kept."""
         self._members["tokenPin"] = [pin]
 
+    def take_pins(self, record: JsonObject) -> None:
+        """Have the PINs of the secret section of ``record`` as well, if it has any."""
+        secret = record.get("secret")
+        pins = secret.get("tokenPin") if isinstance(secret, dict) else None
+        if isinstance(pins, list):
+            self._members["tokenPin"] = [str(pin) for pin in pins]
+
     def permit(self, name: str) -> None:
         """The user was told what to do on the token."""
         self._members[name] = True

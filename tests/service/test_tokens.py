@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.service.people import PASSWORD, WRONG_PASSWORD
+from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD
 from tests.service.site import ROOT, Service, children, wait_until
 from tests.soft_tokens import PIN, Port, SoftHsm
 
@@ -178,3 +178,28 @@ def test_lists_name_what_is_plugged_in(service: Service, hsm: SoftHsm, port: Por
     none = homemgr(service, "create", "hans", "--fido2-device=auto", NEWPASSWORD=PASSWORD)
     assert none.returncode == 1
     assert "--fido2-device=list" in none.stderr
+
+
+def test_a_token_opens_a_key_slot_of_an_encrypted_home(service: Service, hsm: SoftHsm) -> None:
+    """One that was there at creation, and one that came later, each by itself."""
+    first, second = hsm.add("first"), hsm.add("second", "rsa:2048")
+    fscrypt = "--storage=fscrypt"
+    create(service, "ida", fscrypt, f"--pkcs11-token-uri={first}")
+    service.call("ActivateHome", "ss", "ida", secret(PIN))
+    service.deactivate("ida")
+    assert authenticate(service, "ida", "{}") == "TokenPinNeeded"
+    create(service, "jane", fscrypt)
+    update = ("update", "jane", f"--pkcs11-token-uri={second}")
+    done = homemgr(service, *update, PASSWORD=PASSWORD, PIN=PIN)
+    assert done.returncode == 0, done.stderr
+    service.call("ActivateHome", "ss", "jane", secret(PIN))
+    service.deactivate("jane")
+    # The password is changed with the token at hand, as each has a slot of its own.
+    new = secret(password=OTHER_PASSWORD)
+    service.call("ChangePasswordHome", "sss", "jane", new, secret(PIN, password=PASSWORD))
+    for given in (secret(PIN), new):
+        service.call("ActivateHome", "ss", "jane", given)
+        service.deactivate("jane")
+    done = homemgr(service, "update", "jane", "--pkcs11-token-uri=", PASSWORD=OTHER_PASSWORD)
+    assert done.returncode == 0, done.stderr
+    assert authenticate(service, "jane", secret(PIN)) == "BadPassword"

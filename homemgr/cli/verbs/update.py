@@ -60,7 +60,9 @@ def run(arguments: Arguments) -> int:
         blobs.close()
     if edit.has_size or arguments.has("and-resize"):
         _follow_up(home1, user, credentials, "ResizeHome", "sts", _AS_RECORDED)
-    if arguments.has("and-change-password"):
+    if arguments.has("and-change-password") or edit.tokens:
+        # A key of the storage is to be unlocked by a new token too, which takes all the others.
+        credentials.take_pins(record)
         _follow_up(home1, user, credentials, "ChangePasswordHome", "sss", "{}")
     return 0
 
