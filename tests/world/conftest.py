@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import machines, users
+from . import hands, machines, users
 from .box import Box, wait_for
 
 if TYPE_CHECKING:
@@ -128,6 +128,13 @@ def here(pair: tuple[Box, Box]) -> Box:
 def there(pair: tuple[Box, Box]) -> Box:
     """The other one, of the newest system."""
     return pair[1]
+
+
+@pytest.fixture
+def homed(box: Box) -> Iterator[Box]:
+    """A box with both, where systemd-homed serves before and after."""
+    yield box
+    hands.give_back(box)
 
 
 @pytest.fixture

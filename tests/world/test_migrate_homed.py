@@ -9,6 +9,7 @@ import pytest
 from .. import homes
 from . import machines, users
 from .box import Box
+from .hands import give_back, take_over
 from .migration import IDENTITY, forget, kept, migrate, on_disk
 from .users import User
 
@@ -29,18 +30,6 @@ def here(pair: tuple[Box, Box]) -> Iterator[Box]:
     box = pair[0]
     yield box
     give_back(box)
-
-
-def take_over(box: Box) -> None:
-    """homemgr serves the homes of systemd-homed."""
-    box.run(["homemgr", "setup"])
-    box.daemon = "homemgr"
-
-
-def give_back(box: Box) -> None:
-    """systemd-homed serves the homes of homemgr."""
-    box.run(["homemgr", "unsetup"])
-    box.daemon = "both"
 
 
 @pytest.fixture

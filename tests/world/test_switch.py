@@ -11,10 +11,11 @@ import pytest
 from . import logins, users
 from .box import Box
 from .conftest import World
+from .hands import give_back, take_over
 from .users import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .users import User
 
@@ -23,26 +24,6 @@ WORLDS = (World("both"), World("both", base="sid"))
 WATCHED = ("/etc", "/usr/share/polkit-1", "/usr/share/pam-configs", "/usr/local")
 # Written anew by whatever runs: not configuration.
 VOLATILE = ("passwd-", "group-", "shadow-", "gshadow-", ".pwd.lock", "ld.so.cache", "__pycache__")
-
-
-@pytest.fixture
-def homed(box: Box) -> Iterator[Box]:
-    """A box where systemd-homed serves, before and after."""
-    yield box
-    box.run(["homemgr", "unsetup"])
-    box.daemon = "both"
-
-
-def take_over(box: Box) -> None:
-    """homemgr setup."""
-    box.run(["homemgr", "setup"])
-    box.daemon = "homemgr"
-
-
-def give_back(box: Box) -> None:
-    """homemgr unsetup."""
-    box.run(["homemgr", "unsetup"])
-    box.daemon = "both"
 
 
 def fingerprint(box: Box) -> dict[str, str]:
