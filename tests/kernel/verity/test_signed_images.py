@@ -19,7 +19,7 @@ from homemgr.extension.image import Extension
 from homemgr.files import Fd
 from homemgr.kernel import device_mapper
 from tests import verifying
-from tests.kernel import jobs
+from tests.kernel import forks
 from tests.kernel.extension_trees import BIG, TOOL, run, seal
 from tests.kernel.verity.conftest import LOCAL, MAKER, Store
 from tests.pages import is_resident
@@ -277,7 +277,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def killed_after(store: Store, requests: int) -> str:
     """What it printed if it came to its end."""
     argv = [sys.executable, "-B", "-c", _DIES, str(store.path), str(requests)]
-    done = subprocess.run(argv, cwd=jobs.ROOT, stdout=subprocess.PIPE, check=False, text=True)
+    done = subprocess.run(argv, cwd=forks.ROOT, stdout=subprocess.PIPE, check=False, text=True)
     assert done.returncode == -signal.SIGKILL
     return done.stdout
 
