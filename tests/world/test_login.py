@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,16 +120,28 @@ def test_a_login_that_is_killed_lets_go_of_the_home(box: Box, alice: User) -> No
 
 
 def test_the_wrong_password_is_refused_everywhere(box: Box, alice: User) -> None:
-    refused = logins.ssh(box, alice.name, "wrong", LOOK, check=False)
-    assert refused.code != 0
-    assert alice.home not in refused.stdout
-    for program in (["login", alice.name], [*logins.NOBODY, "su", "-", alice.name, "-c", LOOK]):
-        with Terminal(box, program) as terminal:
+    def over_ssh() -> None:
+        refused = logins.ssh(box, alice.name, "wrong", LOOK, check=False)
+        assert refused.code != 0
+        assert alice.home not in refused.stdout
+
+    def on(terminal: Terminal) -> None:
+        with terminal:
             terminal.answer(logins.PASSWORD_PROMPT, "wrong")
             terminal.expect(REFUSAL)
-    with logins.ssh_on_terminal(box, alice.name, method="keyboard-interactive") as terminal:
-        terminal.answer(logins.PASSWORD_PROMPT, "wrong")
-        terminal.expect(REFUSAL)
+
+    # At once: each of them takes several seconds, as a punishment.
+    with ThreadPoolExecutor() as people:
+        refused = [
+            people.submit(over_ssh),
+            people.submit(on, Terminal(box, ["login", alice.name])),
+            people.submit(on, Terminal(box, [*logins.NOBODY, "su", "-", alice.name, "-c", LOOK])),
+            people.submit(
+                on, logins.ssh_on_terminal(box, alice.name, method="keyboard-interactive")
+            ),
+        ]
+    for each in refused:
+        each.result()
     assert alice.state() == "inactive"
     assert not alice.is_mounted()
 

@@ -17,9 +17,9 @@ WORLDS = (World("both"),)
 PASSWORD = "correct horse"
 # Everything that setup could touch, with owner, mode and contents.
 DIGEST = r"""
-find /etc /usr/share/pam-configs /usr/share/polkit-1 /usr/local /var/lib/homemgr -xdev \
-    \( -type f -o -type l \) ! -name mtab -printf '%p %l %m %u:%g ' -exec md5sum {} \; \
-    2>/dev/null | sort
+all="/etc /usr/share/pam-configs /usr/share/polkit-1 /usr/local /var/lib/homemgr -xdev
+    ( -type f -o -type l ) ! -name mtab"
+{ find $all -printf '%p %l %m %u:%g\n'; find $all -exec md5sum {} +; } 2>/dev/null | sort
 """
 
 
