@@ -17,17 +17,18 @@ from homemgr.record.model import UserRecord
 
 
 class Looking:
-    """A runner whose workers take a moment."""
+    """A runner whose workers end when they may: at once, unless a test says otherwise."""
 
     def __init__(self) -> None:
         self.looks = 0
+        self.may_end: asyncio.Event | None = None
 
     async def run(self, verb: str, _arguments: Mapping[str, object]) -> dict[str, object]:
         """Count."""
         assert verb == "inventory"
         self.looks += 1
         number = self.looks
-        await asyncio.sleep(0.02)
+        await (asyncio.sleep(0) if self.may_end is None else self.may_end.wait())
         return {"look": number}
 
 
@@ -41,11 +42,16 @@ def extensions(directory: Path) -> tuple[Extensions, Looking]:
 def test_who_asks_meanwhile_shares_the_next_look(tmp_path: Path) -> None:
     async def run() -> None:
         known, looking = extensions(tmp_path)
+        looking.may_end = asyncio.Event()
         first = asyncio.ensure_future(known.inventory())
-        await asyncio.sleep(0.01)
-        answers = await asyncio.gather(*(known.inventory() for _ in range(50)))
+        while not looking.looks:
+            await asyncio.sleep(0)
+        later = [asyncio.ensure_future(known.inventory()) for _ in range(50)]
+        await asyncio.sleep(0)
+        looking.may_end.set()
         # What was begun before they asked might be of before.
         assert await first == {"look": 1}
+        answers = await asyncio.gather(*later)
         assert answers == [{"look": 2}] * 50
         assert looking.looks == 2
 
