@@ -6,35 +6,20 @@ something; what is set holds until the service ends, for its workers as well.
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Final
 
 from homemgr import errors
+from homemgr.wire import logs
 from homemgr.wire.dispatch import Interface, Node, Property
 
 if TYPE_CHECKING:
     from homemgr.daemon.access import Authority
     from homemgr.wire.dispatch import Call
 
-log = logging.getLogger(__name__)
-
 PATH = "/org/freedesktop/LogControl1"
 NAME = "org.freedesktop.LogControl1"
 
-#: Levels of syslog(3), the most serious first, as numbers of Python's logging.
-_LEVELS: Final = {
-    "emerg": logging.CRITICAL + 2,
-    "alert": logging.CRITICAL + 1,
-    "crit": logging.CRITICAL,
-    "err": logging.ERROR,
-    "warning": logging.WARNING,
-    "notice": logging.INFO + 5,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-}
-#: More serious than anything.
-_SILENT: Final = logging.CRITICAL + 10
 #: What systemd's own services know besides; our log goes to standard error, wherever that leads.
 _ELSEWHERE: Final = (
     *("console", "console-prefixed", "kmsg", "journal", "journal-or-kmsg"),
@@ -46,29 +31,25 @@ class LogControl:
     """How much is logged, and whether at all."""
 
     def __init__(self, authority: Authority) -> None:
-        """Go on from what the environment asked for."""
+        """Let those change it whom ``authority`` lets."""
         self._authority = authority
-        self._level = logging.getLogger().level
-        self._is_silent = False
 
     @property
     def level(self) -> str:
         """The least serious level that is logged."""
-        logged = [name for name in _LEVELS if _LEVELS[name] >= self._level]
-        return logged[-1] if logged else "emerg"
+        return logs.NAMES[logs.level()]
 
     @property
     def target(self) -> str:
         """Where the log goes."""
-        return "null" if self._is_silent else _own_target()
+        return "null" if logs.is_silent() else _own_target()
 
     async def set_level(self, call: Call, value: str) -> None:
         """Log ``value`` and what is more serious; raises AccessDenied, InvalidArgs."""
         await self._authority.require_root(call)
-        if value not in _LEVELS:
-            raise errors.InvalidArgs(f"LogLevel: {value!r} is none of {', '.join(_LEVELS)}.")
-        self._level = _LEVELS[value]
-        self._apply()
+        if value not in logs.NAMES:
+            raise errors.InvalidArgs(f"LogLevel: {value!r} is none of {', '.join(logs.NAMES)}.")
+        logs.set_level(logs.NAMES.index(value))
 
     async def set_target(self, call: Call, value: str) -> None:
         """Log, or do not; raises AccessDenied, InvalidArgs, NotSupported for other places."""
@@ -79,11 +60,7 @@ class LogControl:
             if value in _ELSEWHERE:
                 raise errors.NotSupported(f"LogTarget: cannot log to {value}, {known}.")
             raise errors.InvalidArgs(f"LogTarget: {value!r} is no target, {known}.")
-        self._is_silent = value == "null"
-        self._apply()
-
-    def _apply(self) -> None:
-        logging.getLogger().setLevel(_SILENT if self._is_silent else self._level)
+        logs.set_silent(silent=value == "null")
 
 
 def _own_target() -> str:

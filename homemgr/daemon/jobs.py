@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, job
 from homemgr.daemon.patience import Patience
+from homemgr.wire import logs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -64,7 +65,7 @@ class JobRunner:
         """
         caller = _Caller(on_progress, on_question, cancelled)
         # What is logged is decided anew while the service runs.
-        told = {**arguments, job.LOG_LEVEL: logging.getLogger().level}
+        told = {**arguments, job.LOG_LEVEL: logs.threshold()}
         request = job.pack(job.Request(verb, told).message())
         with ExitStack() as place:
             self._enter(place)

@@ -7,10 +7,11 @@ varlinkctl(1), which reads the descriptions.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from typing import TYPE_CHECKING
+
+from homemgr.wire import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,18 +54,6 @@ error InconsistentEnvironment()
 # Finding the declared methods in the description keeps the two from disagreeing.
 _METHOD = re.compile(r"^method\s+([A-Za-z][A-Za-z0-9]*)", re.MULTILINE)
 
-#: syslog(3) levels and what logging has for them.
-_LEVELS = {
-    0: logging.CRITICAL,
-    1: logging.CRITICAL,
-    2: logging.CRITICAL,
-    3: logging.ERROR,
-    4: logging.WARNING,
-    5: logging.INFO,
-    6: logging.INFO,
-    7: logging.DEBUG,
-}
-
 
 class VarlinkError(Exception):
     """An error reply: its full name and parameters, both seen by the caller."""
@@ -105,7 +94,7 @@ class Service:
         if member == "SetLogLevel":
             return _set_log_level(peer, parameters.get("level"))
         if member == "GetLogLevel":
-            return _encoded({"level": _log_level()})
+            return _encoded({"level": logs.level()})
         if member == "GetEnvironment":
             # Nothing secret is in ours, but that is not for a caller to find out.
             _require_trust(peer)
@@ -139,14 +128,10 @@ def _require_trust(peer: Peer) -> None:
         raise VarlinkError(f"{VARLINK}.PermissionDenied")
 
 
-def _log_level() -> int:
-    present = logging.getLogger().getEffectiveLevel()
-    return next(level for level in (7, 6, 4, 3, 2) if _LEVELS[level] >= present or level == 2)
-
-
 def _set_log_level(peer: Peer, level: object) -> bytes:
     _require_trust(peer)
-    if not isinstance(level, int) or level not in _LEVELS:
+    # bool is a subclass of int in Python, and no number in JSON.
+    if type(level) is not int or level not in range(len(logs.NAMES)):
         raise _invalid("level")
-    logging.getLogger().setLevel(_LEVELS[level])
+    logs.set_level(level)
     return b"{}"

@@ -11,6 +11,7 @@ from homemgr.wire.messages import BusError
 from tests.service.holders import stranger
 from tests.service.introspection import document
 from tests.service.site import NAME, Service, short
+from tests.service.userdb import UserDatabase
 
 PATH = "/org/freedesktop/LogControl1"
 LOG_CONTROL = "org.freedesktop.LogControl1"
@@ -34,6 +35,12 @@ def put(service: Service, name: str, value: str) -> str:
     return ""
 
 
+def level_by_varlink(service: Service) -> object:
+    """The other way to ask."""
+    with UserDatabase(service.site.userdb_socket) as client:
+        return client.ask("io.systemd.service.GetLogLevel")["level"]
+
+
 @pytest.fixture
 def quiet_again(service: Service) -> Iterator[None]:
     yield
@@ -51,9 +58,10 @@ def test_level_holds_for_the_service_and_its_workers(service: Service) -> None:
     identity = service.site.base / "anna.homedir" / ".identity"
     assert get(service, "LogLevel") == "debug"
     assert get(service, "SyslogIdentifier") == "homemgrd"
-    for level in ("emerg", "alert", "crit", "err", "warning", "notice", "info"):
+    for number, level in enumerate(("emerg", "alert", "crit", "err", "warning", "notice", "info")):
         assert put(service, "LogLevel", level) == ""
         assert get(service, "LogLevel") == level
+        assert level_by_varlink(service) == number
     assert put(service, "LogLevel", "err") == ""
     before = service.site.log.read_text()
     # The service tells of an activation, the worker warns of the record in the home.

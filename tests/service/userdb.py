@@ -44,9 +44,10 @@ class UserDatabase:
         self._socket.close()
 
     def send(self, method: str, parameters: Answer, *, more: bool = False) -> None:
-        """Ask without waiting; ``service`` is added unless given."""
+        """Ask without waiting; ``service`` is added unless given, and the interface too."""
         asked = {"service": SERVICE, **parameters}
-        request = {"method": f"{INTERFACE}.{method}", "parameters": asked, "more": more}
+        name = method if "." in method else f"{INTERFACE}.{method}"
+        request = {"method": name, "parameters": asked, "more": more}
         self._socket.sendall(json.dumps(request).encode() + b"\0")
 
     def receive(self) -> Answer:

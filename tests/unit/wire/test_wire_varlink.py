@@ -264,6 +264,8 @@ def test_service_tells_about_itself(client: Client) -> None:
         ),
         ("io.systemd.service.SetLogLevel", {"level": "loud"}, "InvalidParameter"),
         ("io.systemd.service.SetLogLevel", {"level": 8}, "InvalidParameter"),
+        ("io.systemd.service.SetLogLevel", {"level": -1}, "InvalidParameter"),
+        ("io.systemd.service.SetLogLevel", {"level": True}, "InvalidParameter"),
     ],
 )
 def test_unknown_things_are_refused_by_the_right_name(
@@ -278,8 +280,10 @@ def test_log_level_is_set_and_read(client: Client) -> None:
     try:
         assert client.call("io.systemd.service.SetLogLevel", {"level": 7}) == {"parameters": {}}
         assert root.level == logging.DEBUG
-        answer = client.call("io.systemd.service.GetLogLevel")
-        assert answer == {"parameters": {"level": 7}}
+        for level in range(8):
+            client.call("io.systemd.service.SetLogLevel", {"level": level})
+            answer = client.call("io.systemd.service.GetLogLevel")
+            assert answer == {"parameters": {"level": level}}
     finally:
         root.setLevel(before)
 
