@@ -26,7 +26,7 @@ class Stamps:
     def __init__(self, directory: str) -> None:
         """Use this directory, which `prepare` makes."""
         self._directory = directory
-        #: What the files hold, as far as we wrote them: most saves change only counters.
+        #: What the files hold, as far as we looked: most saves change only counters.
         self._known: dict[str, int] = {}
 
     def prepare(self) -> None:
@@ -51,7 +51,9 @@ class Stamps:
 
     def note(self, user: str, stamp: int) -> None:
         """Have ``stamp`` on disk when this returns; what cannot be written is logged."""
-        if self._known.get(user) == stamp:
+        if user not in self._known:
+            self._known[user] = self.read(user)
+        if self._known[user] == stamp:
             return
         try:
             files.write_atomically(self._directory, user, b"%d\n" % stamp, 0o600)
