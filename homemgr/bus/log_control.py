@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PATH = "/org/freedesktop/LogControl1"
 NAME = "org.freedesktop.LogControl1"
 
+_PRIVILEGED = (("org.freedesktop.systemd1.Privileged", "true"),)
+
 #: What systemd's own services know besides; our log goes to standard error, wherever that leads.
 _ELSEWHERE: Final = (
     *("console", "console-prefixed", "kmsg", "journal", "journal-or-kmsg"),
@@ -71,8 +73,20 @@ def _own_target() -> str:
 INTERFACE = Interface(
     NAME,
     properties=(
-        Property("LogLevel", "s", lambda c, _call: c.level, set=LogControl.set_level),
-        Property("LogTarget", "s", lambda c, _call: c.target, set=LogControl.set_target),
+        Property(
+            "LogLevel",
+            "s",
+            lambda control, _call: control.level,
+            annotations=_PRIVILEGED,
+            set=LogControl.set_level,
+        ),
+        Property(
+            "LogTarget",
+            "s",
+            lambda control, _call: control.target,
+            annotations=_PRIVILEGED,
+            set=LogControl.set_target,
+        ),
         Property("SyslogIdentifier", "s", lambda _control, _call: "homemgrd"),
     ),
 )

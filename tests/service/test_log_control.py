@@ -105,13 +105,6 @@ def test_users_may_look(service: Service) -> None:
         assert client.call_at((NAME, PATH, PROPERTIES, "GetAll"), "s", LOG_CONTROL)
 
 
-def test_description_is_that_of_systemd(service: Service) -> None:
-    described = document(service, PATH).find(f"interface[@name='{LOG_CONTROL}']")
-    assert described is not None
-    assert {(p.get("name"), p.get("type"), p.get("access")) for p in described} == {
-        ("LogLevel", "s", "readwrite"),
-        ("LogTarget", "s", "readwrite"),
-        ("SyslogIdentifier", "s", "read"),
-    }
+def test_it_stands_beside_the_homes(service: Service) -> None:
     names = {node.get("name") for node in document(service, "/org/freedesktop").findall("node")}
     assert names == {"home1", "LogControl1"}

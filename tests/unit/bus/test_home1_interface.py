@@ -1,4 +1,4 @@
-"""org.freedesktop.home1 as it is described to clients, member by member, against systemd-homed.
+"""The interfaces of systemd-homed as they are described to clients, member by member.
 
 The facts are what `busctl introspect --xml-interface` showed of a running systemd-homed 262.1.
 It has no signals of its own and nothing that is deprecated.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from homemgr.bus import log_control
 from homemgr.bus.faces import HOME_INTERFACE, MANAGER_INTERFACE
 from homemgr.wire.introspect import node_xml
 
@@ -21,7 +22,7 @@ PRIVILEGED = "org.freedesktop.systemd1.Privileged"
 EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 #: Name, "!" if it says that it is root's alone, what it takes, "->" what it gives.
-#: Of properties: name, type, access, whether changes are told.
+#: Of properties: name, type, access, whether changes are told, "!" if only root may set it.
 MANAGER_FACTS = """\
 AutoLogin = a(sso) read true
 GetHomeByName user_name:s -> uid:u home_state:s gid:u real_name:s home_directory:s shell:s bus_path:o
@@ -86,10 +87,20 @@ RefUnrestricted ! please_suspend:b -> send_fd:h
 Release !
 """
 
+LOG_CONTROL_FACTS = """\
+LogLevel = s readwrite false !
+LogTarget = s readwrite false !
+SyslogIdentifier = s read false
+"""
+
 
 @pytest.mark.parametrize(
     ("interface", "facts"),
-    [(MANAGER_INTERFACE, MANAGER_FACTS), (HOME_INTERFACE, HOME_FACTS)],
+    [
+        (MANAGER_INTERFACE, MANAGER_FACTS),
+        (HOME_INTERFACE, HOME_FACTS),
+        (log_control.INTERFACE, LOG_CONTROL_FACTS),
+    ],
     ids=lambda it: getattr(it, "name", ""),
 )
 def test_every_member_is_described_as_by_systemd_homed(interface: Interface, facts: str) -> None:
@@ -103,11 +114,13 @@ def in_words(member: ET.Element) -> str:
     """The fact that a member's description states; anything else in it makes another fact."""
     notes = {note.get("name"): note.get("value") for note in member.findall("annotation")}
     name = member.get("name", "")
+    is_privileged = notes.pop(PRIVILEGED, "") == "true"
     if member.tag == "property":
         # What is not said of changes means that they are told (D-Bus specification).
         words = [name, "=", member.get("type"), member.get("access"), notes.pop(EMITS, "true")]
+        words += ["!"][: int(is_privileged)]
     else:
-        words = [name, *_method_in_words(member, is_privileged=notes.pop(PRIVILEGED, "") == "true")]
+        words = [name, *_method_in_words(member, is_privileged=is_privileged)]
     if member.tag not in ("property", "method"):
         words.append(member.tag)
     return " ".join(map(str, [*words, *notes.items()]))
