@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests import escapes
 
 from . import logins
 from .users import MANAGER
@@ -131,3 +134,46 @@ def test_without_polkit_only_root_passes(box: Box, alice: User) -> None:
         assert alice.record()["realName"] == "Root"
     finally:
         box.systemctl("unmask", "--runtime", "polkit.service")
+
+
+#: Updates as they come, as texts in JSON, one in a line; answers with a line for each.
+UPDATES = """
+import json, sys
+from homemgr.wire.client import Client
+from homemgr.wire.messages import BusError
+NAME, PATH = "org.freedesktop.home1", "/org/freedesktop/home1"
+with Client("unix:path=/run/dbus/system_bus_socket") as client:
+    for line in sys.stdin:
+        target = (NAME, PATH, f"{NAME}.Manager", "UpdateHome")
+        try:
+            client.call(*target, "s", (json.loads(line),), timeout_s=60)
+            print("done")
+        except BusError as error:
+            print(error.name.rpartition(".")[2])
+"""
+
+
+def test_owners_update_what_is_theirs_and_nothing_else(
+    box: Box, alice: User, rule: Callable[[str], None]
+) -> None:
+    """polkit as it is, but for the one action that local sessions have."""
+    rule(
+        'action.id == "org.freedesktop.home1.update-home-by-owner" '
+        f'&& subject.user == "{alice.name}" '
+        f'&& action.lookup("username") == "{alice.name}"'
+    )
+    own = alice.record()
+    tries = escapes.escapes(own, alice.password, box.machine_id)
+    texts = [*tries.values(), escapes.free(own, alice.password)]
+    program = ["/opt/homemgr/bin/python", "-c", UPDATES]
+    lines = "".join(f"{json.dumps(text)}\n" for text in texts)
+    answers = box.run(program, user=alice.name, stdin=lines).stdout.split()
+    assert answers.pop() == "done"
+    assert len(answers) == len(tries)
+    assert [what for what, answer in zip(tries, answers, strict=True) if answer == "done"] == []
+    new = alice.record()
+    assert str(new.pop("location")).startswith("here ")
+    for record in (own, new):
+        for name in ("lastChangeUSec", "signature", "shell", "status", "privileged"):
+            record.pop(name, None)
+    assert new == own
