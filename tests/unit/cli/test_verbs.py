@@ -319,7 +319,9 @@ def test_command_may_leave_core_dumps_though_what_was_told_the_password_may_not(
     service: Service, tmp_path: Path
 ) -> None:
     service.start(GetHomeByName=[[1, "active", 1, "", str(tmp_path), "", "/x"]])
-    script = "ulimit -Sc; grep core /proc/$PPID/limits"
+    # The command runs a moment before the program that started it is as it was again.
+    look = "grep 'core file size *0 ' /proc/$PPID/limits"
+    script = f"ulimit -Sc; until {look}; do sleep 0.01; done"
     limit = f"ulimit -Sc unlimited; exec {shlex.join([*RUN, 'with', 'alice', 'sh', '-c', script])}"
     done = subprocess.run(
         ["sh", "-c", limit],
@@ -327,6 +329,7 @@ def test_command_may_leave_core_dumps_though_what_was_told_the_password_may_not(
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     own, ours = done.stdout.splitlines()
     assert own == "unlimited"
