@@ -17,6 +17,7 @@ _SUBVOL_SETFLAGS = 0x4008941A
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP = 0xD0009412
 _SEND = 0x40489426
+_GET_SUBVOL_INFO = 0x81F8943C
 
 #: struct btrfs_ioctl_vol_args: a descriptor, not used here, and a name.
 _VOL_ARGS = "=q4088s"
@@ -31,6 +32,10 @@ _LOOKUP_ARGS = "=QQ4080x"
 #: struct btrfs_ioctl_send_args: where to, two not used here, number of the parent, flags.
 _SEND_ARGS = "=qQQQQ32x"
 _NO_FILE_DATA = 1
+
+#: struct btrfs_ioctl_get_subvol_info_args: after 296 bytes the id of the subvolume, that of what it
+#: is a snapshot of, another id, and the transactions that last changed and that made it.
+_INFO_BYTES, _INFO = 504, struct.Struct("=296x16s16s16xQQ")
 
 #: The top directory of every subvolume has this inode number, and nothing else has it.
 _TOP_INODE = 256
@@ -77,6 +82,24 @@ def has_subvolumes(fd: int) -> bool:
             raise
         return True
     return answer[_ROOTREF_COUNT] > 0
+
+
+def is_unchanged_since(subvolume: int, snapshot: int) -> bool:
+    """Whether ``snapshot`` was taken of ``subvolume``, and nothing was changed in that since.
+
+    Times of access count as well; what is in memory only does not. The snapshot is taken at the
+    end of a transaction: a later change is in a later one.
+    """
+    this, _, changed, _ = _info(subvolume)
+    _, origin, _, taken = _info(snapshot)
+    return bool(this == origin and changed <= taken)
+
+
+def _info(fd: int) -> tuple[bytes, bytes, int, int]:
+    answer = bytearray(_INFO_BYTES)
+    fcntl.ioctl(fd, _GET_SUBVOL_INFO, answer)
+    this, origin, changed, made = _INFO.unpack_from(answer)
+    return this, origin, changed, made
 
 
 def send_changes(base: int, snapshot: int, out: int) -> None:

@@ -73,6 +73,14 @@ class Moment:
             self.lock.close()
 
 
+def has_base(parent: Fd, file_name: str) -> bool:
+    """Whether an earlier run has left a snapshot of the home ``file_name`` in ``parent``."""
+    return any(
+        name.startswith(BASE_PREFIX) and original_name(name, BASE_PREFIX) == file_name
+        for name in os.listdir(parent.fileno())
+    )
+
+
 class Snapshots:
     """Takes snapshots of one home; a context manager, which leaves none behind but by `leave`."""
 
@@ -170,6 +178,19 @@ class Snapshots:
             except OSError as error:
                 log.warning("%s is of no use: %s", place, error)
                 lock.close()
+
+    def is_as_base(self) -> bool:
+        """Whether nothing in the home was changed since the base was taken of it.
+
+        What is in memory only has to be written out before.
+        """
+        if self.base is None:
+            return False
+        try:
+            return btrfs.is_unchanged_since(self._home.fileno(), self.base.fd.fileno())
+        except OSError as error:
+            log.info("Btrfs does not tell whether a home has changed: %s", error)
+            return False
 
     def _drop_base(self) -> None:
         if self.base is not None:

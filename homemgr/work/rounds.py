@@ -91,9 +91,17 @@ class Rounds:
             self._ledger.set_meta(_BASE, json.dumps([token, self.report.to_json()]))
             self._ledger.commit()
 
-    def is_fresh(self, found: Glance | None) -> bool:
-        """Whether the other side, which has what the ledger says, has the home as it looks."""
-        totals = as_remembered(self._ledger, found) if found else None
+    def is_fresh(self, home: Fd, found: Glance | None, snapshots: Snapshots) -> bool:
+        """Whether the other side, which has what the ledger says, has the home as it is.
+
+        It has if the home looks as the last pass left it, or nothing has changed in it since
+        the base, of which the ledger has all.
+        """
+        if found is not None:
+            totals = as_remembered(self._ledger, found)
+        else:
+            syncfs(home.fileno())
+            totals = Totals(*self._ledger.totals(), 0) if snapshots.is_as_base() else None
         if totals is not None:
             self.totals = totals
         return totals is not None

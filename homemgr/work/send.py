@@ -22,11 +22,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.kernel.btrfs import is_subvolume
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import paths, staging
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.ledger import Ledger
-from homemgr.storage.snapshot import Snapshots
+from homemgr.storage.snapshot import Snapshots, has_base
 from homemgr.transfer.frames import Pairs
 from homemgr.transfer.needs import limits_from_json, needs_to_json
 from homemgr.transfer.policy import Policy
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from homemgr.files import Fd
     from homemgr.storage.top import Top
-    from homemgr.transfer.needs import Limits
+    from homemgr.transfer.needs import Limits, Needs
     from homemgr.work.task import Task
 
 #: Not part of the tree: the record is made anew on arrival.
@@ -83,7 +84,7 @@ class _Sender:
         self._rounds: Rounds | None = None
         self._allowance = Allowance(Size(0, 0, 0))
         self._offline_s = 0.0
-        #: How the home looked before the other side was heard.
+        #: How the home looked before the other side was heard, if it was looked at.
         self._glance: Glance | None = None
         #: Flags of chattr that can be stored on the other machine.
         self._flags: frozenset[bytes] = frozenset()
@@ -100,7 +101,7 @@ class _Sender:
             introduction=self._ask("introduce", **asked), storage=self._task.effective.storage
         )
         hello = self._talk.hear_object("hello")
-        ledger = str(self._ask("peer", **hello)["ledger"])
+        path = str(self._ask("peer", **hello)["ledger"])
         step = next_step(self._phase, str(hello.get("phase")), self._options)
         if step != "passes":
             self._talk.tell(go=step)
@@ -109,10 +110,12 @@ class _Sender:
         if step == "passes":
             if self._phase != "sending":
                 self._come_back()
-            self._announce(limits_from_json(hello.get("limits")))
             self._flags = flags_of(hello.get("flags"))
-            if not self._bring_over(ledger, str(hello.get("digest"))):
-                return self._result({})
+            with Ledger(path) as ledger:
+                digest = str(hello.get("digest"))
+                self._announce(limits_from_json(hello.get("limits")), ledger, digest)
+                if not self._bring_over(ledger, digest):
+                    return self._result({})
         if self._phase != "left":
             self._leave()
         self._talk.tell(commit=True)
@@ -141,16 +144,27 @@ class _Sender:
 
     # -- the tree ------------------------------------------------------------------------
 
-    def _look(self) -> Glance:
-        """Look at the home as it is now, while the machines are being connected."""
-        with self._task.open_area() as area:
-            syncfs(area.top.fd.fileno())
-            return glance(area.top.fd, LEFT_OUT, has_copy=bool(self._task.argument("has_copy")))
+    def _look(self) -> Glance | None:
+        """Look at the home as it is now, while the machines are being connected.
 
-    def _announce(self, limits: Limits) -> None:
+        Not if an earlier run left what to compare it with: that takes less time than a look.
+        """
+        with self._task.open_area() as area, self._parent() as parent:
+            top = area.top.fd
+            if is_subvolume(top.fileno()) and has_base(parent, self._file_name):
+                return None
+            syncfs(top.fileno())
+            return glance(top, LEFT_OUT, has_copy=bool(self._task.argument("has_copy")))
+
+    def _announce(self, limits: Limits, ledger: Ledger, digest: str) -> None:
         """Say what the home takes and needs; the other side ends it if that is too much there."""
+        needs: Needs = {}
         if self._glance is not None and self._glance.asked.issuperset(limits):
             size, needs = self._glance.size, self._glance.needs
+        elif self._glance is None and not limits and digest == ledger.digest().hex():
+            # What the other side has; what has come since is announced when it is met.
+            files, content = ledger.totals()
+            size = Size(files, content, content)
         else:
             with self._task.open_area() as area:
                 size, needs = survey(area.top.fd, LEFT_OUT, limits)
@@ -161,11 +175,10 @@ class _Sender:
         # Nobody is kept from his home, and nothing is sent, for what cannot be stored there.
         self._talk.hear("fits")
 
-    def _bring_over(self, ledger_path: str, digest: str) -> bool:
+    def _bring_over(self, ledger: Ledger, digest: str) -> bool:
         """Send the tree. True if the other side has all of it, and nobody can change it here."""
         with ExitStack() as closing:
             top = closing.enter_context(self._task.open_area()).top
-            ledger = closing.enter_context(Ledger(ledger_path))
             ledger.limit(self._allowance.size.files, self._allowance.size.content)
             self._agree(ledger, digest)
             parent = closing.enter_context(self._parent())
@@ -176,7 +189,7 @@ class _Sender:
             rounds.resume(snapshots)
             go_round = partial(rounds.run, top.fd, snapshots, is_in_use=True)
             if self._options.is_kept:
-                if not rounds.is_fresh(self._glance):
+                if not rounds.is_fresh(top.fd, self._glance, snapshots):
                     go_round("copying")
                     rounds.leave(snapshots)
                 self._talk.tell(keep=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import subprocess
@@ -123,6 +124,56 @@ def test_the_base_that_was_left_is_had_again(home: Path) -> None:
             again.keep(moment)
         assert len(os.listdir(home.parent)) == 2
     assert os.listdir(home.parent) == [NAME]
+
+
+def _through_a_mapping(home: Path) -> None:
+    with (home / "note").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:3] = b"new"
+
+
+CHANGES: list[Callable[[Path], object]] = [
+    lambda home: (home / "note").write_text("another"),
+    _through_a_mapping,
+    lambda home: (home / "note").chmod(0o640),
+    lambda home: os.setxattr(home / "note", "user.a", b"1"),
+    lambda home: os.utime(home / "note", ns=(1, 2)),
+    lambda home: (home / "note").rename(home / "renamed"),
+    lambda home: os.link(home / "renamed", home / "note"),
+    lambda home: (home / "note").unlink(),
+    lambda home: (home / "directory").mkdir(),
+    lambda home: os.mkfifo(home / "directory/below"),
+]
+
+
+def test_of_a_home_it_is_known_whether_it_is_as_its_base(home: Path) -> None:
+    with ExitStack() as closing:
+        taken = snapshots(home, closing)
+        assert not taken.is_as_base()
+        for change in CHANGES:
+            with taken.taken() as moment:
+                taken.keep(moment)
+            os.sync()
+            assert taken.is_as_base()
+            with taken.taken():
+                assert taken.is_as_base()
+            change(home)
+            os.sync()
+            assert not taken.is_as_base()
+        with taken.taken() as moment:
+            taken.keep(moment)
+        token = taken.leave()
+    # An older state in the place of the home: nothing in that was changed lately.
+    command = ["btrfs", "-q", "subvolume", "snapshot", str(home), str(home.parent / "older")]
+    subprocess.run(command, check=True)
+    home.rename(home.parent / "replaced")
+    (home.parent / "older").rename(home)
+    with ExitStack() as closing:
+        again = snapshots(home, closing)
+        again.resume(token)
+        assert again.base is not None
+        assert not again.is_as_base()
+        with again.taken() as moment:
+            again.keep(moment)
 
 
 @pytest.mark.parametrize("token", ["", "another"])

@@ -99,6 +99,26 @@ def test_a_refresh_after_a_break_misses_nothing(pair: Pair) -> None:
     assert_moved(pair)
 
 
+def test_a_home_that_is_as_its_base_is_not_looked_through(pair: Pair) -> None:
+    homes.make_odd_home(pair.here)
+    stage = pair.target.area / ".homemgr/.#homemgr-in-alice.0123abcd"
+    first = pair.go(keep=True)
+    for is_changed in (False, True, False):
+        if is_changed:
+            (pair.here / "new").write_text("new")
+            homes.give_away(pair.here)
+        pair.target.phase = "receiving"
+        pair.origin.progress.clear()
+        again = pair.go(keep=True)
+        assert ("copying" in {told["phase"] for told in pair.origin.progress}) == is_changed
+        assert int(str(again["files"])) == int(str(first["files"])) + (pair.here / "new").exists()
+        assert again["report"] == first["report"]
+        assert homes.compare(pair.here, stage, leave_out=(b".identity",)) == []
+        # To compare has changed times of access, and those count.
+        pair.target.phase = "receiving"
+        pair.go(keep=True)
+
+
 def test_a_base_is_left_for_the_same_command_when_the_home_is_busy(pair: Pair) -> None:
     def busy(about: job.Message) -> job.Message:
         raise errors.HomeBusy("logged in")
