@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.bus import inspecting, migration, slots
+from homemgr.bus import inspecting, migration, registering, slots
 from homemgr.bus.faces import answered_in_time
 from homemgr.daemon import login
 from homemgr.record.fields import HOME_MODES
@@ -147,6 +147,7 @@ INTERFACE = Interface(
         *migration.METHODS,
         *inspecting.METHODS,
         *slots.METHODS,
+        *registering.OUR_METHODS,
     ),
     signals=(Signal("ExtensionsChanged", _USER), Signal("ExtensionProgress", _PROGRESS)),
 )

@@ -13,6 +13,7 @@ from homemgr.wire.dispatch import Call, Method
 
 if TYPE_CHECKING:
     from homemgr.bus.faces import Faces, HomeTarget
+    from homemgr.bus.homemgr1 import ExtensionFace
 
 
 async def _register(faces: Faces, call: Call, user_record: str) -> None:
@@ -37,6 +38,14 @@ async def _unregister_home(target: HomeTarget, call: Call) -> None:
     await target.faces.authority.require(call, "remove-home", target.home)
     await registration.unregister(target.faces.manager, target.home)
 
+
+async def _create_of_hash(face: ExtensionFace, call: Call, user_record: str) -> None:
+    await face.faces.authority.require_root(call)
+    await face.faces.manager.create(user_record, by_hash=True)
+
+
+#: Of org.homemgr1.Manager: CreateHome for who has hashes of passwords, and answers for them.
+OUR_METHODS = (Method("CreateHomeOfHash", (("user_record", "s"),), (), _create_of_hash),)
 
 METHODS = (
     Method("RegisterHome", (("user_record", "s"),), (), _register),

@@ -67,7 +67,7 @@ class Credentials:
         if password is not None:
             found.add_password(password)
         # A recovery key travels as a password: the service tells them apart by their form.
-        recovery_key = _credential("home.recovery-key")
+        recovery_key = credential("home.recovery-key")
         if recovery_key is not None:
             found.add_password(recovery_key)
         if pin is not None:
@@ -204,12 +204,12 @@ def ask_secret(question: str) -> str:
     return ask(question)
 
 
-def _passed(variable: str, credential: str) -> str | None:
+def _passed(variable: str, name: str) -> str | None:
     # Removed at once: programs we start, and our own /proc entry's heirs, do not need it.
     value = os.environ.pop(variable, None)
     dumps.forbid()
     if value is None:
-        return _credential(credential)
+        return credential(name)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -218,7 +218,7 @@ def _passed(variable: str, credential: str) -> str | None:
     return value
 
 
-def _credential(name: str) -> str | None:
+def credential(name: str) -> str | None:
     """A credential passed by the service manager, see systemd.exec(5)."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:

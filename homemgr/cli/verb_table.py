@@ -30,7 +30,7 @@ COMMON = (
 _OUR_OWN = frozenset(
     {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
     | {"transfers", "origins", "transfer", "check", "repair", "slot"}
-    | {"completion", "man"}
+    | {"completion", "man", "apply"}
 )
 
 
@@ -105,6 +105,12 @@ VERBS = {
         (1, MANY),
         "list|status|enable|disable|refresh|diff|discard|trust|distrust [ARGUMENT...]",
         "Extensions merged into home areas",
+    ),
+    "apply": Verb(
+        "apply",
+        (1, MANY),
+        "FILE...",
+        "Make home areas as files declare them, print differences",
     ),
     "firstboot": Verb(
         "firstboot", (0, 0), "", "Make users of credentials, or ask for the first one"

@@ -66,7 +66,14 @@ def accepted_or_signed(services: Services, record: UserRecord) -> UserRecord:
         return signature.accepted_or_signed(record, services.keyring)
 
 
-async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bool = False) -> None:
+async def create(
+    home: Home,
+    secret: Secret,
+    blobs: Blobs = None,
+    *,
+    realize: bool = False,
+    by_hash: bool = False,
+) -> None:
     """Make the files of a home whose record has just been admitted, then store its record.
 
     The files appear under their final name in one step, the record after that:
@@ -81,7 +88,7 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
     operation = Operation.REALIZE if realize else Operation.CREATE
     async with home.exclusively(operation):
         try:
-            binding = await _make_files(home, secret, blobs, storage)
+            binding = await _make_files(home, secret, blobs, storage, by_hash=by_hash)
         except errors.HomeError:
             await _sweep_up(home)
             raise
@@ -100,7 +107,9 @@ async def create(home: Home, secret: Secret, blobs: Blobs = None, *, realize: bo
     sizing.note_created(home)
 
 
-async def _make_files(home: Home, secret: Secret, blobs: Blobs, storage: str) -> JsonObject:
+async def _make_files(
+    home: Home, secret: Secret, blobs: Blobs, storage: str, *, by_hash: bool
+) -> JsonObject:
     """Have a worker make the files; gives what belongs into the binding.
 
     A worker that died may have been done with it: then the home is on the disk, opens
@@ -108,7 +117,12 @@ async def _make_files(home: Home, secret: Secret, blobs: Blobs, storage: str) ->
     """
     try:
         result = await home.work(
-            Job.CREATE, secret, fds=_numbers(blobs), storage=storage, blobs=sorted(blobs or {})
+            Job.CREATE,
+            secret,
+            fds=_numbers(blobs),
+            storage=storage,
+            blobs=sorted(blobs or {}),
+            by_hash=by_hash,
         )
     except errors.WorkerDied as death:
         try:

@@ -251,8 +251,13 @@ class Manager:
 
     # -- operations without a home to begin with -------------------------------------------
 
-    async def create(self, text: str, blobs: Mapping[str, Fd] | None = None) -> None:
-        """Register and make the home area a client's record describes."""
+    async def create(
+        self, text: str, blobs: Mapping[str, Fd] | None = None, *, by_hash: bool = False
+    ) -> None:
+        """Register and make the home area a client's record describes.
+
+        ``by_hash``: without the passwords behind its hashes, for whoever answers for them.
+        """
         offered = UserRecord.parse(text)
         secret = Secret.of_record(offered)
         record = await changes.admit_new(self.services, offered, blobs)
@@ -260,7 +265,7 @@ class Manager:
         with ExitStack() as on_failure:
             on_failure.callback(home.forget)
             # Of a new home there is nothing to leave as it was.
-            await changes.create(home, secret, blobs or {})
+            await changes.create(home, secret, blobs or {}, by_hash=by_hash)
             on_failure.pop_all()
 
     async def admit(self, record: UserRecord) -> Home:

@@ -82,17 +82,23 @@ def share_keys(keys: Iterable[str]) -> None:
 
 def parse(text: str | bytes) -> JsonObject:
     """Read one JSON object; raises InvalidRecord that begins with the path of the culprit."""
+    value = parse_any(text)
+    if not isinstance(value, dict):
+        raise InvalidRecord(f".: expected an object, found {kind(value)}.")
+    return value
+
+
+def parse_any(text: str | bytes) -> Json:
+    """The same for any value, such as a list of records."""
     text = _decode(text)
     try:
-        value = _STRICT.decode(text)
+        value: Json = _STRICT.decode(text)
     except _Refused as error:
         raise InvalidRecord(_locate(text) or f".: {error}") from error
     except json.JSONDecodeError as error:
         raise _syntax(error) from error
     except RecursionError as error:
         raise InvalidRecord(f".: nested deeper than {MAX_DEPTH} levels.") from error
-    if not isinstance(value, dict):
-        raise InvalidRecord(f".: expected an object, found {kind(value)}.")
     # Nesting deeper than the number of opening brackets is impossible, and refused
     # characters come as DEL or as escape: the usual record is not walked at all.
     if text.count("{") + text.count("[") > MAX_DEPTH or "\x7f" in text or "\\u" in text:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.record import password
+from homemgr.record.storages import abilities_of
 from homemgr.storage import mountpoint, paths
 from homemgr.storage.kind import Content
 from homemgr.storage.kinds import storage_named
@@ -20,9 +21,7 @@ def run(task: Task) -> dict[str, object]:
     effective = task.effective
     if "" in task.secret.passwords:
         raise errors.InvalidArgs("secret: an empty password protects nothing.")
-    # Each hash gets its plaintext checked: a typo at creation would lock the user out.
-    secret = task.complete(task.secret, task.record)
-    words = password.require_all(effective, secret, task.verify)
+    words = _passwords(task)
     mountpoint.require_unused(effective.home_directory)
     image_path = task.image_path
     base_directory, file_name = os.path.split(image_path)
@@ -45,6 +44,21 @@ def run(task: Task) -> dict[str, object]:
             "homeDirectory": effective.home_directory,
         }
     }
+
+
+def _passwords(task: Task) -> tuple[str, ...]:
+    """All that shall unlock the home; none if its hashes count as they are (``by_hash``)."""
+    if task.argument("by_hash"):
+        storage = task.text("storage")
+        if abilities_of(storage).has_key:
+            raise errors.NotSupported(
+                f"A home with storage {storage} has a key that only the password itself can lock:"
+                " a hash of it is not enough to create one."
+            )
+        return ()
+    # Each hash gets its plaintext checked: a typo at creation would lock the user out.
+    secret = task.complete(task.secret, task.record)
+    return password.require_all(task.effective, secret, task.verify)
 
 
 def _content(task: Task) -> Content:

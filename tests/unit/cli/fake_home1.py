@@ -82,6 +82,7 @@ OUR_SIGNATURES = {
     "ReplaceSlot": ("ssss", ""),
     "RemoveSlot": ("sss", ""),
     "TestSlot": ("sss", ""),
+    "CreateHomeOfHash": ("s", ""),
 }
 
 
