@@ -4,6 +4,7 @@ Faces translate, the daemon decides, a worker does, the kernel room calls, the
 record room knows:
 
 - ``entry``: composition root of `homemgr` and `homemgrd`
+- ``offline``: the service over an image, entered for good, and a line to it; no bus
 - ``cli``: verbs, options, prompts; speaks to the service over the bus
 - ``bus``: org.freedesktop.home1 and io.systemd.UserDatabase as tables
 - ``daemon``: homes, their state, queues, references, transfers; who may do what

@@ -14,6 +14,12 @@ def homemgr() -> int:
     """The command line."""
     from homemgr.cli.main import main
 
+    # The command line alone knows what it is told, and most need nothing of this.
+    if any(word.startswith("--ro") for word in sys.argv):
+        from homemgr.cli import home1
+        from homemgr.offline.line import open_line
+
+        home1.over_image = open_line
     return main(sys.argv[1:])
 
 

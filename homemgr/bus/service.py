@@ -110,7 +110,8 @@ async def serve(
         await _require_no_other(connection)
         await manager.start()
         stack.push_async_callback(manager.stop)
-        dispatcher = await _open_faces(connection, manager, stack)
+        dispatcher, faces = open_faces(connection, manager)
+        await _open_database(manager, faces, stack)
         _discover_on_change(manager, watch, stack)
         await connection.request_name(homemgr1.NAME)
         await connection.request_name(BUS_NAME)
@@ -150,9 +151,8 @@ def _end_of(control: socket.socket, stack: AsyncExitStack) -> asyncio.Event:
     return ended
 
 
-async def _open_faces(
-    connection: Connection, manager: Manager, stack: AsyncExitStack
-) -> Dispatcher:
+def open_faces(connection: Connection, manager: Manager) -> tuple[Dispatcher, Faces]:
+    """Answer what ``connection`` asks about the homes of ``manager`` from now on."""
     answers = Answers(manager.registry)
     listing = Listing(manager.registry)
     auto_logins = AutoLogins(manager.registry)
@@ -165,15 +165,18 @@ async def _open_faces(
     homemgr1.announce(connection, extensions)
     connection.serve(dispatcher)
     Announcer(connection, faces)
-    database = userdb.UserDatabase(manager.registry, answers)
+    return dispatcher, faces
+
+
+async def _open_database(manager: Manager, faces: Faces, stack: AsyncExitStack) -> None:
+    database = userdb.UserDatabase(manager.registry, faces.answers)
     varlink = VarlinkServer({userdb.INTERFACE: userdb.DESCRIPTION}, database.handle)
     socket_path = Path(manager.services.config.userdb_socket)
     socket_path.parent.mkdir(0o755, parents=True, exist_ok=True)
     await varlink.listen(str(socket_path))
     stack.push_async_callback(varlink.close)
-    warming = asyncio.create_task(_warm(answers, listing))
+    warming = asyncio.create_task(_warm(faces.answers, faces.listing))
     stack.callback(warming.cancel)
-    return dispatcher
 
 
 async def _warm(answers: Answers, listing: Listing) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homemgr.cli.verb_table import load
+from homemgr.cli.verb_table import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ def overview(verbs: Mapping[str, Verb], common: Iterable[Option]) -> str:
 def verb_help(name: str, verb: Verb, common: Iterable[Option]) -> str:
     """One verb with all its options."""
     lines = [f"homemgr {name} [OPTIONS...] {verb.usage}".rstrip(), "", f"{verb.help}.", ""]
-    own = list(load(verb.module).OPTIONS)
+    own = list(options_of(verb))
     if own:
         lines += ["Options:", *map(option_row, own), ""]
     return "\n".join([*lines, "Options of every verb:", *map(option_row, common)])

@@ -14,6 +14,7 @@ from homemgr.wire.messages import BUS_NAME, BUS_PATH, BusError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from socket import socket
 
     from homemgr.cli.arguments import Arguments
     from homemgr.files import Fd
@@ -37,17 +38,27 @@ _QUICK = frozenset(
 __all__ = ["BusError", "Home1", "Homemgr1", "Reply"]
 
 
+#: Has an image served and gives the line to who serves it; set by who puts the program together.
+over_image: Callable[[str], socket] | None = None
+
+
 class Home1:
     """A connection to the manager object; opened by the first call."""
 
     path, interface = _PATH, _INTERFACE
+    #: Of the service over the image of --root=; all of one command line share it.
+    _over_image: Client | None = None
 
     def __init__(self, arguments: Arguments) -> None:
-        """``--no-ask-password`` also keeps polkit from asking."""
+        """``--no-ask-password`` also keeps polkit from asking; ``--root=`` asks an image."""
         # A second instance for debugging, as systemd-homed has it.
         suffix = os.environ.get("SYSTEMD_HOME_DEBUG_SUFFIX")
         self._name = f"{_NAME}.{suffix}" if suffix else _NAME
-        self._client = Client()
+        root = arguments.value("root")
+        if root and Home1._over_image is None:
+            assert over_image is not None
+            Home1._over_image = Client(line=over_image(root))
+        self._client = Home1._over_image if root and Home1._over_image else Client()
         self.may_ask = not arguments.has("no-ask-password")
 
     def call(

@@ -10,7 +10,7 @@ import sys
 from io import TextIOWrapper
 
 from homemgr.cli.arguments import Option, UnknownOption, UsageError, is_utf8, parse
-from homemgr.cli.verb_table import COMMON, MANY, VERBS, load
+from homemgr.cli.verb_table import COMMON, MANY, VERBS, load, options_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _run(name: str | None, argv: list[str]) -> int:
         return _without_verb(argv)
     verb = VERBS[name]
     module = load(verb.module)
-    arguments = parse(argv, (*COMMON, *module.OPTIONS), getattr(module, "WORDS", MANY))
+    arguments = parse(argv, (*COMMON, *options_of(verb)), getattr(module, "WORDS", MANY))
     if arguments.has("help"):
         return _help(name)
     if arguments.has("version"):
@@ -127,7 +127,7 @@ def _first_word(argv: list[str]) -> int | None:
 def _all_options() -> tuple[Option, ...]:
     rows: dict[tuple[str, str], Option] = {}
     for verb in VERBS.values():
-        for option in (*COMMON, *load(verb.module).OPTIONS):
+        for option in (*COMMON, *options_of(verb)):
             rows.setdefault((option.name, option.short), option)
     return tuple(rows.values())
 

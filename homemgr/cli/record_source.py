@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from homemgr.cli.arguments import Option, UsageError
+from homemgr.cli.setup.tree import Tree
 from homemgr.crypt import hash_password
 from homemgr.errors import InvalidRecord
 from homemgr.files import Fd
@@ -43,10 +44,16 @@ def now_usec() -> int:
     return time.time_ns() // 1000
 
 
-def machine_id() -> str:
-    """What perMachine entries for this machine are marked with."""
-    with open("/etc/machine-id", encoding="ascii") as file:
+def machine_id(arguments: Arguments) -> str:
+    """What perMachine entries for this machine, or for that of the image, are marked with."""
+    with open(on_machine(arguments, "/etc/machine-id"), encoding="ascii") as file:
         return file.read().strip()
+
+
+def on_machine(arguments: Arguments, path: str) -> str:
+    """Where a path of the machine is: in the image, if there is one, wherever links in it lead."""
+    root = arguments.value("root")
+    return Tree(os.path.realpath(root)).real(path) if root else path
 
 
 def read_text(path: str) -> str:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from homemgr.cli.convert import FULL_SCALE, INFINITY
-from homemgr.cli.record_source import machine_id
 from homemgr.errors import InvalidRecord
 from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNASKED_ON
 from homemgr.record.machine import Machine
@@ -152,10 +151,10 @@ _SHOWN_ALWAYS = frozenset({"shell", "mountNoSuid", "mountNoDevices", "mountNoExe
 assert all(field in FIELDS for _, field, _ in _LINES)
 
 
-def describe(record: JsonObject) -> str:
+def describe(record: JsonObject, machine_id: str) -> str:
     """The lines for one record, each with its newline."""
     user = UserRecord(record)
-    view = user.on(Machine(machine_id(), os.uname().nodename))
+    view = user.on(Machine(machine_id, os.uname().nodename))
     state = user.status(view.machine.id).get("state") or "unknown"
     facts = [("User name", _text(user.user_and_realm)), ("State", _text(state))]
     facts += [(label, write(view.get(f))) for label, f, write in _LINES if _is_shown(view, f)]

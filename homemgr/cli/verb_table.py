@@ -125,6 +125,21 @@ VERBS = {
 }
 
 
+#: Modules of verbs that also work on an image, for what needs no running system.
+_ON_IMAGES = frozenset(
+    {"list", "inspect", "authenticate", "create", "update", "passwd", "remove", "apply", "check"}
+    | {"repair", "register", "unregister", "adopt", "list_signing_keys", "get_signing_key"}
+    | {"add_signing_key", "remove_signing_key"}
+)
+ROOT = Option("root", "", "DIR", "Work on the image whose root directory is DIR, without a service")
+
+
+def options_of(verb: Verb) -> tuple[Option, ...]:
+    """The options of a verb, without those of all."""
+    own: tuple[Option, ...] = load(verb.module).OPTIONS
+    return (*own, ROOT) if verb.module in _ON_IMAGES else own
+
+
 def load(name: str) -> ModuleType:
     """The module of a verb: it has OPTIONS and run(arguments)."""
     # importlib would be one more module to load; the name comes from our own table.

@@ -19,6 +19,8 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+#: Links and ``..`` that would lead out of it end at the directory, as after chroot(2).
+RESOLVE_IN_ROOT = 0x10
 
 #: struct open_how: flags, mode, resolve.
 _OPEN_HOW = "=QQQ"

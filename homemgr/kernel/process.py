@@ -16,6 +16,7 @@ from homemgr.kernel.syscall import INT, ULONG, libc_call
 
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 
 #: Options of prctl(2).
 PR_SET_PDEATHSIG = 1

@@ -78,10 +78,13 @@ class Client:
     stays silent (NoReply). Close it, or use it as a context manager.
     """
 
-    def __init__(self, address: str | None = None) -> None:
-        """Remember ``address``; the system bus if there is none."""
+    def __init__(self, address: str | None = None, *, line: socket | None = None) -> None:
+        """Remember ``address``; the system bus if there is none.
+
+        ``line`` is a connected socket with a service at its other end, and no bus between.
+        """
         self._address = address
-        self._socket: socket | None = None
+        self._socket: socket | None = line
         self._received = bytearray()
         self._fds: list[Fd] = []
         self._serial = 0

@@ -39,6 +39,19 @@ MAY_IMPORT = {
     "wire": {"errors", "files"},
     "daemon": {"errors", "job", "files", "record", "wire"},
     "bus": {"errors", "files", "record", "wire", "daemon"},
+    "offline": {
+        "errors",
+        "job",
+        "files",
+        "crypt",
+        "record",
+        "kernel",
+        "storage",
+        "wire",
+        "daemon",
+        "bus",
+        "work",
+    },
     "cli": {"errors", "files", "crypt", "record", "wire", "token"},
 }
 
@@ -48,7 +61,7 @@ KEPT_TO = {
     "subprocess": {"cli"},
     "dbus_next": {"wire"},
     "argparse": {"cli"},
-    "asyncio": {"wire", "daemon", "bus", "entry"},
+    "asyncio": {"wire", "daemon", "bus", "offline", "entry"},
 }
 
 

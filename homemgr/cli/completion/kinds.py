@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from homemgr.cli.verb_table import COMMON, VERBS, load
+from homemgr.cli.verb_table import COMMON, VERBS, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 def rows() -> Iterator[Row]:
     """Every verb."""
     for name, verb in VERBS.items():
-        options = (*load(verb.module).OPTIONS, *COMMON)
+        options = (*options_of(verb), *COMMON)
         yield Row(name, verb.help, options, _places(verb), verb.usage.endswith(("...", "...]")))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from homemgr.cli.manual.roff import Page
 from homemgr.cli.record_options import OPTIONS as RECORD_OPTIONS
-from homemgr.cli.verb_table import COMMON, VERBS, load
+from homemgr.cli.verb_table import COMMON, VERBS, options_of
 from homemgr.record.findings import CODES
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def _verbs(made: Page) -> None:
     made.heading("VERBS")
     for name, verb in VERBS.items():
         made.subheading(f"{name} {verb.usage}".rstrip())
-        own = [option for option in load(verb.module).OPTIONS if option not in RECORD_OPTIONS]
-        takes_record = len(own) < len(load(verb.module).OPTIONS)
+        own = [option for option in options_of(verb) if option not in RECORD_OPTIONS]
+        takes_record = len(own) < len(options_of(verb))
         made.paragraph(f"{verb.help}." + (" Takes the options of user records." * takes_record))
         _options(made, own)
 

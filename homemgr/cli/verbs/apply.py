@@ -121,7 +121,7 @@ def _carry_out(
     if action == "create":
         _create(arguments, home1, user)
     elif action == "update":
-        _update(home1, user, changes)
+        _update(arguments, home1, user, changes)
     elif action == "remove":
         if not arguments.has("remove"):
             complain(
@@ -147,7 +147,7 @@ def _create(arguments: Arguments, home1: Home1, user: Declared) -> None:
     creating.create(home1, record, source.Blobs())
 
 
-def _update(home1: Home1, user: Declared, changes: list[Change]) -> None:
+def _update(arguments: Arguments, home1: Home1, user: Declared, changes: list[Change]) -> None:
     (text, *_) = home1.call("GetUserRecordByName", "s", user.user).body
     current = jsontext.parse(str(text))
     record = declared.changed(current, changes)
@@ -159,7 +159,8 @@ def _update(home1: Home1, user: Declared, changes: list[Change]) -> None:
     record = credentials.merged_into({**record, **_given_secret(user)})
     # Without a password the host copy alone, which the home follows at its next use.
     flags = 0 if record.get("secret") else _OFFLINE
-    directory = source.blob_directory(current, user.user, source.machine_id())
+    machine = source.machine_id(arguments)
+    directory = source.on_machine(arguments, source.blob_directory(current, user.user, machine))
     blobs = source.Blobs()
     try:
         # All of them, or they would be removed.

@@ -59,7 +59,7 @@ def _new_record(arguments: Arguments) -> tuple[JsonObject, Edit]:
     edit.take(arguments)
     identity = arguments.value("identity")
     given = source.read_identity(identity) if identity else {}
-    record = edit.apply(given, source.machine_id())
+    record = edit.apply(given, source.machine_id(arguments))
     if arguments.words:
         name, realm = split_realm(arguments.words[0])
         record["userName"] = name

@@ -8,6 +8,7 @@ from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import complain_of
 from homemgr.cli.home1 import BusError, Home1, own_name
 from homemgr.cli.output import json_for_reader, json_format
+from homemgr.cli.record_source import machine_id
 from homemgr.cli.show import describe
 from homemgr.record import jsontext
 
@@ -50,7 +51,7 @@ def run(arguments: Arguments) -> int:
             continue
         record = jsontext.parse(str(text))
         if not form:
-            print("\n" * (index > 0) + describe(record), end="")
+            print("\n" * (index > 0) + describe(record, machine_id(arguments)), end="")
             continue
         shown = {k: v for k, v in record.items() if k not in left_out}
         json = jsontext.pretty(shown) if form == "pretty" else jsontext.compact(shown) + "\n"

@@ -69,9 +69,11 @@ def run(arguments: Arguments) -> int:
 
 def _changed_record(home1: Home1, arguments: Arguments, edit: Edit) -> tuple[JsonObject, str]:
     """The record to send, and the directory of the blobs that have to go along."""
-    identity, machine = arguments.value("identity"), source.machine_id()
+    identity, machine = arguments.value("identity"), source.machine_id(arguments)
     current = _current_record(home1, arguments, identity)
-    directory = source.blob_directory(current, str(current["userName"]), machine)
+    directory = source.on_machine(
+        arguments, source.blob_directory(current, str(current["userName"]), machine)
+    )
     # What the service makes itself is refused if it is sent; a signature would no longer fit.
     if not identity:
         current = {k: v for k, v in current.items() if k not in _NOT_SENT}
