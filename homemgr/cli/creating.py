@@ -5,19 +5,24 @@ Shared by the verbs that make homes; where their records come from is not known 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from homemgr.cli import record_source as source
+from homemgr.cli.arguments import UsageError
 from homemgr.cli.complain import complain
 from homemgr.cli.credentials import Credentials, new_password, unlock
 from homemgr.cli.home1 import BusError, Home1, Reply, error_is
+from homemgr.files import Fd, write_all
 from homemgr.record import jsontext
 
 if TYPE_CHECKING:
+    from homemgr.cli.arguments import Arguments
     from homemgr.record.jsontext import JsonObject
 
 _POLICY_HINT = "Use --enforce-password-policy=no to allow any password for this account."
+_KEY_FILE = "recovery-key-file"
 _NOT_SENT = ("binding", "status")
 
 
@@ -70,8 +75,25 @@ def create(home1: Home1, record: JsonObject, blobs: source.Blobs, *, hint: str =
     unlock(user, credentials, call, f"Cannot create home {user}", may_ask=home1.may_ask)
 
 
-def show_recovery_key(key: str) -> None:
-    """Show a new recovery key, the one time it can be shown."""
+def check_recovery_key_file(arguments: Arguments, *, is_wanted: bool) -> None:
+    """Raise UsageError if a file is named for a recovery key that is not to be made."""
+    if arguments.has(_KEY_FILE) and not is_wanted:
+        raise UsageError(f"--{_KEY_FILE}= needs --recovery-key=yes.")
+
+
+def hand_over_recovery_key(arguments: Arguments, key: str) -> None:
+    """Show a new recovery key, the one time it can be shown, or write it to the file named.
+
+    Before the home has it: a key that could not be written would be no use.
+    """
+    path = arguments.value(_KEY_FILE)
+    if path:
+        # A new one, which nobody else can have opened.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with Fd.open(path, flags, 0o600) as file:
+            write_all(file.fileno(), f"{key}\n".encode())
+            os.fsync(file.fileno())
+        return
     print(
         "A recovery key was made. It unlocks the home in place of the password.\n"
         "Write it down and keep it in a safe place, it cannot be shown again:\n\n"

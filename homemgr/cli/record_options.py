@@ -153,9 +153,10 @@ SPECIAL = (
     Option("", "N", "", "Same as --match=other"),
 )
 
-#: Options about blobs and about where the record comes from.
+#: Options about where the record comes from, about blobs, and about where a new key goes.
 SOURCES = (
     Option("identity", "Ii", "FILE", "Read the record from FILE, - for standard input"),
+    Option("recovery-key-file", "", "FILE", "Write the new recovery key to a new file, unseen"),
     Option("blob", "b", "[NAME=]PATH", "A file, or the directory, of blobs; empty removes all"),
     Option("avatar", "", "PATH", "Picture of the user"),
     Option("login-background", "", "PATH", "Background picture of the user's login"),

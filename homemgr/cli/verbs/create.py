@@ -36,12 +36,13 @@ def run(arguments: Arguments) -> int:
         return 0
     record, edit = _new_record(arguments)
     user = str(record["userName"])
+    creating.check_recovery_key_file(arguments, is_wanted=edit.wants_recovery_key)
     home1 = Home1(arguments)
     blobs = source.blobs_of(arguments)
     # The password first: a recovery key goes along as one more of them.
     creating.add_password(record, user, may_ask=home1.may_ask)
     if edit.wants_recovery_key:
-        creating.show_recovery_key(source.add_recovery_key(record))
+        creating.hand_over_recovery_key(arguments, source.add_recovery_key(record))
     tokens.enrol(record, edit.tokens, may_ask=home1.may_ask)
     if source.is_dry_run(arguments):
         source.show(record)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli import record_source as source
 from homemgr.cli import tokens
 from homemgr.cli.arguments import Option, UsageError
-from homemgr.cli.creating import show_recovery_key
+from homemgr.cli.creating import check_recovery_key_file, hand_over_recovery_key
 from homemgr.cli.credentials import Credentials, unlock
 from homemgr.cli.home1 import Home1, Reply, own_name, with_agent
 from homemgr.cli.record_edit import Edit
@@ -45,6 +45,7 @@ def run(arguments: Arguments) -> int:
     is_given = arguments.has("identity") or source.has_blob_options(arguments)
     if edit.is_empty and not is_given:
         raise UsageError("No field to change was given.")
+    check_recovery_key_file(arguments, is_wanted=edit.wants_recovery_key)
     home1 = Home1(arguments)
     with_agent(home1)
     record, directory = _changed_record(home1, arguments, edit)
@@ -79,7 +80,7 @@ def _changed_record(home1: Home1, arguments: Arguments, edit: Edit) -> tuple[Jso
         current = {k: v for k, v in current.items() if k not in _NOT_SENT}
     record = edit.apply(current, machine)
     if edit.wants_recovery_key:
-        show_recovery_key(source.add_recovery_key(record))
+        hand_over_recovery_key(arguments, source.add_recovery_key(record))
     tokens.enrol(record, edit.tokens, may_ask=home1.may_ask)
     # A complete record may bring its own stamp and signature; only a missing stamp is added.
     source.stamp(record, with_password=edit.wants_recovery_key, override=not identity)

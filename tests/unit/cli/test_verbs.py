@@ -428,6 +428,24 @@ def test_create_with_recovery_key_shows_it_once_and_sends_hash_and_key(service: 
     assert len(privileged["hashedPassword"]) == 1
 
 
+def test_a_recovery_key_is_written_to_a_new_file_only(service: Service, tmp_path: Path) -> None:
+    service.start()
+    words = ["create", "alice", f"--recovery-key-file={tmp_path / 'key'}"]
+    done = homemgr(*words, service=service, NEWPASSWORD="new pw")
+    assert "needs --recovery-key=yes" in done.stderr
+    words.append("--recovery-key=yes")
+    done = homemgr(*words, service=service, NEWPASSWORD="new pw")
+    assert (done.returncode, done.stderr) == (0, "")
+    key = (tmp_path / "key").read_text().strip()
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    record = secret(service.calls_of("CreateHomeEx")[0][0])
+    assert record["secret"] == {"password": ["new pw", key]}
+    # A file that is there is somebody's, and no home is made whose key was not written.
+    done = homemgr(*words, service=service, NEWPASSWORD="new pw")
+    assert "File exists" in done.stderr
+    assert len(service.calls_of("CreateHomeEx")) == 1
+
+
 def test_weak_password_without_a_terminal_fails_with_the_reason(service: Service) -> None:
     service.start(CreateHomeEx=[error("LowPasswordQuality", "It is too short.")])
     done = homemgr("create", "alice", "--no-ask-password", service=service, NEWPASSWORD="x")
