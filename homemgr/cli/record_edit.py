@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from homemgr.cli import convert
 from homemgr.cli.arguments import UsageError, is_utf8
 from homemgr.cli.membership import GroupChanges
+from homemgr.cli.record_changes import OTHER_MACHINES, FieldChanges
 from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACHINE
 from homemgr.cli.token_wishes import Wishes
 from homemgr.cli.without_secret import WithoutSecret
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments, Option
     from homemgr.record.jsontext import Json, JsonObject
 
-OTHER_MACHINES = "other"
 _MATCHES = {"any": REGULAR, "this": THIS_MACHINE, "other": OTHER_MACHINES, "auto": ""}
 _WEIGHT = "rebalanceWeight"
-_MATCH_LETTERS = {"A": "any", "T": "this", "N": "other"}
 
 
 class Edit:
@@ -38,12 +37,9 @@ class Edit:
         """``read_file`` gives the text of a file named on the command line."""
         self._environment = environment
         self._read_file = read_file
-        self._sections: dict[str, JsonObject] = {
-            REGULAR: {}, PRIVILEGED: {}, THIS_MACHINE: {}, OTHER_MACHINES: {}
-        }  # fmt: skip
-        self._unset: set[str] = set()
-        self._limits: JsonObject = {}
-        self._unset_limits: set[str] = set()
+        self._fields = fields = FieldChanges()
+        self._sections, self._unset = fields.sections, fields.unset
+        self._limits, self._unset_limits = fields.limits, fields.unset_limits
         self._match = ""
         self._groups = GroupChanges()
         self._without_secret = WithoutSecret()
@@ -80,9 +76,8 @@ class Edit:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is to be changed."""
-        made = (*self._sections.values(), self._limits, self._unset, self._unset_limits)
         others = self._groups, self._without_secret, self.wants_recovery_key, self.tokens
-        return not any(made) and not any(others)
+        return not self._fields and not any(others)
 
     def take(self, arguments: Arguments) -> None:
         """Understand all record options of a command line; raises UsageError for a bad value."""
@@ -262,60 +257,6 @@ class Edit:
 
     def apply(self, record: JsonObject, machine_id: str) -> JsonObject:
         """A copy of ``record`` with the changes made."""
-        # First away, then set: an option may replace in one section what it clears in all.
-        result = self._without_unset(record)
-        limits = result.get("resourceLimits")
-        if self._unset_limits and isinstance(limits, dict):
-            kept: JsonObject = {k: v for k, v in limits.items() if k not in self._unset_limits}
-            result["resourceLimits"] = kept
-        result.update(self._sections[REGULAR])
-        if self._touches_machines:
-            machines = self._machines(result.get("perMachine"), machine_id)
-            if machines or "perMachine" in result:
-                result["perMachine"] = machines
-        privileged = result.get("privileged")
-        merged = self._without_unset(privileged if isinstance(privileged, dict) else {})
-        merged.update(self._sections[PRIVILEGED])
-        result["privileged"] = merged
+        result = self._fields.applied_to(record, machine_id)
         result = self._without_secret.applied_to(self._groups.applied_to(result), machine_id)
         return {k: v for k, v in result.items() if k != "privileged" or v}
-
-    @property
-    def _touches_machines(self) -> bool:
-        fields = self._sections[THIS_MACHINE] or self._sections[OTHER_MACHINES] or self._unset
-        return bool(fields or self._limits or self._unset_limits)
-
-    def _without_unset(self, members: JsonObject) -> JsonObject:
-        return {k: v for k, v in members.items() if k not in self._unset}
-
-    def _machines(self, entries: Json, machine_id: str) -> list[Json]:
-        """The perMachine section, with one entry for this machine and one for all others."""
-        listed = entries if isinstance(entries, list) else []
-        kept: list[Json] = []
-        ours: dict[str, JsonObject] = {"matchMachineId": {}, "matchNotMachineId": {}}
-        for entry in listed:
-            members = entry if isinstance(entry, dict) else {}
-            # Only entries for this very machine are ours to change.
-            match = next((m for m in ours if _is_only(members.get(m), machine_id)), "")
-            if match:
-                ours[match].update({k: v for k, v in members.items() if k != match})
-            else:
-                kept.append(entry)
-        this, others = map(self._without_unset, ours.values())
-        this = self._with_limits({**this, **self._sections[THIS_MACHINE]})
-        others = {**others, **self._sections[OTHER_MACHINES]}
-        for match, members in zip(ours, (this, others), strict=True):
-            if members:
-                kept.append({match: machine_id, **members})
-        return kept
-
-    def _with_limits(self, members: JsonObject) -> JsonObject:
-        """Resource limits are merged one by one; they are homectl's only nested option."""
-        known = members.pop("resourceLimits", {})
-        old = known if isinstance(known, dict) else {}
-        limits = {k: v for k, v in old.items() if k not in self._unset_limits} | self._limits
-        return {**members, "resourceLimits": limits} if limits else members
-
-
-def _is_only(match: Json, machine_id: str) -> bool:
-    return match in (machine_id, [machine_id])
