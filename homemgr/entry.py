@@ -14,8 +14,8 @@ def homemgr() -> int:
     """The command line."""
     from homemgr.cli.main import main
 
-    # The command line alone knows what it is told, and most need nothing of this.
-    if any(word.startswith("--ro") for word in sys.argv):
+    # As short as --root= may be written; most command lines need nothing of this.
+    if any(word.startswith("--r") for word in sys.argv):
         from homemgr.cli import home1
         from homemgr.offline.line import open_line
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -64,6 +65,8 @@ def _require_ready(line: socket.socket) -> None:
 def _be_the_service(root: Fd, line: socket.socket) -> None:
     """The life of the first child; never returns."""
     code = 1
+    # ^C is for the command line; what was begun is finished when it closes the line.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         from homemgr.offline import enter
 
