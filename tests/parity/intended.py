@@ -236,7 +236,7 @@ INTENDED = (
         "The name that says so.",
     ),
     Intended(
-        "(update by .*|passwords|sizes and locks|foreign records): .*",
+        "((update )?by .*|passwords|sizes and locks|foreign records): .*",
         rf"{STATUS}((good|bad)AuthenticationCounter|last(Good|Bad)AuthenticationUSec|rateLimit\w+)",
         r"\d+|<.*>",
         r"\d+|None",
@@ -377,6 +377,13 @@ INTENDED = (
     ),
     # Logins
     Intended(
+        "by login programs: su, wrong first",
+        "code|asked",
+        "7|2",
+        "1",
+        "One question is one attempt; the PAM module would ask five times in one login.",
+    ),
+    Intended(
         "pam: (not yet|change now|limited): .*",
         "code",
         "0",
@@ -389,7 +396,7 @@ INTENDED = (
 #: More of it where the reference is systemd-homed 252: what later releases brought.
 SINCE_252 = (
     Intended(
-        "(create by homectl|update by homectl|clients of the user database): .*",
+        ".*",
         rf"{BINDING}blobDirectory|{STATUS}useFallback",
         "None",
         "/var/cache/systemd/home/.*|True|False",

@@ -29,7 +29,7 @@ MACHINE_ID = "5" * 32
 #: What unmodified clients of 252 do; the bus interface is that of 262 and compared with it.
 CLIENTS_OF_252 = (
     *("create_by_homectl", "update_by_homectl", "clients_of_the_user_database"),
-    *("dry_run", "pam", "sessions"),
+    *("dry_run", "pam", "sessions", "by_homectl", "by_login_programs"),
 )
 BASES: dict[str, tuple[tuple[str, ...], tuple[Intended, ...]]] = {
     "sid": ((), INTENDED),

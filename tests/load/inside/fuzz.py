@@ -15,7 +15,7 @@ from contextlib import suppress
 from random import Random
 
 from homemgr.wire import messages
-from homemgr.wire.codec import encode
+from homemgr.wire.codec import Variant, encode
 from homemgr.wire.signature import CodecError
 
 from . import mutate, people
@@ -73,6 +73,25 @@ MEMBERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+#: The same on the objects of homes, which take no name.
+AT_HOME = {
+    **{
+        member.replace("Home", ""): (signature[1:], kinds[1:])
+        for member, (signature, kinds) in MEMBERS.items()
+        if kinds[:1] == ("name",) and not member.startswith("Get")
+    },
+    "Update": ("s", ("record",)),
+    "UpdateEx": ("sa{sh}t", ("record", "blobs", "number")),
+}
+PROPERTIES = "org.freedesktop.DBus.Properties"
+OF_PROPERTIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Get": ("ss", ("text", "text")),
+    "GetAll": ("s", ("text",)),
+    "Set": ("ssv", ("text", "text", "variant")),
+}
+AT_HOME_SHARE, PROPERTY_SHARE = 0.15, 0.05
+
+
 def fuzz_bus(seed: int, uid: int, names: list[str], count: int, until: float) -> Counter[str]:
     """So many messages as one user, or as many as there is time for; how they were answered."""
     if uid:
@@ -128,9 +147,15 @@ def _question(rng: Random, names: list[str]) -> bytes:
 
 
 def _frame(rng: Random, names: list[str], serial: int) -> bytes:
-    member = rng.choice(list(MEMBERS))
-    signature, kinds = MEMBERS[member]
-    target = (NAME, PATH, MANAGER, member)
+    path, interface, members = PATH, MANAGER, MEMBERS
+    kind = rng.random()
+    if kind < AT_HOME_SHARE:
+        path, interface, members = f"{PATH}/home/{rng.choice(names)}", f"{NAME}.Home", AT_HOME
+    elif kind < AT_HOME_SHARE + PROPERTY_SHARE:
+        path, interface, members = f"{PATH}/home/{rng.choice(names)}", PROPERTIES, OF_PROPERTIES
+    member = rng.choice(list(members))
+    signature, kinds = members[member]
+    target = (NAME, path, interface, member)
     while True:
         # Some values cannot travel, such as a text with NUL in it.
         with suppress(CodecError):
@@ -167,6 +192,7 @@ _VALUES: dict[str, Callable[[Random, list[str]], object]] = {
     "number": lambda rng, _: rng.choice((0, 1, 2, 1 << 40, 2**64 - 1)),
     "flag": lambda rng, _: rng.random() < 0.5,
     "blobs": lambda *_: {},
+    "variant": lambda rng, _: Variant("s", rng.choice(mutate.TEXTS)),
 }
 
 

@@ -29,7 +29,7 @@ def pam(to: Recorder) -> None:
     }
     for what, fields in conditions.items():
         people.create(to, "anna", uid=60111, **fields)
-        for service in ("login", "sshd") if what == "good" else ("login",):
+        for service in ("login", "sshd") if what == "good" else ("sshd",):
             for operations in (("authenticate",), ("acct_mgmt",), STACK):
                 step = f"{what}: {' '.join(operations)} of {service}"
                 _pamtester(to, step, service, "anna", operations)
