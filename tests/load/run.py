@@ -23,7 +23,11 @@ SPARE_S = 420.0
 PROCESSES_AT_REST = 3
 #: What Python keeps for itself between two looks at rest, whatever it did meanwhile.
 GROWTH_BYTES = 12 << 20
-FILES = {"/etc/homemgr/homemgr.conf": "[Home]\nGraceSec=0.2\n"}
+FILES = {
+    "/etc/homemgr/homemgr.conf": "[Home]\nGraceSec=0.2\n",
+    # Logins that meet a kill fail; sshd must not take their machine for an attacker.
+    "/etc/ssh/sshd_config.d/01-load.conf": "PerSourcePenalties no\n",
+}
 
 Found = dict[str, Any]
 
@@ -61,8 +65,8 @@ def faults(found: Found, plan: Plan) -> list[str]:
         wrong.append(f"started again {found['restarts']} times after {plan.kills} kills")
     if second["descriptors"] > first["descriptors"]:
         wrong.append(f"descriptors: {first['descriptors']}, then {second['descriptors']}")
-    if second["processes"] > PROCESSES_AT_REST:
-        wrong.append(f"{second['processes']} processes at rest")
+    if len(second["processes"]) > PROCESSES_AT_REST:
+        wrong.append(f"processes at rest: {second['processes']}")
     if second["memory"] > first["memory"] + GROWTH_BYTES:
         wrong.append(f"memory grew from {first['memory']} to {second['memory']} bytes")
     if found["check"][0] != 0:

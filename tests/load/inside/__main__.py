@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BASE = Path("/home/.homemgr")
 RUNTIME = Path("/run/systemd/home")
 REST_TIMEOUT_S = 120.0
+STUCK_S = 180.0
 POLL_S = 0.1
 #: When the last kill is over, and when the first look at memory is taken, in parts of the time.
 LAST_KILL, FIRST_LOOK = 0.4, 0.6
@@ -36,6 +38,8 @@ LAST_KILL, FIRST_LOOK = 0.4, 0.6
 def main() -> None:
     """All of it."""
     plan = Plan.from_json(sys.argv[1])
+    # Who hangs is to say where.
+    faulthandler.dump_traceback_later(plan.seconds + STUCK_S)
     # Before any thread: a fuzzer is a fresh process that inherits nothing of ours.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=context) as fuzzers, Client() as client:
@@ -53,24 +57,29 @@ def _run(plan: Plan, fuzzers: ProcessPoolExecutor) -> dict[str, object]:
     end = start + plan.seconds
     with ThreadPoolExecutor(plan.workers) as workers:
         lives = [workers.submit(crowd.live, plan.seed + n) for n in range(plan.workers)]
-        answers = _Answers(_fuzz(fuzzers, plan, crowd, start + FIRST_LOOK * plan.seconds))
-        for number in range(plan.kills):
-            _sleep_until(start + LAST_KILL * plan.seconds * (number + rng.random()) / plan.kills)
-            _say(f"kill {number + 1}")
-            running.kill(workers_too=rng.random() < 0.5)
-        _sleep_until(start + FIRST_LOOK * plan.seconds)
-        _say("first rest")
-        crowd.pause()
-        answers.collect()
-        first = _look(crowd)
-        crowd.may_go.set()
-        answers.add(_fuzz(fuzzers, plan, crowd, end))
-        _sleep_until(end)
-        _say("second rest")
-        crowd.pause()
-        answers.collect()
-        second = _look(crowd)
-        crowd.is_over.set()
+        try:
+            answers = _Answers(_fuzz(fuzzers, plan, crowd, start + FIRST_LOOK * plan.seconds))
+            for number in range(plan.kills):
+                _sleep_until(
+                    start + LAST_KILL * plan.seconds * (number + rng.random()) / plan.kills
+                )
+                _say(f"kill {number + 1}")
+                running.kill(workers_too=rng.random() < 0.5)
+            _sleep_until(start + FIRST_LOOK * plan.seconds)
+            _say("first rest")
+            crowd.pause()
+            answers.collect()
+            first = _look(crowd)
+            crowd.may_go.set()
+            answers.add(_fuzz(fuzzers, plan, crowd, end))
+            _sleep_until(end)
+            _say("second rest")
+            crowd.pause()
+            answers.collect()
+            second = _look(crowd)
+        finally:
+            # Also when something broke off here: workers end no other way.
+            crowd.is_over.set()
         for life in lives:
             life.result()
     return {

@@ -79,9 +79,10 @@ def descriptors() -> int:
     return len(os.listdir(f"/proc/{pid()}/fd"))
 
 
-def processes() -> int:
-    """How many it consists of."""
-    return len((CGROUP / "cgroup.procs").read_text().split())
+def processes() -> list[str]:
+    """The names of those that it consists of."""
+    pids = (CGROUP / "cgroup.procs").read_text().split()
+    return sorted(Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids)
 
 
 def memory_bytes() -> int:
