@@ -40,9 +40,12 @@ def main() -> None:
     plan = Plan.from_json(sys.argv[1])
     # Who hangs is to say where.
     faulthandler.dump_traceback_later(plan.seconds + STUCK_S)
-    # Before any thread: a fuzzer is a fresh process that inherits nothing of ours.
+    # A fuzzer is a fresh process each time: one of them gives up its rights.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(3, mp_context=context) as fuzzers, Client() as client:
+    with (
+        ProcessPoolExecutor(3, mp_context=context, max_tasks_per_child=1) as fuzzers,
+        Client() as client,
+    ):
         for number in range(plan.users):
             call(client, "CreateHome", "s", json.dumps(people.record(people.name_of(number))))
         _say("begin")
