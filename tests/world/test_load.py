@@ -15,5 +15,5 @@ def test_nothing_is_lost_stuck_or_left_under_load() -> None:
     wrong = run.faults(found, SMALL)
     assert not wrong, "\n".join([*wrong, run.render(found)])
     assert {"log_in", "stay", "activate", "update", "look_up"} <= set(found["done"])
-    assert sum(answers["sent"] for answers in found["answers"].values()) >= SMALL.messages // 2
+    assert all(answers["sent"] for answers in found["answers"].values())
     assert {"success", "InvalidArgs", "NoSuchHome"} <= set(found["answers"]["root"])

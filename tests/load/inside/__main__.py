@@ -57,7 +57,6 @@ def _run(plan: Plan, fuzzers: ProcessPoolExecutor) -> dict[str, object]:
     crowd = Crowd(plan.users, running)
     rng = Random(plan.seed)
     start = time.monotonic()
-    end = start + plan.seconds
     with ThreadPoolExecutor(plan.workers) as workers:
         lives = [workers.submit(crowd.live, plan.seed + n) for n in range(plan.workers)]
         try:
@@ -73,6 +72,8 @@ def _run(plan: Plan, fuzzers: ProcessPoolExecutor) -> dict[str, object]:
             crowd.pause()
             answers.collect()
             first = _look(crowd)
+            # Whatever coming to rest took, there is as much time again.
+            end = time.monotonic() + (1 - FIRST_LOOK) * plan.seconds
             crowd.may_go.set()
             answers.add(_fuzz(fuzzers, plan, crowd, end))
             _sleep_until(end)
