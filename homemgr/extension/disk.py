@@ -11,13 +11,14 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr.errors import ExtensionDamaged, ExtensionNotTrusted, ExtensionNotUsable
-from homemgr.extension import certificates, gpt, hash_tree, partition_types, verified
+from homemgr.extension import certificates, hash_tree, partition_types, verified
+from homemgr.volume import gpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from homemgr.extension.gpt import Partition
     from homemgr.files import Fd
+    from homemgr.volume.gpt import Partition
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homemgr.extension.gpt import Partition
+    from homemgr.volume.gpt import Partition
 
 #: Any Linux file system, for no particular purpose.
 _GENERIC = "0fc63daf-8483-4772-8e79-3d69d8477de4"

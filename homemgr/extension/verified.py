@@ -7,7 +7,6 @@ who made them ends. One that is there for the same image already is used again.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -21,9 +20,9 @@ from homemgr.kernel import device_mapper, loop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from homemgr.extension.gpt import Partition
     from homemgr.extension.hash_tree import Tree
     from homemgr.extension.partition_types import Sealed
+    from homemgr.volume.gpt import Partition
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def open_verified(image: Fd, parts: Sealed, tree: Tree, root_hash: bytes) -> Fd:
     Reading what is not as ``root_hash`` says fails with EIO, also in whatever is mounted
     from it. Raises CannotVerifyError.
     """
-    with _control() as control, _alone(control):
+    with _control() as control, device_mapper.alone(control):
         if not device_mapper.has_target(control, _TARGET):
             raise CannotVerifyError("this kernel has no dm-verity")
         _remove_leftovers(control)
@@ -69,7 +68,7 @@ def path_of(device: Fd) -> str:
 def sweep() -> None:
     """Remove what somebody left who was killed while making a device."""
     if os.path.exists(_LOADED):
-        with suppress(CannotVerifyError), _control() as control, _alone(control):
+        with suppress(CannotVerifyError), _control() as control, device_mapper.alone(control):
             _remove_leftovers(control)
 
 
@@ -83,17 +82,6 @@ def _control() -> Iterator[int]:
         raise CannotVerifyError("this kernel has no device-mapper") from error
     with control:
         yield control.fileno()
-
-
-@contextmanager
-def _alone(control: int) -> Iterator[None]:
-    # Between the making of a device and its being told to go by itself nobody else may
-    # take it for a leftover. Who is killed has the lock no more.
-    fcntl.flock(control, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(control, fcntl.LOCK_UN)
 
 
 def _remove_leftovers(control: int) -> None:

@@ -10,9 +10,13 @@ import errno
 import fcntl
 import os
 import struct
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.files import Fd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The interface as of Linux 5.4; the kernel takes what is older than itself.
 _VERSION = (4, 41, 0)
@@ -26,6 +30,7 @@ _TABLE_LOAD = 9
 _GET_TARGET_VERSION = 17
 
 _READONLY_FLAG = 1 << 0
+_SUSPEND_FLAG = 1 << 1
 _ACTIVE_PRESENT_FLAG = 1 << 5
 _BUFFER_FULL_FLAG = 1 << 8
 _DEFERRED_REMOVE_FLAG = 1 << 17
@@ -56,6 +61,8 @@ class Device(NamedTuple):
     is_active: bool
     #: Whether it goes away by itself with its last user.
     is_going: bool
+    #: Whether who reads or writes waits.
+    is_suspended: bool = False
 
     @property
     def path(self) -> str:
@@ -71,6 +78,20 @@ def path_of(number: int) -> str:
 def open_control() -> Fd:
     """The kernel's ear; an OSError of ENOENT, ENODEV or ENXIO if it has no device-mapper."""
     return Fd.open("/dev/mapper/control", os.O_RDWR)
+
+
+@contextmanager
+def alone(control: int) -> Iterator[None]:
+    """Keep others who make devices of ours out; who is killed has the lock no more.
+
+    Between the making of a device and its being told to go by itself nobody else may take it
+    for a leftover.
+    """
+    fcntl.flock(control, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(control, fcntl.LOCK_UN)
 
 
 def has_target(control: int, kind: str) -> bool:
@@ -167,4 +188,4 @@ def _device(answer: bytes) -> Device:
     flags, number = fields[7], fields[10]
     name, uuid = (os.fsdecode(text.partition(b"\0")[0]) for text in fields[11:13])
     is_active, is_going = bool(flags & _ACTIVE_PRESENT_FLAG), bool(flags & _DEFERRED_REMOVE_FLAG)
-    return Device(name, uuid, number, is_active, is_going)
+    return Device(name, uuid, number, is_active, is_going, bool(flags & _SUSPEND_FLAG))

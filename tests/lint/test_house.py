@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "token": {"errors"},
     "kernel": {"files"},
     "transfer": {"errors"},
-    "storage": {"errors", "files", "record", "kernel", "transfer"},
-    "extension": {"errors", "files", "record", "kernel"},
+    "volume": {"errors", "files", "kernel"},
+    "storage": {"errors", "files", "record", "kernel", "transfer", "volume"},
+    "extension": {"errors", "files", "record", "kernel", "volume"},
     "work": {
         "errors",
         "job",
@@ -57,8 +58,8 @@ MAY_IMPORT = {
 
 #: Outside module -> the rooms that may use it.
 KEPT_TO = {
-    "ctypes": {"kernel", "crypt", "token"},
-    "subprocess": {"cli"},
+    "ctypes": {"kernel", "crypt", "token", "volume"},
+    "subprocess": {"cli", "volume"},
     "dbus_next": {"wire"},
     "argparse": {"cli"},
     "asyncio": {"wire", "daemon", "bus", "offline", "entry"},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homemgr.extension import hash_tree, partition_types
-from homemgr.extension.gpt import Partition
+from homemgr.volume.gpt import Partition
 from tests.disk_images import (
     GENERIC,
     ROOT_SIGNATURE_X86_64,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
+import uuid
 import zlib
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homemgr.extension import gpt, partition_types
+from homemgr.extension import partition_types
+from homemgr.volume import gpt
 from tests.disk_images import (
     GENERIC,
     ROOT_ARM64,
@@ -193,3 +196,49 @@ def test_types_are_those_that_sfdisk_knows() -> None:
         found = partition_types.BY_ARCHITECTURE[ours]
         for guid, name in zip(found, NAMES, strict=True):
             assert f"{guid}  linux {name} ({theirs})" in text
+
+
+@given(
+    st.integers(4 << 20, 1 << 40).map(lambda size: size // 512 * 512),
+    st.uuids(),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=36),
+)
+def test_a_table_that_is_written_is_read_back(size: int, guid: uuid.UUID, name: str) -> None:
+    start, length = gpt.only_partition(size)
+    # Cut off where a partition has no room for more.
+    short = name.encode("utf-16-le")[:72].decode("utf-16-le", "replace")
+    partition = gpt.Partition(GENERIC, str(guid), start, length, short)
+    written = gpt.table(size, str(uuid.UUID(int=7)), partition)
+
+    def read(offset: int, wanted: int) -> bytes:
+        for at, data in written.items():
+            if at <= offset < at + len(data):
+                return data[offset - at :][:wanted]
+        return bytes(wanted)
+
+    assert gpt.partitions(read, size) == [partition]
+    assert start + length <= size - (33 << 9)
+
+
+def test_others_read_a_table_that_is_written(tmp_path: Path) -> None:
+    image, size = tmp_path / "disk", 8 << 20
+    start, length = gpt.only_partition(size)
+    partition = gpt.Partition(GENERIC, str(uuid.UUID(int=9)), start, length, "alice@example.com")
+    with image.open("wb") as file:
+        file.truncate(size)
+        for offset, data in gpt.table(size, str(uuid.UUID(int=7)), partition).items():
+            file.seek(offset)
+            file.write(data)
+    done = subprocess.run(
+        ["sfdisk", "--json", str(image)], check=True, capture_output=True, text=True
+    )
+    found = json.loads(done.stdout)["partitiontable"]
+    assert found["label"] == "gpt"
+    assert [p["name"] for p in found["partitions"]] == ["alice@example.com"]
+    assert found["partitions"][0]["start"] * 512 == start
+    subprocess.run(["sfdisk", "--verify", str(image)], check=True, capture_output=True)
+
+
+def test_a_disk_without_room_gets_no_table() -> None:
+    with pytest.raises(ValueError, match="no room"):
+        gpt.only_partition(2 << 20)

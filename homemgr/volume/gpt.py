@@ -1,7 +1,7 @@
-"""The partition table of a disk image: UEFI specification, section 5.3.
+"""The partition table of a disk: UEFI specification, section 5.3.
 
-Pure: reads through a function. Both copies of the table must be whole and agree, so
-that an image whose end is missing is not taken for a good one.
+Pure: reads through a function, and says what is to be written where. Both copies of the
+table must be whole and agree, so that an image whose end is missing is not taken for a good one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ _ENTRY_SIZE = 128
 _TABLE_LIMIT = 1 << 20
 
 _UNUSED = bytes(16)
+
+#: Where the first partition begins, as everybody has it.
+FIRST_OFFSET = 1 << 20
+
+_ENTRY_COUNT = 128
+_ENTRIES_BYTES = _ENTRY_COUNT * _ENTRY_SIZE
+
+#: A boot record that says: all of this disk is a GPT (section 5.2.3).
+_PROTECTIVE = struct.Struct("<446x4B4BII48xH")
 
 
 class Partition(NamedTuple):
@@ -144,3 +153,53 @@ def _check_places(found: list[Partition], size: int) -> None:
         end = partition.start + partition.size
         if end > size:
             raise ValueError(f"its partition {partition.name!r} ends after the end of the image")
+
+
+def only_partition(size: int, sector: int = 512) -> tuple[int, int]:
+    """Start and size in bytes of a partition that has all of a disk of ``size`` bytes."""
+    behind = size - sector - _ENTRIES_BYTES
+    end = behind // FIRST_OFFSET * FIRST_OFFSET
+    if end <= FIRST_OFFSET:
+        raise ValueError(f"a disk of {size} bytes has no room for a partition")
+    return FIRST_OFFSET, end - FIRST_OFFSET
+
+
+def table(size: int, disk_guid: str, partition: Partition, sector: int = 512) -> dict[int, bytes]:
+    """What to write where, so that a disk of ``size`` bytes has this one partition."""
+    entries = _packed_entry(partition, sector).ljust(_ENTRIES_BYTES, b"\0")
+    entry_sectors = _ENTRIES_BYTES // sector
+    last_lba = size // sector - 1
+    usable = (2 + entry_sectors, last_lba - entry_sectors - 1)
+
+    def header(lba: int, alternate: int, entries_lba: int) -> bytes:
+        guid = uuid.UUID(disk_guid).bytes_le
+        places = (lba, alternate, *usable, guid, entries_lba, _ENTRY_COUNT, _ENTRY_SIZE)
+        head = (_SIGNATURE, _REVISION, _HEADER_SIZE)
+        raw = struct.pack(_HEADER, *head, 0, 0, *places, zlib.crc32(entries))
+        crc = zlib.crc32(raw)
+        return struct.pack(_HEADER, *head, crc, 0, *places, zlib.crc32(entries)).ljust(
+            sector, b"\0"
+        )
+
+    protected = min(last_lba, 0xFFFFFFFF)
+    # No flag; from cylinder 0, head 0, sector 2 to the largest there is; type 0xEE.
+    record = _PROTECTIVE.pack(0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, protected, 0xAA55)
+    backup_entries = last_lba - entry_sectors
+    return {
+        0: record.ljust(sector, b"\0") + header(1, last_lba, 2) + entries,
+        backup_entries * sector: entries + header(last_lba, 1, backup_entries),
+    }
+
+
+def _packed_entry(partition: Partition, sector: int) -> bytes:
+    first = partition.start // sector
+    return struct.pack(
+        _ENTRY,
+        uuid.UUID(partition.type_guid).bytes_le,
+        uuid.UUID(partition.guid).bytes_le,
+        first,
+        first + partition.size // sector - 1,
+        0,
+        # A name that is too long is cut off between two characters.
+        partition.name.encode("utf-16-le")[:72],
+    )
