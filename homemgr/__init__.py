@@ -10,6 +10,7 @@ record room knows:
 - ``daemon``: homes, their state, queues, references, transfers; who may do what
 - ``work``: one module for each verb, and what verbs share; run in a process of its own
 - ``storage``: how a home lies on disk and becomes a detached mount
+- ``volume``: partition tables, LUKS volumes, file systems on devices
 - ``extension``: trees and images that are merged into a home while it is active
 - ``transfer``: how a home travels: entries, digests, frames, archives; pure
 - ``record``: user records: sections, rules, signatures; pure

@@ -1,4 +1,4 @@
-"""Tests that need a kernel with dm-verity or fs-verity: when they run, what they look at."""
+"""Tests that need dm-verity, fs-verity or dm-crypt: when they run, what they look at."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.signed_images import Maker
 #: out, and tests/world fails if they do.
 IGNORED = [] if "HOMEMGR_TEST_VERITY" in os.environ else ["test_*.py"]
 IGNORED_WITHOUT_FSVERITY = [] if "HOMEMGR_TEST_FSVERITY" in os.environ else ["test_*.py"]
+IGNORED_WITHOUT_CRYPT = [] if "HOMEMGR_TEST_CRYPT" in os.environ else ["test_*.py"]
 
 CERTIFICATES = Path("/run/verity.d")
 

@@ -66,9 +66,11 @@ def assess(directory: str, entry: str) -> Image | None:
         status = os.lstat(path)
     except OSError:
         return None
-    if not stat.S_ISDIR(status.st_mode):
+    is_file = entry.endswith(names.IMAGE_FILE_SUFFIX)
+    if not (stat.S_ISREG if is_file else stat.S_ISDIR)(status.st_mode):
         return None
-    return Image(path, *named, status.st_uid, _storage_of(path))
+    storage = "luks" if is_file else _storage_of(path)
+    return Image(path, *named, status.st_uid, storage)
 
 
 def _storage_of(path: str) -> str:

@@ -76,11 +76,12 @@ async def _store_new(manager: Manager, home: Home, record: UserRecord) -> None:
 def _image_of(manager: Manager, record: UserRecord) -> Image | None:
     """The image of this user in one of the usual places; blocks."""
     config = manager.services.config
-    name = names.image_file_name(record.name, record.realm)
-    for directory in (config.base_directory, config.home_root):
-        image = discovery.assess(directory, name)
-        if image is not None:
-            return image
+    for storage in (None, "luks"):
+        name = names.image_file_name(record.name, record.realm, storage)
+        for directory in (config.base_directory, config.home_root):
+            image = discovery.assess(directory, name)
+            if image is not None:
+                return image
     return None
 
 
@@ -155,6 +156,6 @@ def _found_at(path: str) -> Image:
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no directory"
         raise errors.UnrecognizedHomeFormat(
             f"{path} is {kind}, but no home area this version can use: "
-            "expected a directory named USER.homedir."
+            "expected a directory named USER.homedir or a file named USER.home."
         )
     return image

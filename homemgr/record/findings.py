@@ -89,16 +89,17 @@ CODES: Final[Mapping[str, Kind]] = {
         "The files of the home are not there.", "Attach the disk that holds them."
     ),
     "image-type": Kind(
-        "What lies in the place of the home is no directory.", "Move it away, restore the home."
+        "What lies in the place of the home is no directory, or no file, as its storage wants.",
+        "Move it away, restore the home.",
     ),
     "image-owner": Kind(
-        "The top directory of the home does not belong to nobody (65534).",
+        "The top directory of the home does not belong to nobody (65534), or a file to root.",
         "Find out who changed it; a home of root cannot be opened.",
         "gives it to nobody, if it is root's and the record in it is nobody's",
     ),
     "image-key": Kind(
         "No password can unlock the home: none of its key slots can be read.",
-        "Restore the extended attributes trusted.fscrypt_slot* of its top directory.",
+        "Restore the attributes trusted.fscrypt_slot* of its top directory, or the LUKS header.",
     ),
     "base-unsafe": Kind(
         "Others than root can change where the path of the home leads.",

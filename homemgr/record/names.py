@@ -19,6 +19,8 @@ LONGEST_SLOT_NAME: Final = 32
 #: ``NAME.identity`` has to fit into the 255 bytes of a file name.
 LONGEST_NAME_BYTES: Final = 255 - len(".identity")
 IMAGE_SUFFIX: Final = ".homedir"
+#: Of the file that a home of storage `luks` is.
+IMAGE_FILE_SUFFIX: Final = ".home"
 
 _NEW_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_-]{{0,{LONGEST_NEW_NAME - 1}}}\Z")
 _NUMERIC = re.compile(r"-?[0-9]+\Z")
@@ -81,19 +83,21 @@ def with_realm(name: str, realm: str | None) -> str:
     return f"{name}@{realm}" if realm else name
 
 
-def image_file_name(name: str, realm: str | None) -> str:
-    """The directory a home lies in, below the base directory of its machine."""
-    return with_realm(name, realm) + IMAGE_SUFFIX
+def image_file_name(name: str, realm: str | None, storage: str | None = None) -> str:
+    """What a home lies in, below the base directory of its machine: a directory, or a file."""
+    suffix = IMAGE_FILE_SUFFIX if storage == "luks" else IMAGE_SUFFIX
+    return with_realm(name, realm) + suffix
 
 
 def parse_image_file_name(file_name: str) -> tuple[str, str | None] | None:
-    """User and realm of an image directory's name; None if it is no such name.
+    """User and realm of an image's name; None if it is no such name.
 
     The realm is parsed before the name is judged, or ``@`` would refuse it (homed's defect 11).
     """
-    if not file_name.endswith(IMAGE_SUFFIX):
+    stem, dot, suffix = file_name.rpartition(".")
+    if dot + suffix not in (IMAGE_SUFFIX, IMAGE_FILE_SUFFIX):
         return None
-    user, realm = split_realm(file_name.removesuffix(IMAGE_SUFFIX))
+    user, realm = split_realm(stem)
     if not is_acceptable(user) or (realm is not None and not is_realm(realm)):
         return None
     return user, realm

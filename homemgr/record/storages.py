@@ -23,6 +23,7 @@ ABILITIES: Final = {
     "directory": Abilities(),
     "subvolume": Abilities(),
     "fscrypt": Abilities(has_key=True, can_lock=True),
+    "luks": Abilities(has_key=True, can_lock=True),
 }
 
 

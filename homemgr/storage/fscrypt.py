@@ -19,6 +19,7 @@ from homemgr.kernel.fscrypt import KeyName, KeyStatus
 from homemgr.storage import directory, key_slots, paths, rekeying
 from homemgr.storage.directory import GONE_PREFIX, NEW_PREFIX
 from homemgr.storage.kind import Area, Storage
+from homemgr.storage.wipe import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ class FscryptArea(Area):
     def close(self) -> None:
         """Forget the key as well."""
         if self._key is not None:
-            _wipe(self._key)
+            wipe(self._key)
         super().close()
 
 
@@ -87,7 +88,9 @@ class Fscrypt(Storage):
             on_failure.pop_all()
         return area
 
-    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+    def create(
+        self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
+    ) -> list[str]:
         """Make it with a key of its own; NotSupported where directories cannot be encrypted."""
         if fscrypt.get_policy(parent.fileno()) is not None:
             raise NotSupported(
@@ -96,7 +99,7 @@ class Fscrypt(Storage):
             )
         with ExitStack() as closing:
             key = bytearray(os.urandom(fscrypt.KEY_BYTES))
-            closing.callback(_wipe, key)
+            closing.callback(wipe, key)
             sealed = _seal_all(key, words, is_old=False)
 
             def encrypt(top: Fd) -> None:
@@ -226,7 +229,3 @@ def _seal_all(key: bytearray, words: Words, *, is_old: bool) -> list[bytes]:
         with words.working():
             sealed.append(key_slots.seal(key, word, is_old=is_old))
     return sealed
-
-
-def _wipe(key: bytearray) -> None:
-    key[:] = bytes(len(key))

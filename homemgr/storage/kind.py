@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
+    from homemgr.record.jsontext import JsonObject
     from homemgr.storage.idmapping import IdMapping
     from homemgr.storage.top import Top
 
 log = logging.getLogger(__name__)
+
+
+def _take_any(_identity: bytes | None) -> None:
+    """Judge no record."""
 
 
 class Image(NamedTuple):
@@ -32,6 +37,9 @@ class Image(NamedTuple):
 
     path: str
     effective: EffectiveRecord
+    #: Gets the record that can be read before anything is mounted, or None if it is not there;
+    #: raises if what else is in the image is not to be touched.
+    judge: Callable[[bytes | None], None] = _take_any
 
 
 class Words(NamedTuple):
@@ -80,6 +88,13 @@ class Area:
         """
         yield
 
+    def binding(self) -> JsonObject:
+        """What was found about the image that belongs into a record's binding."""
+        return {}
+
+    def note_record(self, identity: bytes) -> None:
+        """Have copies of the record outside the files of the home follow the one inside."""
+
     def close(self) -> None:
         """Let go of the home and leave it as it was found, or in use; once is enough."""
         self.top.close()
@@ -106,12 +121,24 @@ class Storage(ABC):
         Raises HomeAbsent, HostileHome; BadPassword if no word unlocks it.
         """
 
+    #: Whether the image is a file of root's, and no directory of nobody's.
+    image_is_file = False
+    #: Whether the way to the files goes when the home is unmounted: what is to be done in
+    #: it after that needs it open from before.
+    goes_with_mount = False
+
     @abstractmethod
-    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+    def create(
+        self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
+    ) -> list[str]:
         """Make a new home in ``parent``, complete and durable or not at all, closed.
 
         Each of ``words`` unlocks it. Returns what of the skeleton could not be copied.
         """
+
+    def binding(self, image: Image) -> JsonObject:
+        """What a record's binding says of an image of this kind; needs no word."""
+        return {}
 
     def close(self, image: Image) -> bool:
         """After the home was unmounted: take its key out of memory, and what holds its image.

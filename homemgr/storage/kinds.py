@@ -8,6 +8,7 @@ from homemgr.errors import NotSupported
 from homemgr.storage import directory, subvolume
 from homemgr.storage.fscrypt import Fscrypt
 from homemgr.storage.kind import Area, Storage
+from homemgr.storage.luks import Luks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,9 @@ class Directory(Storage):
         """Open it; there is nothing to unlock."""
         return Area(directory.open_home(image.path))
 
-    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+    def create(
+        self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
+    ) -> list[str]:
         """Make it; the record alone decides who may use it."""
         return directory.create(parent, file_name, **content._asdict())
 
@@ -43,7 +46,9 @@ class Directory(Storage):
 class Subvolume(Directory):
     """A subvolume of btrfs. What was made as one may also be a directory, as homed has it."""
 
-    def create(self, parent: Fd, file_name: str, content: Content, words: Words) -> list[str]:
+    def create(
+        self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
+    ) -> list[str]:
         """Make it; NotSupported where there are no subvolumes."""
         return subvolume.create(parent, file_name, **content._asdict())
 
@@ -58,6 +63,7 @@ STORAGES: dict[str, Storage] = {
     "fscrypt": Fscrypt(),
     "directory": Directory(),
     "subvolume": Subvolume(),
+    "luks": Luks(),
 }
 
 

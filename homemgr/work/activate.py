@@ -73,6 +73,7 @@ def result(task: Task, opened: inside.Opened) -> dict[str, object]:
             "homeDirectory": effective.home_directory,
             "uid": task.local_uid,
             "gid": task.local_uid,
+            **opened.area.binding(),
         },
         "is_mounted": mountpoint.is_active(effective.home_directory),
     }

@@ -77,8 +77,11 @@ def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
     except FileNotFoundError:
         yield Trouble("image-missing", path)
         return
-    if not stat.S_ISDIR(found.st_mode):
+    if not (stat.S_ISREG if task.storage.image_is_file else stat.S_ISDIR)(found.st_mode):
         yield Trouble("image-type", path)
+        return
+    if task.storage.image_is_file:
+        yield from _image_file(task, path, found)
         return
     if (found.st_uid, found.st_gid) != (NOBODY, NOBODY):
         detail = f"It belongs to {found.st_uid}:{found.st_gid}."
@@ -87,12 +90,16 @@ def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
     if 0 in (found.st_uid, found.st_gid):
         # Nothing of it can be used, and all the rest would be guesses.
         return
+    yield from _inside(task, path)
+
+
+def _inside(task: Task, path: str) -> Iterator[Trouble]:
     try:
         area = task.open_area()
     except errors.BadPassword:
         # Encrypted and not in use, or locked: what is in it is seen while it is in use.
         return
-    except errors.HostileHome as error:
+    except (errors.HostileHome, errors.UnrecognizedHomeFormat) as error:
         if not task.abilities.has_key:
             raise
         yield Trouble("image-key", path, error.message)
@@ -101,6 +108,14 @@ def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
         yield from check_inside.troubles(task, area.top)
         yield from check_blobs.troubles(task, area.top)
         yield from check_files.troubles(task, area.top)
+
+
+def _image_file(task: Task, path: str, found: os.stat_result) -> Iterator[Trouble]:
+    if found.st_uid != 0 or found.st_mode & 0o022:
+        detail = f"It belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}."
+        yield Trouble("image-owner", path, detail)
+        return
+    yield from _inside(task, path)
 
 
 def _giving_back(parent: Fd, path: str, seen: os.stat_result) -> Callable[[], None] | None:

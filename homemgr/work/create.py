@@ -29,9 +29,8 @@ def run(task: Task) -> dict[str, object]:
         paths.ensure_base(base_directory)
     with paths.open_safe_parent(image_path, for_new=True) as base:
         try:
-            storage_named(task.text("storage")).create(
-                base, file_name, _content(task), task.words(words)
-            )
+            storage = storage_named(task.text("storage"))
+            storage.create(task.image, base, file_name, _content(task), task.words(words))
         except FileExistsError as error:
             raise errors.PathExists(
                 f"{image_path} exists already; nothing was changed. "
@@ -42,6 +41,7 @@ def run(task: Task) -> dict[str, object]:
             "imagePath": image_path,
             "storage": task.text("storage"),
             "homeDirectory": effective.home_directory,
+            **storage.binding(task.image),
         }
     }
 

@@ -67,7 +67,9 @@ class Opened:
         """
         if self.damage is not None:
             self.damage.keep()
-        embedded.write_identity(self.top, record.embedded().pretty())
+        text = record.embedded().pretty()
+        embedded.write_identity(self.top, text)
+        self.area.note_record(text)
 
     def write_through_if_possible(self) -> None:
         """The same for a login, which a full or read-only disk must not stop.

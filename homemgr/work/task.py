@@ -17,8 +17,9 @@ from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
 from homemgr.record.names import image_file_name
 from homemgr.record.secret import Secret, normalise_recovery_key
-from homemgr.record.signature import Keyring
+from homemgr.record.signature import Keyring, require_accepted
 from homemgr.record.storages import abilities_of
+from homemgr.record.validate import parse_embedded
 from homemgr.storage import mountpoint
 from homemgr.storage.kind import Image, Words
 from homemgr.storage.kinds import storage_named
@@ -119,8 +120,13 @@ class Task:
     @property
     def image_path(self) -> str:
         """Where the files lie on disk: what the record says, or the place for new homes."""
-        name = image_file_name(self.record.name, self.record.realm)
-        return self.effective.image_path or os.path.join(self.text("base_directory"), name)
+        if self.effective.image_path:
+            return self.effective.image_path
+        # Of a new home the daemon says how it is stored.
+        told = self.argument("storage")
+        storage = told if isinstance(told, str) else self.effective.storage
+        name = image_file_name(self.record.name, self.record.realm, storage)
+        return os.path.join(self.text("base_directory"), name)
 
     @cached_property
     def storage(self) -> Storage:
@@ -135,7 +141,24 @@ class Task:
     @property
     def image(self) -> Image:
         """The home as its storage has to know it."""
-        return Image(self.image_path, self.effective)
+        return Image(self.image_path, self.effective, self._judge)
+
+    def _judge(self, identity: bytes | None) -> None:
+        """Refuse an image whose header holds a record that is another's, or nobody's here.
+
+        One that is lost counts like a lost copy inside: then the host copy has to be there.
+        """
+        if identity is None:
+            if not self.is_fixated:
+                raise errors.HomeAbsent(f"{self.image_path} holds no user record in its header.")
+            return
+        record = parse_embedded(identity)
+        require_accepted(record, self.keyring)
+        if not record.is_same_user(self.record):
+            raise errors.RecordMismatch(
+                f"{self.image_path} holds the record of {record.user_and_realm}, expected"
+                f" {self.record.user_and_realm}."
+            )
 
     def open_area(self) -> Area:
         """Open the home as it lies on disk, with the secret if that is needed.

@@ -90,8 +90,8 @@ def test_file_system_without_idmapped_mounts_is_named(area: Path) -> None:
 def test_storages_not_built_are_refused_by_name() -> None:
     assert kinds.storage_named("directory") is kinds.STORAGES["directory"]
     assert set(kinds.STORAGES) == set(ABILITIES)
-    with pytest.raises(NotSupported, match=r"'luks'.*directory"):
-        kinds.storage_named("luks")
+    with pytest.raises(NotSupported, match=r"'cifs'.*directory"):
+        kinds.storage_named("cifs")
 
 
 SERVICE = """

@@ -303,7 +303,7 @@ def test_home_that_this_version_cannot_open_is_told_among_others(own_service: Se
     path = host(own_service, "alice")
     text = path.read_text()
     assert '"storage" : "directory"' in text
-    path.write_text(text.replace('"storage" : "directory"', '"storage" : "luks"'))
+    path.write_text(text.replace('"storage" : "directory"', '"storage" : "cifs"'))
     own_service.start()
     identity(own_service, "bob").unlink()
     assert codes(own_service) == ["unchecked", "inside-missing"]

@@ -1,4 +1,4 @@
-"""What the kernel of this machine may lack, on others: dm-verity and fs-verity."""
+"""What the kernel of this machine may lack, on others: dm-verity, fs-verity and dm-crypt."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ TIMEOUT_S = 240
     ("kind", "setting", "tests"),
     [
         ("uml", "HOMEMGR_TEST_VERITY", ("tests/kernel/verity", "tests/service/verity")),
+        ("uml", "HOMEMGR_TEST_CRYPT", ("tests/service/luks",)),
         ("qemu", "HOMEMGR_TEST_FSVERITY", ("tests/kernel/fsverity",)),
     ],
 )
-def test_the_kernel_verifies(
+def test_the_kernel_verifies_and_encrypts(
     machine: None, kind: Kind, setting: str, tests: tuple[str, ...]
 ) -> None:
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]

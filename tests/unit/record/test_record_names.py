@@ -82,11 +82,14 @@ def test_image_file_name_reads_back(name: str, realm: str | None, file_name: str
     # Defect 11 of homed: names with a realm were dropped by the user name test.
     assert names.image_file_name(name, realm) == file_name
     assert names.parse_image_file_name(file_name) == (name, realm)
+    as_file = names.image_file_name(name, realm, "luks")
+    assert as_file == file_name.removesuffix("dir")
+    assert names.parse_image_file_name(as_file) == (name, realm)
 
 
 @pytest.mark.parametrize(
     "file_name",
-    ["alice", "alice.home", ".homedir", "@x.homedir", "alice@.homedir", "alice@x..homedir",
+    ["alice", ".home", ".homedir", "@x.homedir", "alice@.homedir", "alice@x..homedir",
      "..homedir", "12.homedir", "alice.homedir.bak", ".#homemgr-new-alice.homedir/x"],
 )  # fmt: skip
 def test_other_file_names_are_no_images(file_name: str) -> None:

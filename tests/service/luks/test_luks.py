@@ -1,0 +1,166 @@
+"""Homes in encrypted image files: made, used, locked, their passwords changed, nothing left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from homemgr.kernel.identity import filesystem_identity
+from homemgr.wire.messages import BusError
+from tests import verifying
+from tests.service import people
+from tests.service.site import Service, short, wait_until
+
+SETTINGS = {
+    "storage": "luks",
+    "diskSize": 48 << 20,
+    "luksDiscard": True,
+    "luksPbkdfType": "pbkdf2",
+    "luksPbkdfForceIterations": 1000,
+}
+
+
+@pytest.fixture
+def running(own_service: Service) -> Iterator[Service]:
+    """A daemon that leaves no device."""
+    yield own_service
+    if own_service.is_running:
+        own_service.call("DeactivateAllHomes")
+        for name in own_service.states():
+            own_service.call("RemoveHome", "s", name)
+    own_service.close()
+    verifying.wait_until_gone()
+
+
+def image_of(service: Service, name: str) -> Path:
+    return service.site.base / f"{name}.home"
+
+
+def create(service: Service, name: str, **fields: object) -> None:
+    service.create(name, **{**SETTINGS, **fields})
+
+
+@pytest.mark.parametrize("kind", ["ext4", "btrfs", "xfs"])
+def test_a_home_is_made_used_and_gone(running: Service, kind: str) -> None:
+    size = 48 << 20 if kind == "ext4" else 400 << 20
+    create(running, "anna", fileSystemType=kind, diskSize=size)
+    image = image_of(running, "anna")
+    assert image.stat().st_mode == 0o100600
+    assert verifying.devices() == []
+    for _ in range(2):
+        running.activate("anna")
+        assert verifying.devices() == ["home-anna"]
+        home = running.path_of("anna")
+        uid = home.stat().st_uid
+        assert uid == running.call("GetHomeByName", "s", "anna")[0]
+        with filesystem_identity(uid, uid), (home / "file").open("a") as file:
+            file.write("words\n")
+        running.deactivate("anna")
+        verifying.wait_until_gone()
+    running.activate("anna")
+    assert (running.path_of("anna") / "file").read_text() == "words\n" * 2
+    running.deactivate("anna")
+    running.call("RemoveHome", "s", "anna")
+    assert not image.exists()
+
+
+def test_the_wrong_password_opens_nothing(running: Service) -> None:
+    create(running, "bert")
+    with pytest.raises(BusError) as refused:
+        running.activate("bert", people.WRONG_PASSWORD)
+    assert short(refused.value.name) == "BadPassword"
+    verifying.wait_until_gone()
+    assert running.state("bert") == "inactive"
+
+
+def test_a_new_password_replaces_the_old_one(running: Service) -> None:
+    # With all its room from the start.
+    create(running, "carl", luksDiscard=False)
+    old, new = people.secret(people.PASSWORD), people.secret(people.OTHER_PASSWORD)
+    running.call("ChangePasswordHome", "sss", "carl", new, old)
+    with pytest.raises(BusError) as refused:
+        running.activate("carl", people.PASSWORD)
+    assert short(refused.value.name) == "BadPassword"
+    running.activate("carl", people.OTHER_PASSWORD)
+    running.call("ChangePasswordHome", "sss", "carl", old, new)
+    running.deactivate("carl")
+    running.activate("carl")
+    running.deactivate("carl")
+
+
+def test_a_locked_home_waits_for_its_password(running: Service) -> None:
+    create(running, "dora")
+    running.activate("dora")
+    uid = running.path_of("dora").stat().st_uid
+    with filesystem_identity(uid, uid):
+        (running.path_of("dora") / "file").write_text("words")
+    running.call("LockHome", "s", "dora")
+    assert running.state("dora") == "locked"
+    assert running.error("UnlockHome", "ss", "dora", people.secret(people.WRONG_PASSWORD)) == (
+        "BadPassword"
+    )
+    running.restart()
+    wait_until(lambda: running.state("dora") == "locked", "the lock to be seen again")
+    running.call("UnlockHome", "ss", "dora", people.secret(people.PASSWORD))
+    assert (running.path_of("dora") / "file").read_text() == "words"
+    running.deactivate("dora")
+
+
+def test_a_home_found_on_disk_is_used_with_its_password(running: Service) -> None:
+    create(running, "emil")
+    running.stop()
+    (running.site.records / "emil.identity").unlink()
+    running.start()
+    assert running.state("emil") == "unfixated"
+    running.activate("emil")
+    running.deactivate("emil")
+    assert running.user_record("emil")["storage"] == "luks"
+
+
+def test_killed_while_homes_are_made_nothing_stays(running: Service) -> None:
+    for delay_s in (0.05, 0.3, 0.8, 1.5):
+        making = running.begin("CreateHome", "s", people.text(people.record("fred", **SETTINGS)))
+        time.sleep(delay_s)
+        running.kill()
+        making.failure()
+        running.start()
+        verifying.wait_until_gone()
+        if "fred" in running.states():
+            running.activate("fred")
+            running.deactivate("fred")
+            running.call("RemoveHome", "s", "fred")
+    left = [entry for entry in os.listdir(running.site.base) if entry.startswith(".#")]
+    assert left == []
+
+
+def test_a_volume_that_nobody_here_signed_is_not_mounted(running: Service) -> None:
+    create(running, "greta")
+    running.stop()
+    for name in ("greta.identity", "local.private", "local.public"):
+        (running.site.records / name).unlink()
+    running.start()
+    with pytest.raises(BusError) as refused:
+        running.activate("greta")
+    assert short(refused.value.name) == "BadSignature"
+    verifying.wait_until_gone()
+    # A file system was never asked for: the kernel does not know of one.
+    assert "home-greta" not in Path("/proc/mounts").read_text()
+
+
+def test_what_is_no_home_is_refused_with_the_reason(running: Service) -> None:
+    create(running, "hugo")
+    image = image_of(running, "hugo")
+    whole = image.read_bytes()
+    without_header = whole[: 1 << 20] + bytes(len(whole) - (1 << 20) - 17408) + whole[-17408:]
+    for damaged in (b"", whole[: len(whole) // 2], without_header):
+        image.write_bytes(damaged)
+        refused = running.error("ActivateHome", "ss", "hugo", people.secret(people.PASSWORD))
+        assert refused == "UnrecognizedHomeFormat"
+        verifying.wait_until_gone()
+    image.write_bytes(whole)
+    running.activate("hugo")
+    running.deactivate("hugo")
