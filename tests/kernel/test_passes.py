@@ -19,10 +19,11 @@ from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
 from homemgr.transfer import frames
 from homemgr.transfer.decoder import Decoder
-from homemgr.transfer.entry import MAX_PATH, Entry, Kind
+from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.frames import Frame
 from homemgr.transfer.policy import Policy
 from homemgr.transfer.selection import ALL, Selection
+from homemgr.work import arrival
 from homemgr.work.arrival import Arrival
 from homemgr.work.passes import Pass, now_ns
 
@@ -81,9 +82,9 @@ class Journey:
             self.ledger("there") as ledger,
             TreeWriter(top) as writer,
         ):
-            arrival = Arrival(writer, ledger, STRICT, lambda: next(stream), lambda *_: None)
+            taking = Arrival(writer, ledger, STRICT, lambda: next(stream), lambda *_: None)
             for frame in stream:
-                arrival.take(frame)
+                taking.take(frame)
             ledger.commit()
 
     def agree(self) -> None:
@@ -220,10 +221,11 @@ def test_a_tree_changed_by_a_power_cut_is_repaired(journey: Journey) -> None:
     assert len(sent) < 20
 
 
-def test_a_path_without_end_is_refused(journey: Journey) -> None:
+def test_a_path_without_end_is_refused(journey: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrival, "MAX_PATH", 10_000)
     top = Entry(Kind.DIRECTORY, 0o700, NOBODY, NOBODY, 0, 0, 0, b"", ())
-    below = [frames.Enter(b"n" * 255, top)] * (MAX_PATH // 256 + 1)
-    with pytest.raises(StreamError, match="longer than"):
+    below = [frames.Enter(b"n" * 255, top)] * (10_000 // 256 + 1)
+    with pytest.raises(StreamError, match="longer than 10000"):
         journey.arrive([frames.Enter(b"", top), *below])
 
 

@@ -31,11 +31,11 @@ def few_descriptors() -> Iterator[None]:
 
 
 @pytest.fixture
-def deep(tmp_path: Path) -> Iterator[Path]:
-    """20,000 directories, one in the other."""
-    make_deep(tmp_path, 20_000)
-    yield tmp_path / "tree"
-    with Fd.open(str(tmp_path), DIRECTORY_FLAGS) as parent:
+def deep(ground: Path) -> Iterator[Path]:
+    """20,000 directories, one in the other; in memory, so that they never outlive the tests."""
+    make_deep(ground, 20_000)
+    yield ground / "tree"
+    with Fd.open(str(ground), DIRECTORY_FLAGS) as parent:
         delete_tree(parent, "tree")
 
 
@@ -57,8 +57,8 @@ def test_depth_costs_neither_descriptors_nor_memory(deep: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_names_of_one_directory_take_little_memory(tmp_path: Path) -> None:
-    many = tmp_path / "many"
+def test_names_of_one_directory_take_little_memory(ground: Path) -> None:
+    many = ground / "many"
     many.mkdir()
     for number in range(30_000):
         os.mknod(many / f"{number:040}")
