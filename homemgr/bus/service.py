@@ -29,6 +29,7 @@ from homemgr.daemon.answers import Answers
 from homemgr.daemon.blobs import Uploads
 from homemgr.daemon.extensions import Choices
 from homemgr.daemon.extensions import load as load_rules
+from homemgr.daemon.freezing import Freezer
 from homemgr.daemon.home import Services
 from homemgr.daemon.jobs import JobRunner
 from homemgr.daemon.manager import Manager
@@ -41,6 +42,7 @@ from homemgr.wire.connection import Connection
 from homemgr.wire.dispatch import Dispatcher
 from homemgr.wire.logind import Logind
 from homemgr.wire.polkit import Polkit
+from homemgr.wire.systemd import Systemd
 from homemgr.wire.varlink import VarlinkServer
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ async def serve(
         connection = await Connection.open()
         stack.push_async_callback(connection.close)
         await _require_no_other(connection)
+        services.freezer = Freezer(Systemd(connection) if config.freezes_sessions else None)
         await manager.start()
         stack.push_async_callback(manager.stop)
         dispatcher, faces = open_faces(connection, manager)

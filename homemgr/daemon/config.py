@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Earlier directories mask later ones by file name (systemd.unit(5) order).
 CONFIG_ROOTS = ("/etc", "/run", "/usr/local/lib", "/usr/lib")
 
+#: What systemd takes for no.
+_NO = ("0", "no", "n", "false", "f", "off")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -36,6 +39,8 @@ class Config:
     #: Seconds a home stays mounted after its last reference vanished without a word.
     grace_s: float = 3.0
     fallback_shell: str | None = None
+    #: Whether the programs of a user are held still while his home is locked.
+    freezes_sessions: bool = True
 
     @property
     def base_directory(self) -> str:
@@ -126,6 +131,7 @@ def load(environment: Mapping[str, str]) -> Config:
         uid_range=_uid_range(options.get("uidrange")),
         default_storage=options.get("defaultstorage") or Config.default_storage,
         grace_s=_seconds(options.get("gracesec")),
+        freezes_sessions=environment.get("SYSTEMD_HOME_LOCK_FREEZE_SESSION") not in _NO,
         fallback_shell=FALLBACK_SHELL if os.access(FALLBACK_SHELL, os.X_OK) else None,
     )
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.daemon.freezing import Freezer
 from homemgr.daemon.references import References
 from homemgr.daemon.states import Job, Operation, Resting, Way, admit, wire_name
 from homemgr.job import KEEP_DAMAGED, ProtocolError
@@ -65,6 +66,8 @@ class Services:
     extensions: Extensions
     #: Whether something is mounted on this home directory; must not block.
     is_mounted: Callable[[str], bool]
+    #: Holds programs still while their files are out of reach.
+    freezer: Freezer = field(default_factory=lambda: Freezer(None))
     #: Called after a change that look-ups could have cached.
     changed: Callable[[Home], None] = field(default=lambda home: None)
     #: Keeps names from all homes but one while its record comes to have them.

@@ -32,7 +32,13 @@ async def lock(home: Home, *, queued: bool = False) -> None:
             raise errors.NotSupported(
                 f"Cannot lock home area {home.name}: {_why_not(home)}. Deactivate it instead."
             )
-        result = await home.work(Job.LOCK, Secret())
+        freezer = home.services.freezer
+        await freezer.hold(home.uid)
+        try:
+            result = await home.work(Job.LOCK, Secret())
+        except errors.HomeError:
+            await freezer.let_go(home.uid)
+            raise
         home.note_locked(is_locked=True)
     log.info("Home area %s is locked.", home.name)
     if users := result.get("users"):

@@ -130,6 +130,7 @@ async def _unlock(home: Home, secret: Secret, *, for_acquire: bool = False) -> N
     async with attempt(home, secret):
         result = await home.work(Job.UNLOCK, secret, for_acquire=for_acquire)
     home.note_locked(is_locked=False)
+    await home.services.freezer.let_go(home.uid)
     await adopt_result(home, result)
     log.info("Home area %s is unlocked.", home.name)
 

@@ -11,6 +11,7 @@ from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import fscrypt
 from homemgr.kernel.fscrypt import KeyStatus
 
+from . import logins
 from .box import Box, wait_for
 from .conftest import World
 from .users import NOBODY
@@ -63,6 +64,12 @@ def assert_closed(user: User) -> None:
     assert "letter" not in os.listdir(user.box.path(user.image))
 
 
+def freezer_state(user: User) -> str:
+    """Whether the programs of the user may run."""
+    unit = f"user-{user.uid}.slice"
+    return user.box.systemctl("show", "-P", "FreezerState", unit).stdout.strip()
+
+
 def slots(user: User) -> list[bytes]:
     """The formats of the key slots."""
     path = user.box.path(user.image)
@@ -81,7 +88,8 @@ def test_homes_of_systemd_homed_open_where_they_are(
     homed: Box, new_user: Callable[..., User]
 ) -> None:
     bob = new_user(ENCRYPTED)
-    bob.ssh(f"echo {SECRET} >letter")
+    # By su: of 252 not every session of ssh finds the home.
+    logins.su(homed, bob.name, bob.password, f"echo {SECRET} >letter")
     bob.wait_until("inactive")
     image, uid = bob.image, bob.uid
     made = policy(bob).version, bool(slots(bob)[0].startswith(b"$v2:"))
@@ -97,7 +105,8 @@ def test_homes_of_systemd_homed_open_where_they_are(
     assert len(slots(bob)) == 1
     give_back(homed)
     bob.homectl_refuses("authenticate", old)
-    assert bob.ssh("cat reply; stat -c %u reply").stdout.split() == ["reply", str(uid)]
+    seen = logins.su(homed, bob.name, bob.password, "cat reply; stat -c %u reply")
+    assert seen.stdout.split()[-2:] == ["reply", str(uid)]
     bob.wait_until("inactive")
 
 
@@ -127,22 +136,21 @@ def test_homes_of_homemgr_open_with_systemd_homed(
 def test_a_session_and_its_end(homed: Box, new_user: Callable[..., User]) -> None:
     take_over(homed)
     dave = new_user(ENCRYPTED)
-    with homed.background(
-        ["homemgr", "with", dave.name, "--", "sh", "-c", "echo in; read word; echo $word >letter"],
-        env={"PASSWORD": dave.password},
-    ) as command:
-        assert command.stdout is not None
-        assert command.stdin is not None
-        assert command.stdout.readline() == "in\n"
+    dave.ssh("echo written >letter")
+    assert_closed(dave)
+    with logins.ssh_on_terminal(homed, dave.name) as terminal:
+        terminal.answer(logins.PASSWORD_PROMPT, dave.password)
+        terminal.expect(r"[$] $")
         assert key_status(dave) is KeyStatus.PRESENT
         homed.run(["homectl", "lock", dave.name])
-        assert dave.state() == "locked"
+        assert (dave.state(), freezer_state(dave)) == ("locked", "frozen")
         assert key_status(dave) is KeyStatus.INCOMPLETELY_REMOVED
-        dave.homectl("unlock")
-        command.stdin.write("written\n")
-        command.stdin.flush()
-        assert command.wait(30) == 0
-    homed.run(["homectl", "deactivate", dave.name], check=False)
+        # Who logs in unlocks it, and the session goes on.
+        assert dave.ssh("cat letter").stdout == "written\n"
+        assert (dave.state(), freezer_state(dave)) == ("active", "running")
+        terminal.send("cat letter; exit")
+        terminal.expect("written")
+        terminal.finish()
     assert_closed(dave)
     assert dave.ssh("cat letter").stdout == "written\n"
     assert_closed(dave)
