@@ -416,6 +416,39 @@ def test_a_killed_creation_is_swept_with_its_key(alice: Worker, tmp_path: Path) 
             remove(alice)
 
 
+def test_a_full_disk_leaves_neither_home_nor_key(alice: Worker) -> None:
+    (alice.area / ".homemgr").mkdir(0o700)
+    filler = fill_up(alice)
+    with pytest.raises(errors.NoDiskSpace):
+        create(alice)
+    assert os.listdir(alice.area / ".homemgr") == []
+    filler.unlink()
+    create(alice)
+    # A change of passwords that finds no room for the record changes nothing.
+    known = slots(alice)
+    fill_up(alice)
+    with pytest.raises(errors.NoDiskSpace):
+        alice.run("passwd", **passwd_arguments(alice))
+    assert slots(alice) == known
+    alice.run("authenticate")
+
+
+def fill_up(alice: Worker) -> Path:
+    """Leave no room for a block of content."""
+    filler = alice.area / "filler"
+    with Fd.open(str(filler), os.O_WRONLY | os.O_CREAT) as file:
+        for size in (1 << 20, 4096):
+            with pytest.raises(OSError, match="No space"):
+                _write_on(file.fileno(), bytes(size))
+    return filler
+
+
+def _write_on(fd: int, data: bytes) -> None:
+    while True:
+        os.write(fd, data)
+        os.fsync(fd)
+
+
 def keys_of(alice: Worker) -> list[fscrypt.KeyName]:
     """The keys of everything that lies where homes lie."""
     found = []

@@ -133,6 +133,7 @@ def test_homes_of_homemgr_open_with_systemd_homed(
     assert_closed(carol)
 
 
+@pytest.mark.base("sid")
 def test_a_session_and_its_end(homed: Box, new_user: Callable[..., User]) -> None:
     take_over(homed)
     dave = new_user(ENCRYPTED)
