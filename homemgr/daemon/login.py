@@ -217,9 +217,10 @@ async def _run_deactivation(home: Home) -> None:
         if not result.get("is_closed"):
             closing.still_open(home)
     except errors.HomeError:
-        # A worker that died may have got that far; then there is nothing to try again.
+        # A worker that died may have got that far; then only its key may have to go yet.
         if home.is_mounted:
             raise
+        closing.see_to(home)
     home.is_mounted = False
     await home.services.extensions.note(home, None)
     if not home.references.held:
