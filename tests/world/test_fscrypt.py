@@ -14,6 +14,7 @@ from homemgr.kernel.fscrypt import KeyStatus
 from . import logins
 from .box import Box, wait_for
 from .conftest import World
+from .hands import give_back, take_over
 from .users import NOBODY
 
 if TYPE_CHECKING:
@@ -32,16 +33,6 @@ def homed(box: Box) -> Iterator[Box]:
     """A box where systemd-homed serves, before and after."""
     yield box
     give_back(box)
-
-
-def take_over(box: Box) -> None:
-    box.run(["homemgr", "setup"])
-    box.daemon = "homemgr"
-
-
-def give_back(box: Box) -> None:
-    box.run(["homemgr", "unsetup"])
-    box.daemon = "both"
 
 
 def policy(user: User) -> fscrypt.KeyName:
