@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: systemd answers when all programs stand still, which one that waits for a disk does not.
-_PATIENCE_S = 5.0
+#: systemd answers when all programs stand still, which one that waits for a disk does not. Less
+#: than logind waits with sleep, so that homes are locked by then all the same.
+_PATIENCE_S = 1.5
 
 
 class Manager(Protocol):
