@@ -413,13 +413,21 @@ def test_pam_profile_makes_refusals_final_and_spares_local_users() -> None:
     for line in lines:
         control = line[1 : line.index("]")].split()
         # The module may be uninstalled: that must not lock root out.
-        over = "1" if "service_err=ignore" in control else "ignore"
+        over = "2" if "service_err=ignore" in control else "ignore"
         assert {f"user_unknown={over}", f"module_unknown={over}"} <= {*control}
         assert "default=die" in control or "default=bad" in control
     assert profile.count("pam_localuser.so") == 4
     # What ends the questions is no broken service to those who log in.
-    after = profile.partition("service_err=ignore")[2].splitlines()[1]
-    assert after.split() == ["[default=die]", "pam_deny.so"]
+    after = profile.partition("service_err=ignore")[2].splitlines()[1:3]
+    assert [line.split()[-1] for line in after] == ["pam_deny.so", "pam_permit.so"]
+
+
+def test_pam_auth_update_knows_its_own_work_again() -> None:
+    """It takes the first number out of a control to compare: beside "end" none may stand."""
+    profile = "".join(share.read("policy", f"{name}.pam") for name in plan.PAM)
+    controls = [line.partition("]")[0] for line in profile.splitlines() if "[" in line]
+    assert controls
+    assert not [c for c in controls if "=end" in c and any(map(str.isdigit, c))]
 
 
 def test_password_profile_stands_behind_that_of_pam_unix() -> None:
