@@ -6,7 +6,7 @@ so is who asks security tokens. Follows homed's order of tests and its priority 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import (
     AccessDenied,
@@ -80,6 +80,36 @@ def require_all(
     return tuple(dict.fromkeys((*words, *keys, *tokens)))
 
 
+class Exchange(NamedTuple):
+    """What a change of hashes means for key slots: words that get one, and words that lose it."""
+
+    fresh: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def exchange(
+    before: EffectiveRecord,
+    after: EffectiveRecord,
+    secret: Secret,
+    verify: Callable[[str, str], bool],
+) -> Exchange | None:
+    """How slots go with a change of the record, if all that goes and comes is in the secret.
+
+    What stays need not be at hand then. None if it is not so, or if nothing goes or comes:
+    all slots have to be made anew.
+    """
+    known, wanted = _all_hashes(before), _all_hashes(after)
+    words = tuple(dict.fromkeys((*secret.passwords, *_recovery_keys(secret))))
+    dropped = _match_all(words, [h for h in known if h not in wanted], verify)
+    fresh = _match_all(words, [h for h in wanted if h not in known], verify)
+    if dropped is None or fresh is None or not (dropped or fresh):
+        return None
+    # A word that was there twice keeps a slot.
+    kept = [h for h in wanted if h in known]
+    again = [word for word in dropped if _matches_any([word], kept, verify)]
+    return Exchange(tuple(dict.fromkeys((*fresh, *again))), tuple(dict.fromkeys(dropped)))
+
+
 def may_change(effective: EffectiveRecord, now_usec: int) -> None:
     """Return if the ageing settings allow a password change now; else raise AccessDenied."""
     last = effective.last_password_change_usec
@@ -109,6 +139,14 @@ def duration(usec: int) -> str:
         if seconds >= 2 * size:
             return f"{-(-seconds // size)} {unit}s"
     return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def _all_hashes(effective: EffectiveRecord) -> tuple[str, ...]:
+    return (
+        *effective.hashed_passwords,
+        *effective.recovery_key_hashes,
+        *effective.token_hashes,
+    )
 
 
 def _recovery_keys(secret: Secret) -> list[str]:

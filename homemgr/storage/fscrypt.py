@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from homemgr.files import Fd
+    from homemgr.storage.key_slots import Slot
     from homemgr.storage.kind import Content, Image, Words
     from homemgr.storage.top import Top
 
@@ -52,16 +53,31 @@ class FscryptArea(Area):
         fscrypt.add_key(self.top.fd.fileno(), key, self._policy.version)
 
     @contextmanager
-    def rekeying(self, words: Words, identity: bytes | None) -> Iterator[None]:
-        """Add slots, and remove the old ones when ``identity`` is there."""
+    def rekeying(
+        self, words: Words, identity: bytes | None, dropped: Words | None = None
+    ) -> Iterator[None]:
+        """Add slots, and remove the old ones, or those ``dropped``, when ``identity`` is there."""
         slots = key_slots.read(self.top.fd.fileno())
         if self._key is None:
             self._key = _unsealed(self.top, self._policy, self._words)
         # A home that systemd-homed before 259 can open stays one.
         is_old = self._policy.version == 1 and all(slot.is_old for slot in slots)
         sealed = _seal_all(self._key, words, is_old=is_old)
-        with rekeying.replacing(self.top, sealed, identity):
+        opened = None if dropped is None else self._opened_by(slots, dropped)
+        with rekeying.replacing(self.top, sealed, identity, opened):
             yield
+
+    def _opened_by(self, slots: Sequence[Slot], words: Words) -> list[int]:
+        """The numbers of the slots that one of ``words`` opens."""
+        found = []
+        for slot in slots:
+            for word in words.words:
+                key = _key_in(slot, word, self._policy, words)
+                if key is not None:
+                    wipe(key)
+                    found.append(slot.number)
+                    break
+        return found
 
     def close(self) -> None:
         """Forget the key as well."""
@@ -215,12 +231,18 @@ def _unsealed(top: Top, policy: KeyName, words: Words) -> bytearray:
         )
     for word in words.words:
         for slot in slots:
-            with words.working():
-                key = slot.unseal(word)
-            # The policy tells: the old format opens with any word, and a slot may be another's.
-            if key is not None and fscrypt.key_name(key, policy.version) == policy:
+            key = _key_in(slot, word, policy, words)
+            if key is not None:
                 return key
     raise BadPassword(f"No password given unlocks the key of {top.image_path}.")
+
+
+def _key_in(slot: Slot, word: str, policy: KeyName, words: Words) -> bytearray | None:
+    """The key of the home, if ``word``, one of ``words``, gets it out of the slot."""
+    with words.working():
+        key = slot.unseal(word)
+    # The policy tells: the old format opens with any word, and a slot may be another's.
+    return key if key is not None and fscrypt.key_name(key, policy.version) == policy else None
 
 
 def _seal_all(key: bytearray, words: Words, *, is_old: bool) -> list[bytes]:

@@ -80,11 +80,14 @@ class Area:
         self._closing = ExitStack()
 
     @contextmanager
-    def rekeying(self, words: Words, identity: bytes | None) -> Iterator[None]:
+    def rekeying(
+        self, words: Words, identity: bytes | None, dropped: Words | None = None
+    ) -> Iterator[None]:
         """Have exactly ``words`` unlock the home from when ``identity`` is its record.
 
         The block writes that; killed anywhere, the words of the record that is there then
-        unlock it. Without ``identity`` the words are added. Here the record alone decides.
+        unlock it. Without ``identity`` the words are added. With ``dropped`` all that
+        unlocked it before goes on to, but those. Here the record alone decides.
         """
         yield
 

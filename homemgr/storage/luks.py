@@ -29,7 +29,7 @@ from homemgr.kernel import device_mapper
 from homemgr.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from homemgr.record.names import with_realm
 from homemgr.record.volume_settings import VolumeSettings, volume_settings
-from homemgr.storage import directory, hidden, luks_image, luks_record, subvolume
+from homemgr.storage import directory, hidden, luks_image, luks_record, luks_slots, subvolume
 from homemgr.storage.directory import GONE_PREFIX, NEW_PREFIX
 from homemgr.storage.kind import Area, Storage
 from homemgr.storage.top import Top
@@ -82,20 +82,18 @@ class LuksArea(Area):
         self._closing.callback(*undoing)  # type: ignore[arg-type]
 
     @contextmanager
-    def rekeying(self, words: Words, identity: bytes | None) -> Iterator[None]:
-        """Add slots, and remove the old ones when the record is there."""
+    def rekeying(
+        self, words: Words, identity: bytes | None, dropped: Words | None = None
+    ) -> Iterator[None]:
+        """Add slots, and remove the old ones, or those ``dropped``, when ``identity`` is there."""
         key = self._volume_key()
-        before = self._volume.slots()
-        added = _add_slots(self._volume, key, words, volume_settings(self._image.effective))
-        try:
+        opened = None if dropped is None else _opened_by(self._volume, dropped)
+
+        def add() -> None:
+            _add_slots(self._volume, key, words, volume_settings(self._image.effective))
+
+        with luks_slots.replacing(self._volume, self.top, add, identity, opened):
             yield
-        except BaseException:
-            for number in added:
-                self._volume.destroy_slot(number)
-            raise
-        if identity is not None:
-            for number in before:
-                self._volume.destroy_slot(number)
 
     def binding(self) -> JsonObject:
         """What the header says of the volume, as far as it was read."""
@@ -233,6 +231,7 @@ def _open_closed(image: Image, words: Words) -> LuksArea:
         device = held.enter_context(_activated(volume, name, key, discards=settings.discard))
         file_system.check(_kind_on(device, image.path), _path_of(device))
         top = _top_in(device, image, settings, held)
+        luks_slots.settle(volume, top)
         found = _binding(volume, part)
         on_failure.pop_all()
     area = LuksArea(top, name, image, words, key)
@@ -386,7 +385,18 @@ def _fill(
             return directory.create(root, label, **content._asdict(), make_top=make_top)
 
 
-def _add_slots(volume: Volume, key: bytearray, words: Words, settings: VolumeSettings) -> list[int]:
+def _opened_by(volume: Volume, words: Words) -> list[int]:
+    """The numbers of the slots that one of ``words`` opens."""
+    found = []
+    for word in words.words:
+        with words.working():
+            number = volume.slot_behind(word)
+        if number is not None:
+            found.append(number)
+    return found
+
+
+def _add_slots(volume: Volume, key: bytearray, words: Words, settings: VolumeSettings) -> None:
     volume.stretch(
         Pbkdf(
             settings.pbkdf,
@@ -397,11 +407,9 @@ def _add_slots(volume: Volume, key: bytearray, words: Words, settings: VolumeSet
             settings.pbkdf_iterations,
         )
     )
-    added = []
     for word in words.words:
         with words.working():
-            added.append(volume.add_slot(key, word))
-    return added
+            volume.add_slot(key, word)
 
 
 # --- devices --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from homemgr.errors import HostileHome, NoDiskSpace
 from homemgr.storage import key_slots
@@ -32,19 +32,26 @@ _NOTE = "trusted.homemgr.rekeying"
 
 
 @contextmanager
-def replacing(top: Top, sealed: Sequence[bytes], identity: bytes | None) -> Iterator[None]:
+def replacing(
+    top: Top, sealed: Sequence[bytes], identity: bytes | None, dropped: Sequence[int] | None = None
+) -> Iterator[None]:
     """Have the slots ``sealed`` while the block runs; after it only those that the record needs.
 
-    Raises NoDiskSpace, and nothing was changed, if there is no room for more of them.
+    Of the old ones all go then, or those with the numbers ``dropped`` if that is given. Raises
+    NoDiskSpace, and nothing was changed, if there is no room for more of them.
     """
     fd = top.fd.fileno()
-    old = key_slots.numbers(fd)
-    free = (number for number in itertools.count() if number not in old)
+    taken = key_slots.numbers(fd)
+    old = taken if dropped is None else dropped
+    free = (number for number in itertools.count() if number not in taken)
     new = list(itertools.islice(free, len(sealed)))
     note: dict[str, object] = {"old": old, "new": new, "is_complete": False}
     if identity is not None:
-        note |= {"before": _digest(read_identity(top)), "after": _digest(identity)}
-        os.setxattr(fd, _NOTE, json.dumps(note).encode())
+        note |= {"before": digest(read_identity(top)), "after": digest(identity)}
+        try:
+            os.setxattr(fd, _NOTE, json.dumps(note).encode())
+        except OSError as error:
+            _refuse(top, len(sealed), error)
     _add(top, dict(zip(new, sealed, strict=True)))
     try:
         if identity is not None:
@@ -60,10 +67,10 @@ def settle(top: Top) -> None:
     fd = top.fd.fileno()
     try:
         note = json.loads(os.getxattr(fd, _NOTE))
-        present = _present(top)
-        if note["is_complete"] and present == note["after"]:
+        now = present(top)
+        if note["is_complete"] and now == note["after"]:
             _remove(fd, note["old"])
-        elif present == note["before"]:
+        elif now == note["before"]:
             _remove(fd, note["new"])
         else:
             log.warning("%s was changed elsewhere; all its key slots stay.", top.image_path)
@@ -79,14 +86,16 @@ def settle(top: Top) -> None:
         os.removexattr(fd, _NOTE)
 
 
-def _present(top: Top) -> str:
+def present(top: Top) -> str:
+    """Which record is in the home: its digest, or nothing if it cannot be read."""
     try:
-        return _digest(read_identity(top))
+        return digest(read_identity(top))
     except HostileHome:
         return ""
 
 
-def _digest(identity: bytes | None) -> str:
+def digest(identity: bytes | None) -> str:
+    """What tells one record from another; of none it is that of nothing."""
     return hashlib.sha256(identity or b"").hexdigest()
 
 
@@ -100,12 +109,17 @@ def _add(top: Top, slots: dict[int, bytes]) -> None:
         _remove(fd, slots)
         with suppress(OSError):
             os.removexattr(fd, _NOTE)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.E2BIG):
-            raise NoDiskSpace(
-                f"There is no room for {len(slots)} more key slots of {top.image_path}, and"
-                " the old ones stay until the new ones are there. Nothing was changed."
-            ) from error
-        raise
+        _refuse(top, len(slots), error)
+
+
+def _refuse(top: Top, count: int, error: OSError) -> NoReturn:
+    """Raise for a slot, or the note about it, that could not be written."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.E2BIG):
+        raise error
+    raise NoDiskSpace(
+        f"There is no room for {count} more key slots of {top.image_path}, and"
+        " the old ones stay until the new ones are there. Nothing was changed."
+    ) from error
 
 
 def _remove(fd: int, numbers: Iterator[int] | Sequence[int] | dict[int, bytes]) -> None:

@@ -278,8 +278,21 @@ class Volume:
         """Overwrite a slot."""
         self._check(self._lib.crypt_keyslot_destroy(self._handle, number))
 
+    def slot_behind(self, word: str) -> int | None:
+        """The number of a slot that ``word`` unlocks."""
+        found = self._unlock(word)
+        if found is None:
+            return None
+        number, key = found
+        key[:] = bytes(len(key))
+        return number
+
     def key_behind(self, word: str) -> bytearray | None:
         """The key, if ``word`` unlocks a slot."""
+        found = self._unlock(word)
+        return None if found is None else found[1]
+
+    def _unlock(self, word: str) -> tuple[int, bytearray] | None:
         data, size = word.encode(), c_size_t(_LONGEST_KEY)
         key = (ctypes.c_char * _LONGEST_KEY)()
         arguments = (_ANY_SLOT, key, byref(size), data, len(data))
@@ -289,7 +302,7 @@ class Volume:
                 self._said.clear()
                 return None
             self._check(status)
-            return bytearray(key.raw[: size.value])
+            return status, bytearray(key.raw[: size.value])
         finally:
             ctypes.memset(key, 0, _LONGEST_KEY)
 
@@ -305,10 +318,10 @@ class Volume:
         self._said.clear()
         return found
 
-    def set_token(self, text: str | None, number: int = _ANY_TOKEN) -> None:
-        """Write a token, anew if no number is given; None deletes that one."""
+    def set_token(self, text: str | None, number: int = _ANY_TOKEN) -> int:
+        """Write a token, anew if no number is given; None deletes that one. Gives its number."""
         data = None if text is None else text.encode()
-        self._check(self._lib.crypt_token_json_set(self._handle, number, data))
+        return self._check(self._lib.crypt_token_json_set(self._handle, number, data))
 
     # --- the device ---------------------------------------------------------------------------
 

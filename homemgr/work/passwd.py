@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def run(task: Task) -> dict[str, object]:
     """Check the old credentials and replace the hashes; gives the new record.
 
-    Recovery keys and tokens keep their hashes, and nobody has to fetch them from the safe for
-    it, unless the storage has a key that goes with them. Without a new password only such
-    keys are made anew.
+    Recovery keys and tokens stay as they are, and nobody has to fetch them from the safe for
+    it. Only of a storage that has a key, if the old password is not among what was given, all
+    that is to stay has to be there. Without a new password such a key is sealed anew.
     """
     words = new_words(task)
     opened = inside.open_home(task)
@@ -52,8 +52,8 @@ def commit(
 ) -> dict[str, object]:
     """Sign ``changed`` and make it the home's own record; gives it to the daemon.
 
-    The key of the storage goes with it, if there is one: all that unlock the record have to
-    be there then, unless ``added`` is all that is new.
+    The key of the storage goes with it, if there is one. Either all that goes has to be there
+    then, or all that stays, unless ``added`` is all that is new.
     """
     key = signature.PrivateKey.from_pem(task.text("private_key").encode())
     signed = signature.sign(changed, key)
@@ -70,9 +70,15 @@ def _rekeying(
         return nullcontext()
     if added is not None:
         return opened.area.rekeying(task.words((added,)), None)
-    given = task.complete(_new_secret(task).merged(task.secret), record)
-    words = password.require_all(record.on(task.machine), given, task.verify)
-    return opened.area.rekeying(task.words(words), record.embedded().pretty())
+    identity = record.embedded().pretty()
+    given = _new_secret(task).merged(task.secret).merged(Secret(task.token_words.words))
+    before, after = (each.on(task.machine) for each in (opened.record, record))
+    exchange = password.exchange(before, after, given, task.verify)
+    if exchange is not None:
+        fresh, dropped = map(task.words, exchange)
+        return opened.area.rekeying(fresh, identity, dropped)
+    words = password.require_all(after, task.complete(given, record), task.verify)
+    return opened.area.rekeying(task.words(words), identity)
 
 
 def _new_secret(task: Task) -> Secret:

@@ -214,16 +214,34 @@ def test_every_password_and_recovery_key_has_a_slot(alice: Worker) -> None:
     for word in ("second password", RECOVERY, RECOVERY.replace("-", "").upper()):
         alice.run("authenticate", secret={"password": [word]})
     # Room for twice as many slots there is not: nothing is changed, and that is said.
-    os.setxattr(image(alice), "trusted.filler", bytes(3000))
+    os.setxattr(image(alice), "trusted.filler", bytes(3200))
     arguments = passwd_arguments(alice)
     with pytest.raises(errors.NoDiskSpace, match="key slots"):
         alice.run("passwd", **arguments, secret={"password": words})
     assert sorted(slots(alice)) == [0, 1, 2]
     os.removexattr(image(alice), "trusted.filler")
-    result = alice.run("passwd", **arguments, secret={"password": words})
-    assert sorted(slots(alice)) == [3, 4]
+    # With one of two old passwords nobody knows which slot the other has: all that stay have
+    # to be there. With both, what stays stays in its slot.
+    with pytest.raises(errors.BadRecoveryKey):
+        alice.run("passwd", **arguments, secret={"password": words[:1]})
+    assert sorted(slots(alice)) == [0, 1, 2]
+    result = alice.run("passwd", **arguments, secret={"password": words[:2]})
+    assert sorted(slots(alice)) == [2, 3]
     alice.record = UserRecord(result["record"])  # type: ignore[arg-type]
-    for word, works in ((NEW, True), (RECOVERY, True), (PASSWORD, False)):
+    result = alice.run(
+        "slot", do="add", name="spare", kind="password",
+        **{**arguments, "new_secret": {"password": ["a spare word"]}, "now_usec": 3_000_000},
+        secret={"password": [NEW]},
+    )  # fmt: skip
+    alice.record = UserRecord(result["record"])  # type: ignore[arg-type]
+    result = alice.run(
+        "slot", do="remove", name="password", **{**arguments, "now_usec": 4_000_000},
+        secret={"password": ["a spare word", NEW]},
+    )  # fmt: skip
+    alice.record = UserRecord(result["record"])  # type: ignore[arg-type]
+    assert sorted(slots(alice)) == [0, 2]
+    tries = (("a spare word", True), (RECOVERY, True), (PASSWORD, False), (NEW, False))
+    for word, works in tries:
         if works:
             alice.run("authenticate", secret={"password": [word]})
         else:

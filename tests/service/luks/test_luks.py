@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from homemgr.kernel.identity import filesystem_identity
+from homemgr.volume import luks
 from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.service import people
@@ -25,7 +26,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def running(own_service: Service) -> Iterator[Service]:
+def running(own_service: Service, disk: Path) -> Iterator[Service]:
     """A daemon that leaves no device."""
     yield own_service
     if own_service.is_running:
@@ -34,10 +35,23 @@ def running(own_service: Service) -> Iterator[Service]:
             own_service.call("RemoveHome", "s", name)
     own_service.close()
     verifying.wait_until_gone()
+    verifying.wait_until_unused(disk)
 
 
 def image_of(service: Service, name: str) -> Path:
     return service.site.base / f"{name}.home"
+
+
+def opens(service: Service, name: str, word: str) -> bool:
+    """Whether the home can be activated with ``word``; it is inactive afterwards."""
+    try:
+        service.activate(name, word)
+    except BusError as refused:
+        if short(refused.name) != "BadPassword":
+            raise
+        return False
+    service.deactivate(name)
+    return True
 
 
 def create(service: Service, name: str, **fields: object) -> None:
@@ -90,6 +104,25 @@ def test_a_new_password_replaces_the_old_one(running: Service) -> None:
     running.deactivate("carl")
     running.activate("carl")
     running.deactivate("carl")
+
+
+def test_killed_while_a_password_changes_one_of_both_works(running: Service) -> None:
+    create(running, "paul", rateLimitBurst=1000)
+    words = [people.PASSWORD, people.OTHER_PASSWORD]
+    for delay_s in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+        old, new = map(people.secret, words)
+        changing = running.begin("ChangePasswordHome", "sss", "paul", new, old)
+        time.sleep(delay_s)
+        running.kill()
+        changing.failure()
+        running.start()
+        verifying.wait_until_gone()
+        (now,) = [word for word in words if opens(running, "paul", word)]
+        words = [now, *(word for word in words if word != now)]
+    running.activate("paul", words[0])
+    with luks.Volume.of_active("home-paul") as volume:
+        assert len(volume.slots()) == 1
+    running.deactivate("paul")
 
 
 def test_a_locked_home_waits_for_its_password(running: Service) -> None:

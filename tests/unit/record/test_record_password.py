@@ -148,6 +148,39 @@ def test_every_hash_needs_its_plaintext(
             password.require_all(effective(privileged), Secret(given), Hasher())
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "given", "found"),
+    [
+        (["h:a"], ["h:b"], ["b", "a"], (("b",), ("a",))),
+        (["h:a", "h:k"], ["h:b", "h:k"], ["b", "a"], (("b",), ("a",))),
+        (["h:a", "h:k"], ["h:k"], ["k", "a"], ((), ("a",))),
+        (["h:a"], ["h:a", "h:b"], ["b"], (("b",), ())),
+        # A word of two hashes, one of which stays.
+        (["h:a", "h:a "], ["h:b", "h:a "], ["b", "a"], (("b", "a"), ("a",))),
+        (["h:a", "h:k"], ["h:b", "h:k"], ["b", "k"], None),
+        (["h:a"], ["h:b"], ["a"], None),
+        (["h:a"], ["h:a"], ["a"], None),
+    ],
+)
+def test_key_slots_go_with_hashes_whose_words_are_there(
+    before: list[Json], after: list[Json], given: list[str], found: object
+) -> None:
+    def verify(word: str, hashed: str) -> bool:
+        return hashed.strip() == f"h:{word}"
+
+    views = (
+        effective({"hashedPassword": hashes, "recoveryKey": RECOVERY}) for hashes in (before, after)
+    )
+    assert password.exchange(*views, Secret(given), verify) == found
+
+
+def test_a_recovery_key_loses_its_slot_however_it_is_spelled() -> None:
+    before = effective({"hashedPassword": ["h:a"], "recoveryKey": RECOVERY})
+    after = effective({"hashedPassword": ["h:a"]})
+    given = Secret([KEY.upper().replace("-", "")])
+    assert password.exchange(before, after, given, Hasher()) == ((), (KEY,))
+
+
 # --- ageing -------------------------------------------------------------------
 
 
