@@ -403,7 +403,8 @@ def test_a_new_home_is_a_subvolume_on_btrfs_and_refused_elsewhere(
     storage = storage_named("subvolume")
     with paths.ensure_base(str(every_area / "base")) as base:
         content = Content(0o750, str(make_skeleton(tmp_path / "skel")), RECORD, {})
-        make = partial(storage.create, base, NAME, content, Words())
+        image = Image(str(every_area / "base" / NAME), ANYBODY)
+        make = partial(storage.create, image, base, NAME, content, Words())
         if not _is_btrfs(every_area):
             with pytest.raises(NotSupported, match="not on btrfs"):
                 make()

@@ -29,7 +29,7 @@ SECRET = "written-by-homed"
 
 
 @pytest.fixture
-def homed(box: Box) -> Iterator[Box]:
+def homed(box: Box, nothing_left: None) -> Iterator[Box]:
     """A box where systemd-homed serves, before and after."""
     yield box
     give_back(box)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from homemgr.record.uids import candidates
+
 from . import logins
 from .box import wait_for
 from .terminal import Terminal
@@ -33,6 +35,7 @@ CREATE = (
     *("--rate-limit-interval=1s", "--rate-limit-burst=1000"),
 )
 _numbers = itertools.count(1)
+_UNMAPPED = 60513
 
 
 @dataclass
@@ -119,9 +122,15 @@ class User:
         return found
 
 
+def _number() -> int:
+    """The next number whose name does not get the one uid that systemd-homed cannot map."""
+    # Of 60513 it maps the disk's twice, fails, and gives all files another owner instead.
+    return next(n for n in _numbers if next(candidates(f"alice{n}")) != _UNMAPPED)
+
+
 def create(box: Box, *options: str, name: str = "", password: str = "") -> User:
     """A new user, by the real homectl."""
-    number = next(_numbers)
+    number = _number()
     user = User(box, name or f"alice{number}", password or f"open sesame {number}")
     argv = ["homectl", "create", user.name, *CREATE, *options]
     box.run(argv, env={"NEWPASSWORD": user.password})
