@@ -1,9 +1,8 @@
 """The measurement of migrations: two boxes with a wire, our command and what people use instead.
 
 All copy the same generated home over the same ssh, in turns. The bytes are those of the wire.
-Each copies into a place of its own and nothing is deleted in between, each round is on new file
-systems: ext4 gives no inode again that was in use a minute ago, and to look for others through a
-bitmap of those takes many times as long as to make the file.
+Each way has machines and file systems of its own: who writes after others pays for what they left,
+such as inodes that ext4 does not give again for a minute, and disk space that its image lacks yet.
 """
 
 from __future__ import annotations
@@ -67,20 +66,30 @@ class Samples:
 
 
 def measure(size: Size) -> Samples:
-    """Boot, fill a home and let all ways take turns."""
+    """Boot, fill a home and let all ways take turns, each on machines of its own."""
     samples = Samples({})
-    for number in range(size.rounds):
-        with (
-            Box(home_size="10G") as here,
-            Box(home_size="10G") as there,
-            machines.wired(here, there),
-        ):
-            alice = users.create(here)
-            fill(here.path(IMAGE.format(alice.name)), size)
-            # In another order each time: the first finds most memory unused.
-            _Round(here, there, alice, samples).run(size, turn=number)
-            samples.offline_s = max(samples.offline_s, measure_offline(here, there, alice))
+    for _ in range(size.rounds):
+        for who in ("tar | zstd -1", "rsync -z", "rsync"):
+            with _turn(size, samples) as turn:
+                turn.first_copy(who)
+        with _turn(size, samples) as turn:
+            turn.first_copy("homemgr")
+            turn.refreshes(size)
+            turn.offline()
     return samples
+
+
+@contextmanager
+def _turn(size: Size, samples: Samples) -> Iterator[_Turn]:
+    """Two machines just booted, and a home on the first."""
+    with (
+        Box(home_size="10G") as here,
+        Box(home_size="10G") as there,
+        machines.wired(here, there),
+    ):
+        alice = users.create(here)
+        fill(here.path(IMAGE.format(alice.name)), size)
+        yield _Turn(here, there, alice, samples)
 
 
 # -- the home ------------------------------------------------------------------------------
@@ -124,30 +133,37 @@ def edit(top: Path, size: Size, number: int) -> None:
 # -- taking turns -----------------------------------------------------------------------------
 
 
-class _Round:
-    """Everything once."""
+class _Turn:
+    """What is measured on two machines."""
 
     def __init__(self, here: Box, there: Box, alice: User, samples: Samples) -> None:
         self._here, self._there, self._alice, self._samples = here, there, alice, samples
         self._image = IMAGE.format(alice.name)
 
-    def run(self, size: Size, *, turn: int) -> None:
-        """First copies, refreshes without a change, and with one in a hundred changed."""
-        ways: list[tuple[str, Callable[[], object]]] = [
-            ("tar | zstd -1", self._tar),
-            ("rsync -z", lambda: self._rsync("-aHAXSz", "-z")),
-            ("rsync", self._rsync),
-            ("homemgr", self._ours),
-        ]
-        first = turn % len(ways)
+    def first_copy(self, who: str) -> None:
+        """The whole home, one way."""
+        ways: dict[str, Callable[[], object]] = {
+            "tar | zstd -1": self._tar,
+            "rsync -z": lambda: self._rsync("-aHAXSz", "-z"),
+            "rsync": self._rsync,
+            "homemgr": self._ours,
+        }
         with _watching_memory(self._here, self._there, self._samples):
-            for who, copy in ways[first:] + ways[:first]:
-                self._rival("first copy", who, copy)
+            self._rival("first copy", who, ways[who])
+
+    def refreshes(self, size: Size) -> None:
+        """After our first copy: without a change, and with one in a hundred changed."""
+        self._rsync()
         for what in ("no change", "1 % changed"):
             if what != "no change":
                 edit(self._here.path(self._image), size, 1)
             self._rival(what, "rsync", self._rsync)
             self._rival(what, "homemgr", self._ours)
+
+    def offline(self) -> None:
+        """How long nobody has the home, at its longest."""
+        took = measure_offline(self._here, self._there, self._alice)
+        self._samples.offline_s = max(self._samples.offline_s, took)
 
     def _rival(self, what: str, who: str, copy: Callable[[], object]) -> None:
         # Who waits for the disk must not wait for what others left to be written.
