@@ -8,13 +8,11 @@ from homemgr.kernel.mounts import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
-    fs_messages,
-    fsconfig_create,
     fsconfig_set_flag,
     fsconfig_set_string,
-    fsmount,
     fsopen,
 )
+from homemgr.volume import file_system
 
 if TYPE_CHECKING:
     from homemgr.files import Fd
@@ -39,9 +37,4 @@ def mount_new(kind: str, source: str) -> Fd:
 
 def created(fs: Fd) -> Fd:
     """The file system whose options are all set; OSError with all it has to say."""
-    try:
-        fsconfig_create(fs.fileno())
-    except OSError as error:
-        said = fs_messages(fs.fileno())
-        raise OSError(error.errno, "; ".join([str(error.strerror), *said])) from error
-    return fsmount(fs.fileno(), ATTRIBUTES)
+    return file_system.created(fs, ATTRIBUTES)

@@ -107,12 +107,20 @@ def mount(kind: str, device: str, options: Sequence[str] = ()) -> Fd:
                 fsconfig_set_string(fs.fileno(), name, value)
             else:
                 fsconfig_set_flag(fs.fileno(), name)
-        try:
-            fsconfig_create(fs.fileno())
-        except OSError as error:
-            said = "; ".join([str(error.strerror), *fs_messages(fs.fileno())])
-            raise OSError(error.errno, said, device) from error
-        return fsmount(fs.fileno(), 0)
+        return created(fs)
+
+
+def created(fs: Fd, attributes: int = 0) -> Fd:
+    """The file system whose options are all set, as a mount with these ``attributes``.
+
+    OSError with all it has to say.
+    """
+    try:
+        fsconfig_create(fs.fileno())
+    except OSError as error:
+        said = fs_messages(fs.fileno())
+        raise OSError(error.errno, "; ".join([str(error.strerror), *said])) from error
+    return fsmount(fs.fileno(), attributes)
 
 
 def _run(argv: Sequence[str]) -> tuple[int, str]:
