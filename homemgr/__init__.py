@@ -17,7 +17,7 @@ record room knows:
 - ``wire``: D-Bus and varlink transport, polkit's question
 - ``token``: security tokens, PKCS#11 and FIDO2, through the system's libraries
 - ``kernel``: one function for each system call, no policy
-- ``errors``, ``job``, ``files``, ``crypt``: the ground floor
+- ``errors``, ``job``, ``files``, ``library``, ``crypt``, ``qrencode``: the ground floor
 
 Imports point downwards only; tests/lint enforces the table.
 """

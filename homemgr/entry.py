@@ -50,12 +50,20 @@ def homemgrd() -> int:
     from homemgr import errors
     from homemgr.bus import service
     from homemgr.daemon import config
-    from homemgr.storage import mountpoint, watch
+    from homemgr.storage import devices, figures, mountpoint, watch
     from homemgr.wire import messages
 
     try:
+        settings = config.load(os.environ)
         return asyncio.run(
-            service.serve(control, config.load(os.environ), mountpoint.is_active, watch.Watch)
+            service.serve(
+                control,
+                settings,
+                mountpoint.is_active,
+                watch.Watch,
+                figures.measure,
+                devices.listen,
+            )
         )
     except (errors.HomeError, messages.BusError) as error:
         print(f"homemgrd: {error.message}", file=sys.stderr)

@@ -297,6 +297,13 @@ class LastSlot(HomeError):
     bus_name = HOMEMGR1_ERROR + "LastSlot"
 
 
+class NoSuchSnapshot(HomeError):
+    """The home area has no snapshot of this name."""
+
+    bus_name = HOMEMGR1_ERROR + "NoSuchSnapshot"
+    hint = "See `homemgr snapshot list` for the snapshots there are."
+
+
 class AuthenticationLimitHit(HomeError):
     """Too many attempts to log in."""
 
@@ -512,6 +519,16 @@ class HostileHome(HomeError):
     bus_name = SYSTEM + "EBADMSG"
 
 
+class DamagedFileSystem(HomeError):
+    """The file system in the image has errors that nobody mends without being asked."""
+
+    bus_name = SYSTEM + "EUCLEAN"
+    hint = (
+        "Nothing was mounted: copy the image, attach the copy with its partitions (losetup), open"
+        " the partition if it is encrypted (cryptsetup), and mend what is in it (e2fsck)."
+    )
+
+
 class PathExists(HomeError):
     """The target exists already."""
 
@@ -529,7 +546,8 @@ class SystemFailure(HomeError):
 
     def __init__(self, error: OSError, doing: str = "") -> None:
         """Wrap ``error``; ``doing`` says what was attempted on which object."""
-        text = os.strerror(error.errno) if error.errno else str(error)
+        # Where a program or the kernel said more about it, that is its text.
+        text = (error.strerror or os.strerror(error.errno)) if error.errno else str(error)
         super().__init__(f"{doing}: {text}" if doing else text)
         self.number = error.errno or errno.EIO
 

@@ -144,6 +144,20 @@ def write_atomically(directory: Fd | str, name: str, data: bytes, mode: int) -> 
         os.fsync(parent)
 
 
+def hold_space(directory: str, size: int) -> Fd:
+    """Take ``size`` bytes of the file system of ``directory``, given back when this is closed.
+
+    They belong to a file without a name, see O_TMPFILE in open(2): a kill gives them back too.
+    """
+    held = Fd.open(directory, os.O_TMPFILE | os.O_WRONLY)
+    try:
+        os.posix_fallocate(held.fileno(), 0, size)
+    except BaseException:
+        held.close()
+        raise
+    return held
+
+
 def read_bounded(directory: Fd | str, name: str, limit: int) -> bytes:
     """All of the regular file ``name``, if it has at most ``limit`` bytes.
 

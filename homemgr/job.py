@@ -11,7 +11,8 @@ Secrets travel here and nowhere else. This module knows neither side's inner lif
 worker                                  daemon
 ======================================  ==================================
 ``begun``: process id
-``need``: processor                     ``granted``: processor
+``need``: processor, ``limit_s`` and    ``granted``: processor
+``threads`` if that ends the worker
 ``free``: processor
 ``progress``: object
 ``ask``: question, ``about``: object    ``answer``: object, or ``error``
@@ -78,7 +79,9 @@ class Request:
 
 def pack(message: Message) -> bytes:
     """Frame one message."""
-    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    # Names of files may have any bytes; json.loads takes them so as well.
+    body = text.encode("utf-8", "surrogatepass")
     if len(body) > MAX_FRAME_BYTES:
         raise errors.InvalidArgs(
             f"The request is too large: {len(body)} bytes, at most {MAX_FRAME_BYTES} are taken."
@@ -189,13 +192,15 @@ class Channel:
             raise ProtocolError(f"unexpected message with keys {sorted(self._reply())}")
 
     @contextmanager
-    def processor(self) -> Iterator[None]:
+    def processor(self, limit_s: float | None = None, threads: int = 1) -> Iterator[None]:
         """Hold one of the machine's processors for expensive arithmetic.
 
         The daemon hands out as many as the machine has, so that a storm of
         logins neither thrashes nor allocates a hashing arena for each caller.
+        Told of a limit on the time of so many threads, it knows what this process died of.
         """
-        self.send({"need": "processor"})
+        limit = {} if limit_s is None else {"limit_s": limit_s, "threads": threads}
+        self.send({"need": "processor", **limit})
         if "granted" not in self._reply():
             raise ProtocolError("the processor was not granted")
         try:

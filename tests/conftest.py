@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 #: Directories in the order of `lanes`: those at both ends take long, those in the middle are many.
 LEVELS = ("world", "unit", "lint", "bus", "service", "kernel")
+
+# The machine may be busy with other tests: no time limits on single examples.
+settings.register_profile(
+    "busy", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 # Whoever starts a run in the background or with nohup(1) ignores these, and programs that
 # tests start, interrupt and hang up on would inherit that.
@@ -51,9 +58,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """With `pytest -n 2`: whole files, one lane from the front and one from the back.
+    """With `pytest -n 3`: whole files, one lane from the front and one from the back.
 
-    So there are boxes that mostly wait beside what needs processors, and both lanes meet
+    So there are boxes that mostly wait beside what needs processors, and the lanes meet
     among small files. No file is ever in two lanes.
     """
     from tests import lanes

@@ -172,7 +172,13 @@ def _stamps(own: JsonObject) -> dict[str, str]:
         "a fraction": 1.5,
         "before time": -1,
     }
-    return {f"changed at {n}": json.dumps({**own, "lastChangeUSec": at}) for n, at in ages.items()}
+    stamps = {
+        f"changed at {n}": json.dumps({**own, "lastChangeUSec": at}) for n, at in ages.items()
+    }
+    for n in ("the end of time", "the end of time in letters", "tomorrow"):
+        text = json.dumps({**own, "lastPasswordChangeUSec": ages[n]})
+        stamps[f"password changed at {n}"] = text
+    return stamps
 
 
 def _raw(own: JsonObject, members: str) -> str:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NOBODY = 65534
+#: Files that nobody looks through one by one.
+MANY = 3000
 
 #: ACL entries as xattr(7) has them on disk: version 2, then tag, permissions, id.
 _ACL = struct.Struct("<HHI")
@@ -90,14 +92,19 @@ def acl(*extra: tuple[int, int, int], mask: int = 7) -> bytes:
     return struct.pack("<I", 2) + b"".join(_ACL.pack(*entry) for entry in entries)
 
 
-def make_odd_home(top: Path, seed: int = 1) -> None:
-    """Fill the directory ``top`` with every case that has to survive a journey, all nobody's."""
+def make_odd_home(top: Path, seed: int = 1, *, many: int = MANY) -> None:
+    """Fill the directory ``top`` with every case that has to survive a journey, all nobody's.
+
+    One of its directories has ``many`` files.
+    """
     chance = random.Random(seed)
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
     try:
-        for part in (_names, _contents, _holes, _kinds, _links, _attributes, _deep, _large):
+        for part in (_names, _contents, _holes, _kinds, _links, _attributes, _deep):
             with entered(fd, part.__name__.encode()) as directory:
                 part(directory, chance)
+        with entered(fd, b"_large") as directory:
+            _large(directory, many)
         _give_times(fd, chance)
     finally:
         os.close(fd)
@@ -199,8 +206,8 @@ def _deep(directory: int, chance: random.Random) -> None:
     os.close(here)
 
 
-def _large(directory: int, chance: random.Random) -> None:
-    for number in range(3000):
+def _large(directory: int, many: int) -> None:
+    for number in range(many):
         write(directory, b"%04d" % number, (0, b"%d" % number))
 
 
@@ -229,23 +236,20 @@ def compare(
 
     Looking does not change what is seen. Times of access count with ``atimes`` only.
     """
-    here, there = (_Seen.of(path, leave_out) for path in (one, other))
-    if not atimes:
-        for facts in (*here.entries.values(), *there.entries.values()):
-            del facts["atime"]
+    here, there = (Seen.of(path, leave_out, atimes=atimes) for path in (one, other))
     return here.differences(there)
 
 
-class _Seen:
-    """What a tree looks like, by path."""
+class Seen:
+    """What a tree looks like at one time, by path; to be compared within one process."""
 
     def __init__(self) -> None:
         self.entries: dict[bytes, dict[str, object]] = {}
         self.groups: dict[tuple[int, int], list[bytes]] = {}
 
     @classmethod
-    def of(cls, top: Path, leave_out: tuple[bytes, ...]) -> _Seen:
-        """Look at all of it."""
+    def of(cls, top: Path, leave_out: tuple[bytes, ...] = (), *, atimes: bool = False) -> Seen:
+        """Look at all of it, as `compare` does."""
         seen = cls()
         fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
         try:
@@ -253,6 +257,9 @@ class _Seen:
             seen.entries[b""] = _facts(fd, b".", os.fstat(fd))
         finally:
             os.close(fd)
+        if not atimes:
+            for facts in seen.entries.values():
+                del facts["atime"]
         return seen
 
     def _look(self, fd: int, above: bytes, leave_out: tuple[bytes, ...]) -> None:
@@ -268,7 +275,7 @@ class _Seen:
             elif found.st_nlink > 1:
                 self.groups.setdefault((found.st_dev, found.st_ino), []).append(path)
 
-    def differences(self, other: _Seen) -> list[str]:
+    def differences(self, other: Seen) -> list[str]:
         """In words."""
         words = [f"only here: {path!r}" for path in self.entries.keys() - other.entries.keys()]
         words += [f"only there: {path!r}" for path in other.entries.keys() - self.entries.keys()]

@@ -16,6 +16,7 @@ from tests.signed_images import Maker
 IGNORED = [] if "HOMEMGR_TEST_VERITY" in os.environ else ["test_*.py"]
 IGNORED_WITHOUT_FSVERITY = [] if "HOMEMGR_TEST_FSVERITY" in os.environ else ["test_*.py"]
 IGNORED_WITHOUT_CRYPT = [] if "HOMEMGR_TEST_CRYPT" in os.environ else ["test_*.py"]
+IGNORED_WITHOUT_CIFS = [] if "HOMEMGR_TEST_CIFS" in os.environ else ["test_*.py"]
 
 CERTIFICATES = Path("/run/verity.d")
 

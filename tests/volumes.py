@@ -75,3 +75,16 @@ def mount_image(
 def show_file(path: Path, target: Path) -> None:
     """Let ``path`` be seen at ``target`` in this namespace."""
     subprocess.run(["mount", "--bind", str(path), str(target)], check=True)
+
+
+def fill(directory: Path) -> Path:
+    """Take all space there is; returns the file that holds it."""
+    ballast = directory / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return ballast

@@ -17,7 +17,7 @@ from homemgr.bus.listing import SIGNATURE as LIST
 from homemgr.bus.listing import unix
 from homemgr.bus.operations import OPERATIONS, HomeOperation
 from homemgr.bus.rounds import Rounds
-from homemgr.daemon import changes, locking, sizing
+from homemgr.daemon import changes, locking
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.wire.dispatch import Call, Interface, Method, Property
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from homemgr.daemon.access import Authority
     from homemgr.daemon.answers import Answers
     from homemgr.daemon.blobs import Uploads
+    from homemgr.daemon.figures import Figures
     from homemgr.daemon.home import Home
     from homemgr.daemon.manager import Manager
     from homemgr.files import Fd
@@ -65,6 +66,7 @@ class Faces:
     auto_logins: AutoLogins
     uploads: Uploads
     jobs: Jobs
+    figures: Figures
     rounds: Rounds = field(default_factory=Rounds)
 
     async def find(self, call: Call, user_name: str) -> Home:
@@ -88,7 +90,9 @@ class HomeTarget:
 async def _perform(
     faces: Faces, call: Call, operation: HomeOperation, home: Home, arguments: Iterable[object]
 ) -> object:
-    if operation.action is not None:
+    if operation.action is None:
+        await faces.authority.note(call)
+    else:
         await faces.authority.require(call, operation.action, home, owner_may=operation.owner_may)
     run = operation.run
     if operation.run_by_root is not None and (await call.caller()).uid == 0:
@@ -157,6 +161,7 @@ def _get_home_by_uid(faces: Faces, _call: Call, uid: int) -> object:
 
 async def _record_for(faces: Faces, call: Call, home: Home) -> tuple[str, bool]:
     privileged = await faces.authority.sees_privileged(call, home)
+    await faces.figures.refresh(home)
     return faces.answers.user_record(home, privileged=privileged)
 
 
@@ -236,7 +241,7 @@ async def _lock_all(faces: Faces, call: Call) -> None:
 
 async def _rebalance(faces: Faces, call: Call) -> None:
     await faces.authority.require_root(call)
-    sizing.rebalance()
+    await faces.manager.balance.now()
 
 
 _Run = Callable[..., object]

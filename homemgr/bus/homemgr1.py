@@ -10,7 +10,16 @@ import json
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.bus import inspecting, migration, registering, slots
+from homemgr.bus import (
+    classic,
+    converting,
+    inspecting,
+    measuring,
+    migration,
+    registering,
+    slots,
+    snapshots,
+)
 from homemgr.bus.faces import answered_in_time
 from homemgr.daemon import login
 from homemgr.record.fields import HOME_MODES
@@ -58,7 +67,8 @@ class ExtensionFace:
 
 
 def _text(answer: object) -> tuple[str]:
-    return (json.dumps(answer, ensure_ascii=False),)
+    # ASCII: names of files may have any bytes, which are lone surrogates here.
+    return (json.dumps(answer),)
 
 
 async def _list(face: ExtensionFace, call: Call) -> object:
@@ -145,9 +155,13 @@ INTERFACE = Interface(
         ),
         Method("ActivateHomeInMode", (*_USER, ("secret", "s"), ("mode", "s")), (), _activate),
         *migration.METHODS,
+        *converting.METHODS,
         *inspecting.METHODS,
+        *measuring.METHODS,
         *slots.METHODS,
+        *snapshots.METHODS,
         *registering.OUR_METHODS,
+        *classic.METHODS,
     ),
     signals=(Signal("ExtensionsChanged", _USER), Signal("ExtensionProgress", _PROGRESS)),
 )

@@ -41,6 +41,8 @@ class Jobs:
         """Show ``activities``."""
         self._connection = connection
         self._activities = activities
+        #: Callers with jobs, once each however many they begin; calling ends the watch.
+        self._watched: dict[str, Callable[[], None]] = {}
 
     async def begin(self, call: Call, verb: str, user: str, given: Sequence[Fd], work: Work) -> str:
         """Start ``work`` for the caller, with copies of ``given``; gives the path of the job."""
@@ -57,16 +59,22 @@ class Jobs:
         activity.progressed.append(teller.progressed)
         activity.finished.append(teller.finished)
 
-        def left() -> None:
-            self._activities.owner_left(call.sender)
-
-        self._connection.watch(call.sender, left)
+        self._watch(call.sender)
         # Whoever left before we watched is never reported.
         driver = (BUS_NAME, BUS_PATH, BUS_NAME)
         (is_there,) = await self._connection.call(*driver, "NameHasOwner", "s", (call.sender,))
         if not is_there:
-            left()
+            self._watched.get(call.sender, lambda: None)()
+            self._left(call.sender)
         return path
+
+    def _watch(self, sender: str) -> None:
+        if sender not in self._watched:
+            self._watched[sender] = self._connection.watch(sender, lambda: self._left(sender))
+
+    def _left(self, sender: str) -> None:
+        self._watched.pop(sender, None)
+        self._activities.owner_left(sender)
 
     def node(self, label: str) -> Node | None:
         """The object of a job, by the last part of its path."""

@@ -61,6 +61,7 @@ class Listing:
 
     async def warm(self) -> None:
         """Encode every row once, in small turns of the event loop."""
+        # Of a copy, and asked again: homes come and go in the pauses.
         for count, home in enumerate(list(self._registry)):
             if home.is_known and home.name not in self._rows:
                 self._encode(home)

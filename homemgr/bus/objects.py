@@ -37,6 +37,8 @@ _HOME_INTERFACES = (
 )
 #: A short operation changes a home several times, and its caller comes before listeners.
 _MOMENT_S = 0.01
+#: Of the largest uid.
+_UID_DIGITS = 10
 _ANCESTORS = ("/", "/org", "/org/freedesktop")
 
 
@@ -80,7 +82,8 @@ class Tree:
         registry = self._faces.manager.registry
         name = labels.decode(label)
         if name.isascii() and name.isdecimal():
-            return registry.by_uid(int(name))
+            # No uid is longer; int() refuses what has thousands of digits.
+            return registry.by_uid(int(name)) if len(name) <= _UID_DIGITS else None
         return registry.by_name(name)
 
 

@@ -81,9 +81,7 @@ async def _change_password(home: Home, new_secret: str, old_secret: str) -> None
 
 
 async def _resize(home: Home, size: int, secret: str) -> None:
-    # Read, though nothing needs to be unlocked to hear that there is no size to change.
-    Secret.parse(secret)
-    await sizing.resize(home, size)
+    await sizing.resize(home, size, Secret.parse(secret))
 
 
 async def _unlock(home: Home, secret: str) -> None:

@@ -23,12 +23,13 @@ from homemgr.bus.faces import Faces
 from homemgr.bus.jobs import Jobs
 from homemgr.bus.listing import Listing
 from homemgr.bus.objects import Announcer, Tree
-from homemgr.daemon import keys, locking
+from homemgr.daemon import keys, locking, plugging, snapshots
 from homemgr.daemon.access import Authority
 from homemgr.daemon.answers import Answers
 from homemgr.daemon.blobs import Uploads
 from homemgr.daemon.extensions import Choices
 from homemgr.daemon.extensions import load as load_rules
+from homemgr.daemon.figures import Figures
 from homemgr.daemon.freezing import Freezer
 from homemgr.daemon.home import Services
 from homemgr.daemon.jobs import JobRunner
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from homemgr.daemon.config import Config
+    from homemgr.daemon.figures import Measure
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,8 @@ async def serve(
     config: Config,
     is_mounted: Callable[[str], bool],
     watch: Callable[[list[str]], Watch],
+    measure: Measure,
+    listen: Callable[[], plugging.Devices | None],
 ) -> int:
     """Run the service until SIGTERM or the loss of the bus; gives the exit code."""
     stopping, hung_up = asyncio.Event(), asyncio.Event()
@@ -113,9 +117,11 @@ async def serve(
         services.freezer = Freezer(Systemd(connection) if config.freezes_sessions else None)
         await manager.start()
         stack.push_async_callback(manager.stop)
-        dispatcher, faces = open_faces(connection, manager)
+        dispatcher, faces = open_faces(connection, manager, measure)
+        stack.callback(faces.figures.close)
         await _open_database(manager, faces, stack)
         _discover_on_change(manager, watch, stack)
+        # When all can be answered: clients wait for the names.
         await connection.request_name(homemgr1.NAME)
         await connection.request_name(BUS_NAME)
         guard = SleepGuard(Logind(connection), lambda: locking.lock_all(manager.registry))
@@ -124,6 +130,11 @@ async def serve(
         notify.notify(READY="1", STATUS=f"{len(manager.registry)} home areas known.")
         reloading = loop.create_task(_reload_on_hangup(extensions, hung_up))
         stack.callback(reloading.cancel)
+        # Only now: nobody waits for it.
+        plugged = loop.create_task(plugging.follow(manager, listen))
+        stack.callback(plugged.cancel)
+        pruning = loop.create_task(snapshots.prune_daily(manager))
+        stack.callback(pruning.cancel)
         lost = await _until_the_end(connection, _end_of(control, stack), stopping)
         notify.notify(STOPPING="1")
         if not lost:
@@ -154,7 +165,9 @@ def _end_of(control: socket.socket, stack: AsyncExitStack) -> asyncio.Event:
     return ended
 
 
-def open_faces(connection: Connection, manager: Manager) -> tuple[Dispatcher, Faces]:
+def open_faces(
+    connection: Connection, manager: Manager, measure: Measure
+) -> tuple[Dispatcher, Faces]:
     """Answer what ``connection`` asks about the homes of ``manager`` from now on."""
     answers = Answers(manager.registry)
     listing = Listing(manager.registry)
@@ -162,7 +175,8 @@ def open_faces(connection: Connection, manager: Manager) -> tuple[Dispatcher, Fa
     jobs = Jobs(connection, manager.activities)
     uploads = Uploads(manager.services.runner)
     authority = Authority(Polkit(connection))
-    faces = Faces(manager, authority, answers, listing, auto_logins, uploads, jobs)
+    figures = Figures(measure, answers.forget)
+    faces = Faces(manager, authority, answers, listing, auto_logins, uploads, jobs, figures)
     extensions = manager.services.extensions
     dispatcher = Dispatcher(Tree(faces, homemgr1.ExtensionFace(faces, extensions)))
     homemgr1.announce(connection, extensions)
@@ -191,14 +205,28 @@ async def _warm(answers: Answers, listing: Listing) -> None:
 def _discover_on_change(
     manager: Manager, watch: Callable[[list[str]], Watch], stack: AsyncExitStack
 ) -> None:
-    """Look for homes again whenever a directory changed that may hold them."""
+    """Look for homes again whenever a directory changed that may hold them.
+
+    Where the machine has no watch left nobody stays without home for that: only homes that are
+    put there by hand are not found before the next start.
+    """
     loop = asyncio.get_running_loop()
     config = manager.services.config
-    changes = watch([config.home_root, config.base_directory])
+    try:
+        changes = watch([config.home_root, config.base_directory])
+    except OSError as error:
+        log.warning(
+            "Cannot watch for homes: %s. Those that are put in place by hand are found when the"
+            " service is started again; fs.inotify.max_user_instances says how many watches"
+            " root may have.",
+            os.strerror(error.errno or 0),
+        )
+        return
     pending: set[asyncio.Task[None]] = set()
 
     async def discover() -> None:
         await asyncio.sleep(_DISCOVERY_DELAY_S)
+        # Before the search: what changes while that runs asks for another one.
         pending.clear()
         await manager.discover()
 
@@ -256,6 +284,7 @@ async def _finish(manager: Manager, dispatcher: Dispatcher, runner: JobRunner) -
     """Let what runs come to its end, so that every caller gets an answer."""
     try:
         async with asyncio.timeout(_STOP_TIMEOUT_S):
+            await manager.balance.stop()
             await manager.activities.stop()
             await dispatcher.drain()
             await runner.wait_idle()

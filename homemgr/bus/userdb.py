@@ -87,6 +87,7 @@ class UserDatabase:
             raise VarlinkError("org.varlink.service.MethodNotFound", {"method": method})
         _check(name, parameters)
         replies = run(peer, parameters)
+        # Made now: an error is an answer of its own, and cannot follow a first reply.
         first = next(replies, None)
         if first is None:
             raise _failure("NoRecordFound")

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from homemgr.cli import qr
 from homemgr.cli import record_source as source
 from homemgr.cli.arguments import UsageError
 from homemgr.cli.complain import complain
@@ -100,3 +101,4 @@ def hand_over_recovery_key(arguments: Arguments, key: str) -> None:
         f"    {key}\n",
         file=sys.stderr,
     )
+    qr.show(key, "recovery key")

@@ -17,9 +17,11 @@ from homemgr.cli.home1 import BusError, error_is
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from homemgr.record.jsontext import JsonObject
-    from homemgr.wire.client import Reply
+
+    T = TypeVar("T")
 
 #: Errors that the user answers by doing something, with what he is told and the permission.
 _PERMISSIONS = {
@@ -99,6 +101,11 @@ class Credentials:
         self._members[name] = True
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was given."""
+        return not self._members
+
+    @property
     def has_password(self) -> bool:
         """Whether there was anything to try."""
         return bool(self._members.get("password"))
@@ -128,12 +135,12 @@ class Credentials:
 def unlock(
     user: str,
     credentials: Credentials,
-    call: Callable[[], Reply],
+    call: Callable[[], T],
     doing: str,
     *,
     may_ask: bool = True,
     asks_for: str = "password",
-) -> Reply:
+) -> T:
     """``call`` until it succeeds, asking for what the service misses; raises Reported.
 
     ``asks_for`` is how a question calls the password: where there are two, it is the current one.
@@ -144,7 +151,7 @@ def unlock(
             return call()
         except BusError as error:
             name = error.name.rpartition(".")[2]
-            if not (may_ask and _can_be_answered(error)):
+            if not (may_ask and can_be_answered(error)):
                 complain_of(doing, error)
                 raise Reported from error
             if name in _PERMISSIONS:
@@ -183,7 +190,8 @@ def new_password(user: str, *, may_ask: bool) -> str:
         complain("The passwords are not the same, try again.")
 
 
-def _can_be_answered(error: BusError) -> bool:
+def can_be_answered(error: BusError) -> bool:
+    """Whether the service misses something that the user can say or do."""
     # By its full name: another service's BadPassword is none of ours.
     name = error.name.rpartition(".")[2]
     answers = (_PERMISSIONS, _PIN_ERRORS, _PASSWORD_ERRORS)

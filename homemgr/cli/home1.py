@@ -32,7 +32,7 @@ _FOREVER_S = 1e9
 _QUICK = frozenset(
     {"ListHomes", "GetHomeByName", "GetHomeByUID", "GetUserRecordByName", "GetUserRecordByUID"}
     | {"GetExtensionStatus", "ListSigningKeys", "GetSigningKey", "ListTransfers", "ListOrigins"}
-    | {"ListSlots"}
+    | {"ListSlots", "ListSnapshots", "ListConversions"}
 )
 
 __all__ = ["BusError", "Home1", "Homemgr1", "Reply"]

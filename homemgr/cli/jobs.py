@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from homemgr.cli import bar
 from homemgr.cli.complain import complain
 from homemgr.cli.home1 import BusError, Job1
 from homemgr.errors import DBUS, Cancelled, TransferInterrupted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType

@@ -7,14 +7,13 @@ each other; what is left to do here is to wait, and to find out what went wrong 
 from __future__ import annotations
 
 import json
-import socket
-from typing import TYPE_CHECKING
+from _socket import socketpair
 
 from homemgr.cli.home1 import BusError
-from homemgr.cli.jobs import Job
 from homemgr.errors import StreamError, TransferInterrupted
 from homemgr.files import Fd
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -75,12 +74,15 @@ def _run(
 ) -> Answer:
     """Begin here, then there: what the service asks for is asked before ssh asks anything."""
     host, words, line = other
-    ours, theirs = (Fd(end.detach()) for end in socket.socketpair())
+    ours, theirs = (Fd(end.detach()) for end in socketpair())
     # Both ends are closed here as soon as others hold them: the end of either is seen then.
     with theirs:
         with ours, ours.duplicate() as output:
             path = begin(service, member, signature, body, options, (ours, output))
         remote = host.run(words, theirs, line)
+    # While ssh gets there.
+    from homemgr.cli.jobs import Job
+
     job = Job(service, path, line)
     try:
         answer = job.wait(remote.relay)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from homemgr.cli import convert
 from homemgr.cli.arguments import Option, UsageError
 
 TYPE_CHECKING = False
@@ -18,11 +17,16 @@ SENDING = (
     Option("undo", "", "", "Have the home back, unless somebody has used it there"),
     WAIT,
 )
+STORAGE = Option(
+    "storage", "", "STORAGE", "What it is to be where it arrives, in the place of what it is"
+)
 QUIET = Option("quiet", "q", "", "Show no progress and no report, failures only")
 
 
 def is_on(arguments: Arguments, name: str, *, by_default: bool) -> bool:
     """Whether the option ``name`` says yes; UsageError if it says neither yes nor no."""
+    from homemgr.cli import convert
+
     text = arguments.value(name, "yes" if by_default else "no")
     try:
         return bool(convert.boolean(text))

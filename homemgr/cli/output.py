@@ -41,6 +41,16 @@ def json_format(arguments: Arguments) -> str:
     return chosen
 
 
+def size_text(value: int) -> str:
+    """Bytes for people, with a unit."""
+    size, unit = float(value), "B"
+    for larger in "KMGTPE":
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.1f}{unit}" if unit != "B" else f"{value}B"
+
+
 def print_json(value: object, form: str) -> None:
     """One JSON value; ``form`` as of `json_format`."""
     from json import dumps

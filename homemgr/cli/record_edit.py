@@ -17,7 +17,8 @@ from homemgr.cli.record_options import BY_OPTION, PRIVILEGED, REGULAR, THIS_MACH
 from homemgr.cli.token_wishes import Wishes
 from homemgr.cli.without_secret import WithoutSecret
 from homemgr.errors import InvalidRecord
-from homemgr.record.fields import EXTENSIONS, FIELDS
+from homemgr.record import storages
+from homemgr.record.fields import EXTENSIONS, FIELDS, OWN_STORAGE, OWN_STORAGES, STORAGES
 from homemgr.record.names import is_acceptable
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Edit:
             "setenv": self._set_variable,
             "language": self._set_languages,
             "ssh-authorized-keys": self._add_keys,
+            "storage": self._set_storage,
             "disk-size": self._set_disk_size,
             "rlimit": self._set_limit,
             "tmp-limit": lambda text: self._set_limit_or_share("tmpLimit", text),
@@ -203,6 +205,17 @@ class Edit:
         known = self._so_far("sshAuthorizedKeys", PRIVILEGED)
         merged: list[Json] = [*dict.fromkeys([*known, *keys])]
         self._set("sshAuthorizedKeys", merged, PRIVILEGED)
+
+    def _set_storage(self, text: str) -> None:
+        self._drop("storage", OWN_STORAGE)
+        if text not in ("", *STORAGES, *OWN_STORAGES):
+            raise ValueError(f"one of {', '.join((*STORAGES, *OWN_STORAGES))}")
+        if text in OWN_STORAGES:
+            # For all machines: where clients of systemd-homed do not warn of it.
+            self._set(OWN_STORAGE, text)
+            self._set("storage", str(storages.members(text)["storage"]))
+        elif text:
+            self._set("storage", text, THIS_MACHINE)
 
     def _set_disk_size(self, text: str) -> None:
         self._drop("diskSize", "diskSizeRelative")

@@ -89,14 +89,13 @@ ROWS = (
     _row("io-weight", "WEIGHT", "ioWeight", convert.number),
     _row("capability-bounding-set", "CAPS", "capabilityBoundingSet", convert.capabilities),
     _row("capability-ambient-set", "CAPS", "capabilityAmbientSet", convert.capabilities),
-    _row("storage", "luks|fscrypt|directory|subvolume|cifs", "storage", section=THIS_MACHINE),
     _row("image-path", "PATH", "imagePath", section=THIS_MACHINE),
     # Ours; systemd-homed keeps it and passes it on, as it does with every unknown field.
     _row("idmap-policy", "POLICY", IDMAP_POLICY),
     _row("home-mode", "normal|ephemeral|read-only", HOME_MODE),
     _row("extension-mutability", "|".join(MUTABILITIES), EXTENSION_MUTABILITY),
     _row("drop-caches", "BOOL", "dropCaches", convert.boolean),
-    # Storages that this service does not have yet: it refuses them itself, by name.
+    # Of one storage each.
     _row("fs-type", "btrfs|ext4|xfs", "fileSystemType", section=THIS_MACHINE),
     _row("luks-discard", "BOOL", "luksDiscard", convert.boolean),
     _row("luks-offline-discard", "BOOL", "luksOfflineDiscard", convert.boolean),
@@ -136,6 +135,7 @@ SPECIAL = (
     Option("language", "", "LOCALES", "Locale of sessions, and further ones, with commas"),
     Option("ssh-authorized-keys", "", "KEYS", "A key that sshd accepts, or @FILE with keys"),
     Option("", "P", "", "Same as --enforce-password-policy=no"),
+    Option("storage", "", "luks|fscrypt|directory|subvolume|image|cifs", "How the home is stored"),
     Option("disk-size", "", "BYTES|PERCENT", "Most space of the home"),
     Option("rlimit", "", "LIMIT=VALUE[:VALUE]", "Set a resource limit"),
     Option("tmp-limit", "", "BYTES|PERCENT", "Most space in /tmp"),

@@ -34,6 +34,7 @@ _WORDS = {
     "owner-changed": "owner changed",
     "changed-while-read": "changed while it was read",
     "uid-changed": "uid changed",
+    "storage-changed": "other storage",
     "gid-changed": "gid changed",
     "group-missing": "group missing here",
     "shell-missing": "shell missing here",

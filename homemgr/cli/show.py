@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from homemgr.cli.convert import FULL_SCALE, INFINITY
+from homemgr.cli.output import size_text
 from homemgr.errors import InvalidRecord
 from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNASKED_ON
 from homemgr.record.machine import Machine
@@ -47,12 +48,7 @@ def _mode(value: Json) -> str:
 def _size(value: Json) -> str:
     if not isinstance(value, int) or value == INFINITY:
         return "infinity"
-    size, unit = float(value), "B"
-    for larger in "KMGTPE":
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.1f}{unit}" if unit != "B" else f"{value}B"
+    return size_text(value)
 
 
 def _share(value: Json) -> str:

@@ -2,21 +2,18 @@
 
 ssh asks its own questions on the terminal and finds its own keys; it gets one end of the
 stream as standard input and output. What it and the other machine say on standard error
-is passed on, except for the one line in which the other homemgr tells how it ended:
-``{"homemgr": 1, "error": NAME, "message": TEXT}``, without the last two after a success.
-See ssh(1).
+is passed on, except for the one line in which the other homemgr tells how it ended.
+See ssh(1), `outcome`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
+from homemgr.cli import outcome
 from homemgr.cli.arguments import UsageError
 from homemgr.cli.complain import Reported, complain
 from homemgr.cli.home1 import BusError
@@ -28,6 +25,7 @@ from homemgr.errors import (
     TransferInterrupted,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -88,7 +86,7 @@ class Host:
 
     def require_ssh(self) -> None:
         """Raise Reported if there is no such program: before anything is begun."""
-        if shutil.which(self._ssh[0]) is None:
+        if not _is_program(self._ssh[0]):
             complain(f"There is no {self._ssh[0]} to reach {self.name} with.", _NO_SSH)
             raise Reported
         self._ciphers = Ciphers(self._ssh, self.name)
@@ -184,9 +182,8 @@ class Remote:
 
     def _say(self, data: bytes) -> None:
         text = data.decode(errors="replace").rstrip("\r")
-        outcome = _outcome(text)
-        if outcome is not None:
-            self._outcome = outcome
+        if (told := outcome.read(text)) is not None:
+            self._outcome = told
             return
         self._line.clear()
         # The other machine's text must not steer our terminal.
@@ -211,24 +208,6 @@ class Forbidden(HomeError):
     hint = "Log in there as root, or have it run with --remote='sudo homemgr'."
 
 
-def tell_outcome(error: BusError | None = None) -> None:
-    """Say on standard error how it ended, to the homemgr that called this one through ssh."""
-    told: dict[str, object] = {"homemgr": 1}
-    if error is not None:
-        told |= {"error": error.name, "message": error.message or error.name}
-    print(json.dumps(told), file=sys.stderr)
-
-
-def _outcome(text: str) -> dict[str, object] | None:
-    if not text.startswith('{"homemgr"'):
-        return None
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return None
-    return told if isinstance(told, dict) else None
-
-
 _NO_SSH = f"Install OpenSSH, or name the program with --ssh= or {VARIABLE}."
 
 
@@ -243,6 +222,13 @@ def _checked(name: str) -> str:
     if any(c.isspace() or not c.isprintable() for c in name):
         raise UsageError(f"{name}: expected [LOGIN@]HOST.")
     return f"{login}{at}{host}"
+
+
+def _is_program(name: str) -> bool:
+    """Whether execvp(3) would find it."""
+    directories = [""] if "/" in name else os.get_exec_path()
+    paths = [os.path.join(directory, name) for directory in directories]
+    return any(os.path.isfile(path) and os.access(path, os.X_OK) for path in paths)
 
 
 def _words(command: str) -> list[str]:

@@ -9,8 +9,8 @@ else is left as it is. See ssh_config(5), Ciphers.
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -8,15 +8,16 @@ if it is another one.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import Reported, complain
 from homemgr.cli.home1 import BusError
 from homemgr.errors import UntrustedOrigin
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
+    from homemgr.cli.home1 import Home1
 
 OPTION = Option(
     "trust", "", "[=FINGERPRINT]", "Trust the machine that sends, or only if its key is this one"
@@ -27,6 +28,8 @@ _FINGERPRINT = re.compile(r"\b[0-9a-f]{64}\b")
 _WHOSE = ("its key", "the key that signed the record")
 _EITHER = ("its key, or that of who signed the record",)
 _LIST = "homemgr list-signing-keys"
+#: The name of the key that a machine signs with.
+OWN_KEY = "local.public"
 
 
 class Trust:
@@ -40,6 +43,23 @@ class Trust:
         self._is_strict = bool(self.accepted) and not self._accepts_any
         self._may_ask = not arguments.has("no-ask-password")
         self._was_asked = False
+
+    def expect(self, home1: Home1) -> None:
+        """Accept this machine's own key beforehand, if it sends and any would be accepted.
+
+        Else the receiver has to refuse it once to say what it is called, which takes a
+        connection and a look at the home more. Another signer of the record is still asked about.
+        """
+        if not self._accepts_any or self.accepted:
+            return
+        try:
+            key = str(home1.call("GetSigningKey", "s", OWN_KEY).body[0])
+        except BusError:
+            return
+        from homemgr.cli.pem import fingerprint
+
+        own = fingerprint(key)
+        self.accepted += [own] if own else []
 
     def accept(self, error: BusError, receiver: str, sender: str) -> None:
         """Accept what ``error`` names, so that it is worth trying again; raises Reported if not.

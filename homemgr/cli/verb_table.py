@@ -28,9 +28,9 @@ COMMON = (
 
 #: Modules of verbs that homectl does not have.
 _OUR_OWN = frozenset(
-    {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home"}
-    | {"transfers", "origins", "transfer", "check", "repair", "slot"}
-    | {"completion", "man", "apply"}
+    {"setup", "unsetup", "demo", "extension", "migrate", "export", "import_home", "convert"}
+    | {"transfers", "origins", "transfer", "check", "repair", "slot", "usage"}
+    | {"completion", "man", "apply", "snapshot"}
 )
 
 
@@ -69,7 +69,14 @@ VERBS = {
         "list|add|replace|remove|test USER [NAME]",
         "Passwords and recovery keys of a home area, by name",
     ),
+    "snapshot": Verb(
+        "snapshot",
+        (1, MANY),
+        "create|list|diff|restore|remove|mount|unmount USER [NAME]",
+        "States of a home area that can be had again",
+    ),
     "resize": Verb("resize", (1, 2), "USER [SIZE]", "Give a home area another size"),
+    "usage": Verb("usage", (0, MANY), "[USER...]", "What home areas take of their disks"),
     "rebalance": Verb("rebalance", (0, 0), "", "Share free space out among home areas"),
     "lock": Verb("lock", (1, MANY), "USER...", "Make an active home area unreadable"),
     "unlock": Verb("unlock", (1, MANY), "USER...", "Make a locked home area readable again"),
@@ -77,6 +84,9 @@ VERBS = {
     "remove": Verb("remove", (1, MANY), "USER...", "Remove a home area and its files"),
     "migrate": Verb(
         "migrate", (1, 2), "USER [[LOGIN@]HOST]", "Move a home area to another machine, or from one"
+    ),
+    "convert": Verb(
+        "convert", (0, 1), "[USER]", "Give a home area another storage or place, or make one"
     ),
     "export": Verb("export", (2, 2), "USER FILE|-", "Write a home area to a file"),
     "import": Verb("import_home", (1, 1), "FILE|-", "Make a home area of an exported file"),

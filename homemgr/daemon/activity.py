@@ -12,18 +12,20 @@ import itertools
 import logging
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from homemgr import errors
 from homemgr.wire.outline import outline
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     #: What a job does; gives its result.
     Work = Callable[["Activity"], Awaitable[dict[str, object]]]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 #: Jobs one connection, one user other than root, and all together may have running. Each is a
 #: worker for as long as its stream runs: half of all workers are left to those who log in.
@@ -82,6 +84,10 @@ class Activity:
         for listener in self.progressed:
             listener(self)
 
+    def how_far(self) -> object:
+        """Something that differs whenever what is told is about more than before."""
+        return tuple(self.progress.get(name) for name in ("phase", "files", "bytes"))
+
     async def wait(self) -> dict[str, object]:
         """The result, once there is one; raises the job's failure, Cancelled too."""
         await self._ended.wait()
@@ -109,6 +115,7 @@ class Activity:
             self._end(State.CANCELLED, error)
         except errors.HomeError as error:
             self._end(State.FAILED, error)
+        # An end like others: it is told to who waits, and not raised where nobody hears it.
         except asyncio.CancelledError:
             self._end(State.CANCELLED, errors.Cancelled())
         except Exception as error:  # noqa: BLE001 -- a bug: whoever waits would wait for ever
@@ -189,6 +196,19 @@ class Activities:
         for activity in self:
             with suppress(errors.HomeError):
                 await activity.wait()
+
+
+async def to_the_end(work: Coroutine[None, None, _T]) -> _T:
+    """Do what must not be left half done, also for a job that is ended meanwhile.
+
+    It can end itself early, by ``cancelled``, in a state that is one. Until then nothing that
+    the job holds is given up.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    return task.result()
 
 
 def _too_many(what: str) -> errors.TooManyOperations:

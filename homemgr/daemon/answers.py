@@ -31,8 +31,8 @@ class Answers:
         self._registry = registry
         self._users: dict[str, str] = {}
         self._groups: dict[str, str] = {}
-        registry.changed.append(self._forget)
-        registry.vanished.append(self._forget)
+        registry.changed.append(self.forget)
+        registry.vanished.append(self.forget)
 
     async def warm(self) -> None:
         """Encode everything once, in small turns: so that no enumeration has to."""
@@ -60,7 +60,8 @@ class Answers:
             self._groups[home.name] = text
         return text
 
-    def _forget(self, home: Home) -> None:
+    def forget(self, home: Home) -> None:
+        """Encode a home anew when it is asked for next."""
         self._users.pop(home.name, None)
         self._groups.pop(home.name, None)
 
@@ -81,5 +82,6 @@ def _encode(home: Home) -> str:
         # Nobody has seen yet who signed the record in a home that was only found.
         is_signed_locally=home.verdict is Verdict.EXCLUSIVE if home.is_fixated else None,
         fallback_shell=services.config.fallback_shell,
+        figures=home.figures,
     )
     return home.record.public().with_status(services.machine.id, members).compact()

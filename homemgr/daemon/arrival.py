@@ -18,7 +18,7 @@ Note = dict[str, str]
 
 
 async def notes(state: TransferState, record: UserRecord, machine: Machine) -> list[Note]:
-    """uid-changed, group-missing and shell-missing, each once for each case."""
+    """uid-changed, storage-changed, group-missing and shell-missing, each once for each case."""
     return await asyncio.to_thread(_notes, state, record.on(machine))
 
 
@@ -35,6 +35,9 @@ def _notes(state: TransferState, effective: EffectiveRecord) -> list[Note]:
     if state.origin_uid and state.origin_uid != state.uid:
         detail = f"{state.origin_uid} at the origin, {state.uid} here"
         found.append(_note("uid-changed", detail))
+    if state.storage and state.origin_storage and state.storage != state.origin_storage:
+        detail = f"{state.origin_storage} at the origin, {state.storage} here"
+        found.append(_note("storage-changed", detail))
     for group in effective.member_of:
         try:
             grp.getgrnam(group)

@@ -59,6 +59,7 @@ class Uploads:
             with ExitStack() as stack:
                 copies = {name: stack.enter_context(_sealable()) for name in blobs}
                 reading = asyncio.create_task(self._read(blobs, copies))
+                # Only the wait ends: what hangs in a read cannot be, and counts until it is over.
                 await asyncio.wait({reading}, timeout=COPY_S)
                 if not reading.done():
                     raise errors.InvalidArgs(
@@ -85,6 +86,7 @@ class Uploads:
         """A worker has ended that nobody waits for any more, however it did."""
         self._of[uid] -= 1
         if not late.cancelled():
+            # Asked for, or asyncio would report that nobody has heard of it.
             late.exception()
 
     def _read(

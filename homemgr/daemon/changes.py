@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon import accounts, sizing
+from homemgr.daemon import accounts
 from homemgr.daemon import blobs as manifests
 from homemgr.daemon.attempts import attempt
 from homemgr.daemon.home import Home, image_is_there, now_usec
 from homemgr.daemon.states import Job, Operation
 from homemgr.files import Fd
 from homemgr.record import changes as edits
-from homemgr.record import selfservice, signature, unasked
+from homemgr.record import selfservice, signature, storages, unasked
 from homemgr.record.fields import IDMAP_POLICY
 from homemgr.record.model import UserRecord
 from homemgr.record.quality import check_quality
@@ -93,18 +93,23 @@ async def create(
             await _sweep_up(home)
             raise
         home.is_present = True
+        unbound = home.record
+        bound = unbound.with_binding(services.machine.id, binding)
         try:
             await _store_blobs(home, blobs)
-            await home.store_record(home.record.with_binding(services.machine.id, binding))
+            await home.store_record(bound)
         except errors.HomeError:
-            # Files without a record would be a home nobody asked to keep.
+            # Files without a record would be a home nobody asked to keep. Where they are, the
+            # record alone need not say.
+            home.replace_record(bound)
             await _delete_files(home)
+            home.replace_record(unbound)
+            home.is_present = False
             if not realize:
                 await asyncio.to_thread(services.store.delete, home.name)
             raise
         services.changed(home)
     log.info("Home area %s is created with storage %s.", home.name, storage)
-    sizing.note_created(home)
 
 
 async def _make_files(
@@ -135,7 +140,7 @@ async def _make_files(
             raise
     binding = result.get("binding")
     assert isinstance(binding, dict)
-    return {**binding, "storage": storage}
+    return {**binding, **storages.members(storage)}
 
 
 async def update(
@@ -187,12 +192,16 @@ def _check_own(home: Home, new: UserRecord, *, offline: bool) -> None:
         raise errors.AccessDenied(
             f"The new record of {home.name} changes what only an administrator may change."
         )
-    stamp, latest = new.last_change_usec, now_usec() + _CLOCK_USEC
-    if stamp is not None and stamp > latest:
-        # No later change could be newer: neither an administrator's nor a new password.
-        raise errors.InvalidRecord(
-            f".lastChangeUSec: expected at most the present time, {latest}, found {stamp}."
-        )
+    latest = now_usec() + _CLOCK_USEC
+    for name, stamp in (
+        ("lastChangeUSec", new.last_change_usec),
+        ("lastPasswordChangeUSec", new.last_password_change_usec),
+    ):
+        if stamp is not None and stamp > latest:
+            # No later change could be newer: neither an administrator's nor a new password.
+            raise errors.InvalidRecord(
+                f".{name}: expected at most the present time, {latest}, found {stamp}."
+            )
 
 
 async def _admit_change(home: Home, record: UserRecord, blobs: Blobs) -> UserRecord:
@@ -227,6 +236,7 @@ async def remove(home: Home) -> None:
     """Delete the home area: out of sight in one step, then the record, then the files."""
     services = home.services
     async with home.exclusively(Operation.REMOVE):
+        await services.removing(home.name)
         # Both steps are one operation to clients, whichever of them a kill interrupts.
         await _set_aside(home)
         await services.extensions.forget(home.name)
@@ -268,6 +278,8 @@ async def _delete_files(home: Home) -> None:
 async def _sweep_up(home: Home) -> None:
     """Delete what a worker that died left half done; if that fails, the next start does it."""
     services = home.services
+    if home.abilities.is_remote:
+        return
     directory = os.path.dirname(home.image_path) or services.config.base_directory
     try:
         await services.runner.run("sweep", {"directories": [directory]})

@@ -62,4 +62,7 @@ async def settle(home: Home) -> bool:
             log.warning("Home area %s may still be open: %s", home.name, error)
             return False
         home.note_locked(is_locked=bool(result.get("is_locked")))
+        if home.is_mounted and not home.is_locked:
+            # A service that was killed while it locked or unlocked has left them held.
+            await home.services.freezer.let_go(home.uid)
         return bool(result.get("is_closed"))

@@ -34,6 +34,8 @@ class Config:
     record_directory: str = "/var/lib/systemd/home"
     blob_root: str = "/var/cache/systemd/home"
     runtime_directory: str = "/run/systemd"
+    #: Where passwd, shadow, group and gshadow are.
+    account_directory: str = "/etc"
     uid_range: UidRange = DEFAULT_RANGE
     default_storage: str = "directory"
     #: Seconds a home stays mounted after its last reference vanished without a word.
@@ -79,6 +81,13 @@ class Config:
         if self.record_directory == Config.record_directory:
             return "/var/lib/homemgr/transfers"
         return os.path.join(self.record_directory, "transfers")
+
+    @property
+    def classic_directory(self) -> str:
+        """How far classic accounts are on their way to home areas, and what undoes it."""
+        if self.record_directory == Config.record_directory:
+            return "/var/lib/homemgr/classic"
+        return os.path.join(self.record_directory, "classic")
 
     @property
     def origin_directory(self) -> str:
@@ -128,6 +137,7 @@ def load(environment: Mapping[str, str]) -> Config:
         record_directory=environment.get("SYSTEMD_HOME_RECORD_DIR", Config.record_directory),
         blob_root=environment.get("SYSTEMD_HOME_SYSTEM_BLOB_DIR", Config.blob_root),
         runtime_directory=environment.get("HOMEMGR_RUNTIME_DIR", Config.runtime_directory),
+        account_directory=environment.get("HOMEMGR_ACCOUNT_DIR", Config.account_directory),
         uid_range=_uid_range(options.get("uidrange")),
         default_storage=options.get("defaultstorage") or Config.default_storage,
         grace_s=_seconds(options.get("gracesec")),

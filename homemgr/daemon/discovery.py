@@ -12,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homemgr.record import names
+from homemgr.record import names, storages
 from homemgr.record.model import UserRecord
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ _KEY_SLOT = "trusted.fscrypt_slot"
 
 @dataclass(frozen=True)
 class Image:
-    """One image found: its path, whom it is named after, who owns it on disk, and its storage."""
+    """One image found: its path, whom it is named after, who owns it on disk, and its storage.
+
+    Nobody owns a device, as far as that says who its user was.
+    """
 
     path: str
     user: str
     realm: str | None
-    owner: int
+    owner: int | None
     storage: str
 
 
@@ -66,11 +69,11 @@ def assess(directory: str, entry: str) -> Image | None:
         status = os.lstat(path)
     except OSError:
         return None
-    is_file = entry.endswith(names.IMAGE_FILE_SUFFIX)
-    if not (stat.S_ISREG if is_file else stat.S_ISDIR)(status.st_mode):
+    suffixes = names.FILE_SUFFIXES.items()
+    of_file = next((kind for kind, suffix in suffixes if entry.endswith(suffix)), None)
+    if not (stat.S_ISDIR if of_file is None else stat.S_ISREG)(status.st_mode):
         return None
-    storage = "luks" if is_file else _storage_of(path)
-    return Image(path, *named, status.st_uid, storage)
+    return Image(path, *named, status.st_uid, of_file or _storage_of(path))
 
 
 def _storage_of(path: str) -> str:
@@ -85,8 +88,8 @@ def _storage_of(path: str) -> str:
     return "fscrypt" if is_encrypted else "directory"
 
 
-def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) -> UserRecord:
-    """What is known of a home before its own record has been read."""
+def synthetic_record(image: Image, machine_id: str, home_root: str) -> UserRecord:
+    """What is known of a home before its own record has been read; the uid is not settled yet."""
     data: JsonObject = {"userName": image.user, "disposition": "regular"}
     if image.realm:
         data["realm"] = image.realm
@@ -95,8 +98,6 @@ def synthetic_record(image: Image, uid: int, machine_id: str, home_root: str) ->
         {
             "imagePath": image.path,
             "homeDirectory": os.path.join(home_root, image.user),
-            "storage": image.storage,
-            "uid": uid,
-            "gid": uid,
+            **storages.members(image.storage),
         },
     )

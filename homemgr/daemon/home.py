@@ -17,27 +17,32 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.daemon.callers import origin
 from homemgr.daemon.freezing import Freezer
+from homemgr.daemon.questions import Questions
 from homemgr.daemon.references import References
 from homemgr.daemon.states import Job, Operation, Resting, Way, admit, wire_name
 from homemgr.job import KEEP_DAMAGED, ProtocolError
+from homemgr.record.names import is_remote
 from homemgr.record.signature import Keyring, Verdict, verdict
 from homemgr.record.storages import abilities_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from homemgr.daemon.config import Config
     from homemgr.daemon.jobs import JobRunner, OnProgress, OnQuestion
     from homemgr.daemon.keys import Keys
     from homemgr.daemon.leases import Lease
     from homemgr.daemon.merging import Extensions
+    from homemgr.daemon.reader import Reader
     from homemgr.daemon.store import Store
     from homemgr.job import Message
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
     from homemgr.record.machine import Machine
     from homemgr.record.model import UserRecord
+    from homemgr.record.ratelimit import Window
     from homemgr.record.secret import Secret
     from homemgr.record.storages import Abilities
 
@@ -45,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: Operations that wait for one home (systemd-homed's limit).
 MAX_QUEUE = 100
+#: All together of others than root: PAM asks as root, and must find room whoever else asks.
+MAX_QUEUE_OF_OTHERS = 50
 #: Counters and rate limits are saved this long after they changed, off the login path.
 SAVE_DELAY_S = 0.5
 
@@ -52,6 +59,10 @@ SAVE_DELAY_S = 0.5
 def now_usec() -> int:
     """Microseconds since 1970, as in user records."""
     return time.time_ns() // 1000
+
+
+async def _keep_nothing(_user: str) -> None:
+    """Nothing else is kept of a home."""
 
 
 @dataclass
@@ -74,6 +85,12 @@ class Services:
     reserving_names: Callable[[Iterable[str], Home], AbstractContextManager[None]] = field(
         default=lambda names, home: nullcontext()
     )
+    #: Called before a user's home is deleted; deletes what else is kept of it.
+    removing: Callable[[str], Awaitable[None]] = field(default=_keep_nothing)
+    #: Called before files of a user's home are changed while he is logged out.
+    writing: Callable[[str], Awaitable[None]] = field(default=_keep_nothing)
+    #: Called when a home has come into use.
+    activated: Callable[[Home], None] = field(default=lambda home: None)
     #: Called when a home ceased to exist.
     vanished: Callable[[Home], None] = field(default=lambda home: None)
 
@@ -114,8 +131,16 @@ class Home:
         self.on_abandoned: Callable[[Home], None] = lambda home: None
         #: What to do when a worker died at work on this home; set by the registry.
         self.on_worker_died: Callable[[Home], None] = lambda home: None
+        #: Status members about its size, as last measured.
+        self.figures: JsonObject = {}
+        #: Of others than root, by uid: how often they have tried; see `attempts`.
+        self.others_attempts: dict[int, Window] = {}
         #: What a transfer keeps from happening to this home; None while there is none.
         self.lease: Lease | None = None
+        #: What is asked about it beside all that holds it.
+        self.questions = Questions()
+        #: Who reads this home through its use just now, if anybody does.
+        self.reader: Reader | None = None
         self._record = record
         self._verdict: Verdict | None = None
         #: What the verdict was found with: other keys, another verdict.
@@ -123,6 +148,8 @@ class Home:
         self._lock = asyncio.Lock()
         #: True while the lock is held by an attempt that no client asked for.
         self._is_background = False
+        #: Set when somebody waits for what holds the home, if that wants to know.
+        self._called_off: asyncio.Event | None = None
         self._waiting = 0
         self._job: Job | None = None
         self._for_acquire = False
@@ -193,6 +220,16 @@ class Home:
         """The operation that runs now."""
         return self._job
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody has it exclusively."""
+        return self._lock.locked()
+
+    @property
+    def is_yielding(self) -> bool:
+        """Whether somebody has it who ends as soon as another one wants it."""
+        return self._called_off is not None
+
     def observe(self) -> None:
         """Look again whether the home directory is mounted, for instance after a restart."""
         if self._job is None:
@@ -212,28 +249,37 @@ class Home:
 
     @asynccontextmanager
     async def exclusively(
-        self, operation: Operation, *, queued: bool = False, background: bool = False
+        self,
+        operation: Operation,
+        *,
+        queued: bool = False,
+        background: bool = False,
+        called_off: asyncio.Event | None = None,
     ) -> AsyncIterator[Way]:
         """Hold this home for one operation and say how the state admits it.
 
         Raises HomeBusy while another runs, unless ``queued``: then waits its turn.
-        An attempt in the ``background`` makes nobody else fail: they wait for it.
+        An attempt in the ``background`` makes nobody else fail: they wait for it. One that
+        keeps nobody waiting ends when it is ``called_off``, which is set for whoever comes.
         """
         self.check_lease(operation)
         if not queued and self._lock.locked() and not self._is_background:
             raise errors.HomeBusy(
                 f"Cannot {operation.value} home area {self.name}: it is {self.state} just now."
             )
-        if self._waiting >= MAX_QUEUE:
+        most = MAX_QUEUE_OF_OTHERS if origin.get() else MAX_QUEUE
+        if self._waiting >= most:
             raise errors.TooManyOperations(
-                f"{MAX_QUEUE} operations wait for home area {self.name}."
+                f"{self._waiting} operations wait for home area {self.name}."
             )
+        self.call_off()
         self._waiting += 1
         try:
             await self._lock.acquire()
         finally:
             self._waiting -= 1
-        self._is_background = background
+        self._is_background, self._called_off = background, called_off
+        self.call_off(unless_alone=True)
         try:
             self._require_known()
             # Again: a transfer may have ended while we waited.
@@ -241,8 +287,23 @@ class Home:
             self.observe()
             yield admit(operation, self.resting, self.name)
         finally:
-            self._is_background = False
+            self._is_background, self._called_off = False, None
             self._lock.release()
+
+    def step_back(self, called_off: asyncio.Event) -> None:
+        """Whoever has the home now keeps nobody waiting from here on: see `exclusively`.
+
+        To all others it is as if his job was done.
+        """
+        self._is_background, self._called_off, self._job = True, called_off, None
+        self.call_off(unless_alone=True)
+        self.observe()
+        self.services.changed(self)
+
+    def call_off(self, *, unless_alone: bool = False) -> None:
+        """Have what nobody waits for end; ``unless_alone``: if somebody waits behind it."""
+        if self._called_off is not None and (self._waiting or not unless_alone):
+            self._called_off.set()
 
     @asynccontextmanager
     async def undisturbed(self) -> AsyncIterator[bool]:
@@ -295,7 +356,7 @@ class Home:
                 fds,
                 about=self.name,
                 on_progress=on_progress,
-                on_question=on_question or self._answer,
+                on_question=on_question or self.answer,
                 cancelled=cancelled,
             )
         except errors.BadSignature as error:
@@ -310,7 +371,7 @@ class Home:
             self.observe()
             self.services.changed(self)
 
-    async def _answer(self, question: str, about: Message) -> Message:
+    async def answer(self, question: str, about: Message) -> Message:
         """Answer a worker that replaces the record in the home: what lies there is kept first."""
         if question != KEEP_DAMAGED:
             raise ProtocolError(f"nobody answers {question}")
@@ -340,8 +401,10 @@ class Home:
     def _lost_copy(self) -> dict[str, object]:
         """What is known of the host copy that there was; blocks."""
         stamps = self.services.store.stamps
+        kept = stamps.read(self.name)
         return {
-            "least_change_usec": stamps.read(self.name),
+            "least_change_usec": kept.stamp,
+            "kept_record": kept.record.data if kept.record else None,
             "stamp_file": stamps.path_of(self.name),
         }
 
@@ -445,5 +508,5 @@ class Home:
 
 
 def image_is_there(path: str) -> bool:
-    """Whether the image exists; blocks, so only for threads."""
-    return os.path.lexists(path)
+    """Whether the image exists, as far as one can see; blocks, so only for threads."""
+    return is_remote(path) or os.path.lexists(path)

@@ -11,11 +11,12 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon import host_inspection, key_inspection
-from homemgr.daemon.receiving import ARRIVING_PREFIX
+from homemgr.daemon import host_inspection, key_inspection, snapshots
+from homemgr.daemon.receiving import ARRIVING_PREFIX, ARRIVING_ROOM_PREFIX
 from homemgr.daemon.sending import LEFT_PREFIX
 from homemgr.daemon.states import Job, Operation
 from homemgr.record.findings import CODES, Finding
+from homemgr.record.names import is_remote
 from homemgr.record.secret import Secret
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from homemgr.record.jsontext import JsonObject
 
 Findings = list["JsonObject"]
+
+
+_OF_TRANSFERS = (ARRIVING_PREFIX, ARRIVING_ROOM_PREFIX, LEFT_PREFIX)
 
 
 class Inspection:
@@ -64,13 +68,20 @@ class Inspection:
         async with home.exclusively(Operation.INSPECT, queued=True, background=True):
             own = await self._host_copy(home, mends=mends) + self._markers(home, mends=mends)
             told = [finding.to_json(home.name) for finding in own]
-            result = await home.work(
-                Job.REPAIR if mends else Job.CHECK,
-                Secret(),
-                blob_root=self._services.config.blob_root,
-                merged=self._services.extensions.merged(home),
-            )
+            result = await self._look(home, Job.CHECK)
+            # A snapshot of what is whole would take the place of one that is needed.
+            if mends and any(one["can_repair"] for one in _of(result, home.name)):
+                await snapshots.before(home, "repair")
+                result = await self._look(home, Job.REPAIR)
         return told + _of(result, home.name)
+
+    async def _look(self, home: Home, job: Job) -> dict[str, object]:
+        return await home.work(
+            job,
+            Secret(),
+            blob_root=self._services.config.blob_root,
+            merged=self._services.extensions.merged(home),
+        )
 
     async def _check_record_alone(self, user: str) -> Findings:
         """Of a user whose record does not count, and whose home was not found."""
@@ -126,15 +137,27 @@ class Inspection:
     async def _check_machine(self, *, mends: bool) -> Findings:
         services = self._services
         directories = {os.path.dirname(home.image_path) for home in self._manager.registry}
-        directories |= set(services.config.usual_directories)
+        directories = {"", *services.config.usual_directories} | {
+            directory for directory in directories if not is_remote(directory)
+        }
         look = key_inspection.mend if mends else key_inspection.look
         found = await asyncio.to_thread(look, services.config, services.keyring)
         found += await asyncio.to_thread(self._transfers)
-        result = await services.runner.run(
-            "repair-places" if mends else "check-places",
-            {"directories": sorted(directories - {""})},
-        )
-        return [finding.to_json() for finding in found] + _of(result, "")
+        told = [finding.to_json() for finding in found]
+        verb = "repair-places" if mends else "check-places"
+        places = sorted(directories - {""})
+        rooms = self._manager.conversions.rooms()
+        try:
+            result = await services.runner.run(verb, {"directories": places})
+        except errors.HomeError as error:
+            return [*told, Finding("unchecked", ", ".join(places), error.message).to_json()]
+        # Those that came meanwhile, and those that went.
+        rooms |= self._manager.conversions.rooms()
+        return told + [
+            one
+            for one in _of(result, "")
+            if one["code"] != "leftover-room" or one["object"] not in rooms
+        ]
 
     def _transfers(self) -> list[Finding]:
         """Trees of transfers that no transfer tells of; blocks."""
@@ -147,7 +170,7 @@ class Inspection:
         return [
             Finding("leftover-transfer", os.path.join(directory, name))
             for name in names
-            if name.startswith((ARRIVING_PREFIX, LEFT_PREFIX)) and name not in known
+            if name.startswith(_OF_TRANSFERS) and name not in known
         ]
 
 

@@ -3,14 +3,22 @@
 A signature is over some texts, each after its length u32, big endian: first what kind of
 signature it is, in a version; then the receiver's nonce; then the receiver, so that nobody
 can pass on what was meant for him; then for a content its digest; last the record in its
-canonical form. A file has no receiver: who holds it may read it, and its nonce is its own.
+canonical form, and in an introduction `Wishes` as JSON. A file has no receiver: who holds it may
+read it, and its nonce is its own.
+
+All that decides something at the receiving end is signed, since the stream goes through the hands
+of the user, and a file lies about: also the uid, although that is but a wish which gives way to
+whoever has it there, as files of somebody who is gone may still belong to it. Not signed are the
+names that the origin gives itself, which are only shown; sizes and needs, which are found out to be
+wrong; and the kind of storage, which whoever has the home received may choose anyway.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import struct
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from homemgr import errors
 from homemgr.daemon.origins import Origin
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from homemgr.record.signature import Keyring, PrivateKey
 
 #: The kinds: no signature can be used for another one, nor by another version.
-_INTRODUCTION = b"homemgr-origin 2"
+_INTRODUCTION = b"homemgr-origin 3"
 _CONTENT = b"homemgr-content 1"
 
 #: The receiver of an export.
@@ -33,11 +41,35 @@ A_FILE = "file"
 #: Machine id and fingerprint of the machine's key, if it has one.
 _MACHINE = re.compile(r"([0-9A-Za-z]{1,64})/([0-9a-f]{64})?")
 
+#: What a machine may be called, see hostname(7). Nobody has signed it, and it is shown beside
+#: fingerprints and digests: none of them is a label, which has at most 63 characters.
+_HOSTNAME = re.compile(r"(?!.{254})[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*")
+_MACHINE_ID = re.compile(r"[0-9A-Za-z]{1,64}")
+
 #: Shortest and longest nonce.
 _NONCE_BYTES = (16, 64)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _U32 = struct.Struct(">I")
+
+
+class Wishes(NamedTuple):
+    """What an origin would like its user to have at the receiving end, where that is possible."""
+
+    uid: int | None
+    #: His own extensions, by name.
+    extensions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, introduction: Message) -> Wishes:
+        """Those of an introduction; what is none is left out."""
+        uid, names = introduction.get("uid"), introduction.get("extensions")
+        texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        return cls(uid if type(uid) is int else None, tuple(texts))
+
+    def text(self) -> bytes:
+        """As it is signed: a JSON list of ASCII without blanks."""
+        return json.dumps([self.uid, self.extensions], separators=(",", ":")).encode("ascii")
 
 
 def own_key(keyring: Keyring) -> PrivateKey | None:
@@ -78,9 +110,9 @@ def digest_of(about: Message) -> str:
     return digest
 
 
-def introduction_text(nonce: bytes, receiver: str, record: UserRecord) -> bytes:
+def introduction_text(nonce: bytes, receiver: str, record: UserRecord, wishes: Wishes) -> bytes:
     """What is signed to introduce the sender of a home."""
-    return _text(_INTRODUCTION, nonce, receiver.encode(), record.canonical())
+    return _text(_INTRODUCTION, nonce, receiver.encode(), record.canonical(), wishes.text())
 
 
 def content_text(nonce: bytes, receiver: str, digest: str, record: UserRecord) -> bytes:
@@ -113,10 +145,20 @@ def verified(
         proof = bytes.fromhex(str(introduction.get("signature", "")))
     except (errors.InvalidArgs, ValueError) as error:
         raise errors.StreamError("The origin's introduction is malformed.") from error
-    if not key.verifies(proof, introduction_text(nonce, receiver, record)):
-        raise errors.BadSignature("The origin does not hold the key it introduced itself with.")
-    host, machine_id = str(told.get("hostname", "")), str(told.get("machine_id", ""))
-    return record, key, Origin(key.fingerprint, key.pem, host[:255], machine_id[:64])
+    text = introduction_text(nonce, receiver, record, Wishes.of(introduction))
+    if not key.verifies(proof, text):
+        raise errors.BadSignature(
+            "The origin does not hold the key it introduced itself with, or somebody changed what"
+            " it said."
+        )
+    host = _plain(told.get("hostname"), _HOSTNAME)
+    machine_id = _plain(told.get("machine_id"), _MACHINE_ID)
+    return record, key, Origin(key.fingerprint, key.pem, host, machine_id)
+
+
+def _plain(told: object, expected: re.Pattern[str]) -> str:
+    """What was told if it is as it should be, else nothing."""
+    return told if isinstance(told, str) and expected.fullmatch(told) else ""
 
 
 def _shown(receiver: object) -> str:

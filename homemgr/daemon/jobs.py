@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from contextlib import ExitStack, closing, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from homemgr import errors, job
 from homemgr.daemon.patience import Patience
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 #: Jobs at once over all homes; further ones wait. Each is a process. One that hangs does
 #: not count: a dead server of so many homes must not keep out the users of all others.
 MAX_JOBS = 128
+#: With so many of them nothing begins that nobody waits for: people who log in would.
+_MANY_JOBS = MAX_JOBS // 2
+#: Processor time is counted in ticks: it may be said to be over when so much of it is.
+_COUNTED = 0.9
 
 
 class JobRunner:
@@ -68,6 +72,7 @@ class JobRunner:
         told = {**arguments, job.LOG_LEVEL: logs.threshold()}
         request = job.pack(job.Request(verb, told).message())
         with ExitStack() as place:
+            # Counted while it waits too: at the end of the service every caller gets his answer.
             self._enter(place)
             await self._jobs.acquire()
             place.callback(self._jobs.release)
@@ -85,6 +90,11 @@ class JobRunner:
         self._running -= 1
         if not self._running:
             self._idle.set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether what nobody waits for has to be left for another time."""
+        return self._running >= _MANY_JOBS
 
     async def wait_idle(self) -> None:
         """Return when no job runs but those that hang."""
@@ -108,8 +118,9 @@ class JobRunner:
             try:
                 with self._new_job() as sock:
                     talk = _Conversation(sock, self._processors, caller, patience)
-                    return await talk.hold(request, fds)
+                    return await talk.hold(verb, request, fds)
             except (EOFError, ConnectionError) as error:
+                # Without its pid no worker has said that it began: nothing is done yet.
                 if patience.pid is None and not is_last:
                     log.warning("The worker for %s died before it began; trying another.", verb)
                     continue
@@ -139,6 +150,21 @@ class _Caller(NamedTuple):
     cancelled: asyncio.Event | None
 
 
+class _Held(NamedTuple):
+    """A processor that a worker has; since when by the loop's clock, and for how long (s)."""
+
+    since: float
+    #: The time on it that ends the worker, all of its ``threads`` together; None if none does.
+    limit_s: float | None
+    threads: int
+
+    def is_used_up(self, now: float) -> bool:
+        """Whether who is dead now can have died of that."""
+        if self.limit_s is None:
+            return False
+        return now - self.since >= _COUNTED * self.limit_s / self.threads
+
+
 class _Conversation:
     """One job's talk with its worker; gives the processor back whatever happens."""
 
@@ -153,14 +179,14 @@ class _Conversation:
         self._processors = processors
         self._caller = caller
         self._patience = patience
-        self._holds_processor = False
+        self._held: _Held | None = None
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         #: Frames never mix, though a question may be answered while the job is called off.
         self._sending = asyncio.Lock()
         self._beside: set[asyncio.Task[None]] = set()
 
-    async def hold(self, request: bytes, fds: Sequence[int]) -> dict[str, object]:
+    async def hold(self, verb: str, request: bytes, fds: Sequence[int]) -> dict[str, object]:
         try:
             # Descriptors ride on the first byte of a fresh, empty socket: never blocks.
             head = socket.send_fds(self._sock, [request[:1]], list(fds)) if fds else 0
@@ -176,6 +202,16 @@ class _Conversation:
                 if "error" in message:
                     raise job.revive(message["error"])
                 await self._serve(message)
+        except (EOFError, ConnectionError) as error:
+            if self._held is None or not self._held.is_used_up(self._loop.time()):
+                raise
+            limit_s = self._held.limit_s
+            log.error("The worker for %s was ended by its limit of %.0f s.", verb, limit_s)
+            raise errors.WorkerDied(
+                f"The worker process that should {verb} was ended by its time limit: to check a"
+                f" password, or to make a key of it, took more than {limit_s:.0f} s of processor"
+                " time. Set the password anew with less stretching, where there is more time."
+            ) from error
         finally:
             self._free()
             await self._stop()
@@ -188,7 +224,8 @@ class _Conversation:
             self._patience.held_up = "waiting for a processor"
             await self._processors.acquire()
             self._patience.held_up = ""
-            self._holds_processor = True
+            limit_s = cast("float | None", message.get("limit_s"))
+            self._held = _Held(self._loop.time(), limit_s, cast("int", message.get("threads", 1)))
             await self._send({"granted": "processor"})
         elif message.get("free") == "processor":
             self._free()
@@ -231,8 +268,8 @@ class _Conversation:
         await asyncio.gather(*self._beside, return_exceptions=True)
 
     def _free(self) -> None:
-        if self._holds_processor:
-            self._holds_processor = False
+        if self._held is not None:
+            self._held = None
             self._processors.release()
 
     async def _receive(self) -> job.Message:

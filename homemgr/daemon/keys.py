@@ -56,6 +56,7 @@ class Keys:
         """
         _check_name(name)
         key = PublicKey.from_pem(pem.encode(), name)
+        # One at a time: what was checked has to hold still when the thread has written the file.
         async with self._lock:
             if name in self.keyring.public:
                 raise errors.PathExists(f"A signing key {name} is there already.")

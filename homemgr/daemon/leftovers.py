@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon import closing
 from homemgr.daemon.home import image_is_there
+from homemgr.record.names import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -54,13 +55,16 @@ class Leftovers:
         for name, record in removals:
             image_path = record.on(self._services.machine).image_path or ""
             by_directory.setdefault(os.path.dirname(image_path), []).append(name)
-        for directory in {"", *usual}:
+        for directory in {"", *usual, *filter(is_remote, by_directory)}:
             by_directory.pop(directory, None)
+        # Nobody makes or deletes anything among the nodes of devices.
+        by_directory = {d: n for d, n in by_directory.items() if not d.startswith("/dev/")}
         for directory, names in by_directory.items():
             await self._in_time(self._finish(directory, names), directory)
 
     async def _finish(self, directory: str, names: Iterable[str]) -> None:
         """Delete leftovers in ``directory``, and then the records that told of them."""
+        # In one that is away there may be what is still to be deleted: the record goes on to tell.
         if await self._sweep((directory,)) and await asyncio.to_thread(os.path.isdir, directory):
             for name in names:
                 log.info("Finished the removal that %s tells of.", name)
@@ -130,6 +134,7 @@ async def _look_at(homes: list[Home]) -> None:
     paths = [home.image_path for home in homes]
     present = await asyncio.to_thread(lambda: [image_is_there(path) for path in paths])
     for home, path, is_present in zip(homes, paths, present, strict=True):
+        # Asked again: a disk may have kept us waiting, and nobody waits for this to end.
         if home.is_known and home.image_path == path and home.is_present != is_present:
             home.is_present = is_present
             home.services.changed(home)

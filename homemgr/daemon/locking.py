@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from homemgr import errors
+from homemgr.daemon.reader import stop_reading
 from homemgr.daemon.states import Job, Operation
 from homemgr.record.secret import Secret
 
@@ -32,11 +33,13 @@ async def lock(home: Home, *, queued: bool = False) -> None:
             raise errors.NotSupported(
                 f"Cannot lock home area {home.name}: {_why_not(home)}. Deactivate it instead."
             )
+        await stop_reading(home)
         freezer = home.services.freezer
         await freezer.hold(home.uid)
         try:
             result = await home.work(Job.LOCK, Secret())
-        except errors.HomeError:
+        except BaseException:
+            # Also when this is ended with the service: nothing else would let them go on.
             await freezer.let_go(home.uid)
             raise
         home.note_locked(is_locked=True)
@@ -49,10 +52,17 @@ async def lock_all(homes: Iterable[Home]) -> None:
     """Lock what can be locked, side by side, and log which homes stay readable.
 
     A success all the same: who is about to sleep must not be kept from it by what cannot
-    be otherwise. Homes whose clients need them meanwhile were never to be locked.
+    be otherwise. Homes whose clients need them meanwhile were never to be locked. One that goes
+    on to get smaller after a logout has its key until it is closed, which is at once then.
     """
-    wanted = [h for h in homes if h.resting.is_active and h.references.may_be_locked]
+    wanted = [h for h in homes if _is_wanted(h)]
     await asyncio.gather(*map(_lock_if_possible, wanted))
+
+
+def _is_wanted(home: Home) -> bool:
+    if home.resting.is_active:
+        return home.references.may_be_locked
+    return home.is_yielding and home.abilities.can_lock
 
 
 async def _lock_if_possible(home: Home) -> None:

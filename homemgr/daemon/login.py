@@ -17,13 +17,17 @@ from homemgr import errors
 from homemgr.daemon import closing
 from homemgr.daemon.attempts import attempt, looking
 from homemgr.daemon.home import now_usec
+from homemgr.daemon.reader import put_off, stop_reading
 from homemgr.daemon.states import Job, Operation, Way
+from homemgr.daemon.unwaited import until_told
 from homemgr.record import unasked
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
+from homemgr.record.sizing import sizing_of
 
 if TYPE_CHECKING:
     from homemgr.daemon.home import Home
+    from homemgr.daemon.unwaited import Told
     from homemgr.files import Fd
 
 log = logging.getLogger(__name__)
@@ -86,8 +90,12 @@ async def fixate(home: Home, secret: Secret) -> None:
 
 async def deactivate(home: Home) -> None:
     """Unmount the home area, whether or not references exist (as systemd-homed does)."""
-    async with home.exclusively(Operation.DEACTIVATE):
-        await _deactivate(home)
+
+    async def work(told: Told) -> None:
+        async with home.exclusively(Operation.DEACTIVATE):
+            await _deactivate(home, told)
+
+    await until_told(work)
 
 
 async def acquire(home: Home, secret: Secret, *, please_suspend: bool) -> Fd:
@@ -137,15 +145,24 @@ async def _unlock(home: Home, secret: Secret, *, for_acquire: bool = False) -> N
 
 async def release(home: Home) -> None:
     """Deactivate now if no reference is left; raises HomeBusy if one is."""
-    async with home.exclusively(Operation.RELEASE, queued=True) as way:
-        if home.references.held:
-            raise errors.HomeBusy(f"Home area {home.name} is still in use by other sessions.")
-        if way is Way.RUN:
-            await _deactivate(home)
+
+    async def work(told: Told) -> None:
+        async with home.exclusively(Operation.RELEASE, queued=True) as way:
+            if home.references.held:
+                raise errors.HomeBusy(f"Home area {home.name} is still in use by other sessions.")
+            if way is Way.RUN and put_off(home):
+                raise errors.HomeBusy(f"Home area {home.name} is being copied; it ends after that.")
+            if way is Way.RUN:
+                await _deactivate(home, told)
+
+    await until_told(work)
 
 
 async def release_by_force(home: Home) -> None:
-    """Deactivate whatever references exist, after what runs on the home has ended."""
+    """Deactivate whatever references exist, after what runs on the home has ended.
+
+    Nothing of it goes on after this: what lies below the home may be unmounted.
+    """
     async with home.exclusively(Operation.RELEASE, queued=True) as way:
         if way is Way.RUN:
             await _deactivate(home)
@@ -181,10 +198,14 @@ async def _end(home: Home, delay_s: float) -> None:
 
 async def _try_to_end(home: Home) -> bool:
     """One attempt to deactivate; True when there is nothing more to do."""
-    try:
+
+    async def work(told: Told) -> None:
         async with home.exclusively(Operation.RELEASE, queued=True, background=True) as way:
-            if way is Way.RUN and not home.references.held:
-                await _run_deactivation(home)
+            if way is Way.RUN and not home.references.held and not put_off(home):
+                await _run_deactivation(home, told)
+
+    try:
+        await until_told(work)
     except errors.NoSuchHome:
         return True
     except errors.HomeLocked:
@@ -198,10 +219,11 @@ async def _try_to_end(home: Home) -> bool:
     return True
 
 
-async def _deactivate(home: Home) -> None:
+async def _deactivate(home: Home, told: Told | None = None) -> None:
     """Deactivate now; if that fails, keep trying in the background and say why it failed."""
+    await stop_reading(home)
     try:
-        await _run_deactivation(home)
+        await _run_deactivation(home, told)
     except errors.HomeError:
         home.is_lingering = True
         if home.ending is None:
@@ -210,10 +232,41 @@ async def _deactivate(home: Home) -> None:
     home.keep()
 
 
-async def _run_deactivation(home: Home) -> None:
+async def lose(home: Home) -> None:
+    """Take a home away whose disk is gone, whoever uses it; nothing if the disk still answers."""
+    # Who is held still could not be ended.
+    await home.services.freezer.let_go(home.uid)
+    if home.reader is not None:
+        # Read without its disk the home would look as if files were missing.
+        home.reader.end_soon()
+    await _run_deactivation(home, is_lost=True)
+
+
+async def _run_deactivation(home: Home, told: Told | None = None, *, is_lost: bool = False) -> None:
+    """Deactivate; ``told`` is called when the user's part is over, if more is done after that."""
     merged = home.services.extensions.merged(home)
+    has_time = told is not None and not home.services.runner.is_busy
+    shrinks = has_time and sizing_of(home.effective).shrinks
+    called_off = asyncio.Event()
+
+    def user_is_out(_progress: object) -> None:
+        home.step_back(called_off)
+        assert told is not None
+        told()
+        home.keep()
+
     try:
-        result = await home.work(Job.DEACTIVATE, Secret(), merged=merged)
+        result = await home.work(
+            Job.DEACTIVATE,
+            Secret(),
+            merged=merged,
+            is_lost=is_lost,
+            shrinks=shrinks,
+            on_progress=user_is_out if shrinks else None,
+            cancelled=called_off if shrinks else None,
+        )
+        if result.get("is_healthy"):
+            return
         if not result.get("is_closed"):
             closing.still_open(home)
     except errors.HomeError:
@@ -249,6 +302,7 @@ async def mount(
         await extensions.note(home, result.get("extensions"))
         await adopt_result(home, result)
         home.keep()
+        home.services.activated(home)
     except errors.HomeAlreadyActive:
         raise
     except errors.HomeError:

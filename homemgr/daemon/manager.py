@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.daemon import accounts, changes, closing, discovery, login
 from homemgr.daemon.activity import Activities
+from homemgr.daemon.balance import Balance
+from homemgr.daemon.classic import Classic
+from homemgr.daemon.conversions import Conversions
+from homemgr.daemon.former_uid import former_uid
 from homemgr.daemon.home import Home, Services, image_is_there
 from homemgr.daemon.inspection import Inspection
 from homemgr.daemon.leftovers import Leftovers
+from homemgr.daemon.offers import Offers
 from homemgr.daemon.registry import Registry
-from homemgr.daemon.states import Operation, Resting
+from homemgr.daemon.states import Operation
 from homemgr.daemon.transfers import Transfers
+from homemgr.record import storages
 from homemgr.record.model import UserRecord
 from homemgr.record.secret import Secret
 from homemgr.record.signature import require_accepted, verdict
@@ -43,12 +49,19 @@ class Manager:
         self.registry = Registry(services.config.uid_range)
         self.leftovers = Leftovers(services, self.registry)
         self._discovering = asyncio.Lock()
+        self.offers = Offers(self)
         self.activities = Activities()
         self.transfers = Transfers(self)
+        self.classic = Classic(self)
+        self.conversions = Conversions(self)
         self.inspection = Inspection(self)
+        self.balance = Balance(self.registry, services.config)
         self._reloading: set[asyncio.Task[None]] = set()
         services.changed = self.registry.note_change
+        services.activated = self.balance.activated
         services.vanished = self.registry.remove
+        services.removing = self.conversions.removing
+        services.writing = self.conversions.writing
         services.reserving_names = self.registry.reserving_names
         services.keys.changed.append(self._keys_changed)
 
@@ -60,6 +73,8 @@ class Manager:
         for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
             self._load(record)
         await self.transfers.recover()
+        await self.classic.recover()
+        await self.conversions.recover()
         await self.leftovers.sweep()
         await asyncio.to_thread(self._make_blob_directories)
         await self.leftovers.look_for_images()
@@ -68,13 +83,19 @@ class Manager:
         await self.discover()
         await self.leftovers.close_homes()
         for home in self.registry:
-            if home.is_mounted and home.references.recover():
+            # Also of a home at rest: a session may be about to ask for the password.
+            if home.references.recover():
                 login.abandoned(home)
+        self.balance.start()
 
     async def stop(self) -> None:
         """Write what is pending; homes stay as they are."""
         self.leftovers.close()
+        self.offers.close()
+        await self.balance.stop()
         await self.activities.stop()
+        await self.classic.stop()
+        await self.transfers.register.settle()
         await asyncio.gather(*self._reloading)
         await asyncio.gather(*(home.flush() for home in self.registry))
         for home in self.registry:
@@ -178,6 +199,12 @@ class Manager:
         # One at a time: two would both find what is new.
         async with self._discovering:
             await self._discover()
+            await self.offers.look()
+
+    async def discover_partitions(self) -> None:
+        """See which homes on partitions came and went, by what is known of those."""
+        async with self._discovering:
+            await self.offers.look()
 
     async def _discover(self) -> None:
         found = await asyncio.to_thread(discovery.scan, self.services.config.usual_directories)
@@ -188,21 +215,27 @@ class Manager:
         for home in list(self.registry):
             is_present = home.image_path in paths
             if is_present != home.is_present and os.path.dirname(home.image_path) in found:
-                await self._look_again(home)
+                await self.look_again(home)
         log.debug("%d home areas are known.", len(self.registry))
 
-    async def _look_again(self, home: Home) -> None:
-        """See whether the image is there: much may have happened since the directory was read."""
+    async def look_again(self, home: Home, *, is_welcome: bool = True) -> bool:
+        """See whether the image is there: much may have happened since the directory was read.
+
+        What is there and not ``is_welcome`` counts for nothing. False if something goes on with
+        the home, and it was not looked at.
+        """
         async with home.undisturbed() as is_quiet:
             if not is_quiet:
                 # Who changes the home sees himself whether its files are there.
-                return
-            is_present = await asyncio.to_thread(image_is_there, home.image_path)
+                return False
+            is_there = await asyncio.to_thread(image_is_there, home.image_path)
+            is_present = is_welcome and is_there
             if not is_present and not home.is_fixated and not home.is_mounted:
                 home.forget()
             elif is_present != home.is_present:
                 home.is_present = is_present
                 self.registry.note_change(home)
+        return True
 
     async def _notice(self, image: discovery.Image) -> None:
         """List an image as unfixated unless its name is known or taken."""
@@ -222,7 +255,7 @@ class Manager:
 
     async def _bind(self, home: Home, image: discovery.Image) -> None:
         """The files of a user who was registered without: from now on these are his."""
-        members: JsonObject = {"imagePath": image.path, "storage": image.storage}
+        members: JsonObject = {"imagePath": image.path, **storages.members(image.storage)}
         try:
             async with home.exclusively(Operation.ADOPT):
                 # Not the files of a creation that had not told yet where they are.
@@ -237,15 +270,17 @@ class Manager:
         """List an image as unfixated; raises UserNameExists, TooManyHomes."""
         await accounts.require_free((image.user,))
         with self.registry.reserving_names((image.user,)):
-            uid = await self.registry.reserve_uid(image.user, None, image.owner, accounts.id_taken)
+            record = discovery.synthetic_record(
+                image, self.services.machine.id, self.services.config.home_root
+            )
+            former = await former_uid(self.services, image, record)
+            uid = await self.registry.reserve_uid(image.user, None, former, accounts.id_taken)
             try:
                 # Removed meanwhile, perhaps by us: nobody must see it come back.
                 if not await asyncio.to_thread(image_is_there, image.path):
                     raise errors.HomeAbsent(f"{image.path} has just disappeared.")
-                record = discovery.synthetic_record(
-                    image, uid, self.services.machine.id, self.services.config.home_root
-                )
-                self.enlist(Home(self.services, record, is_fixated=False))
+                known = record.with_binding(self.services.machine.id, {"uid": uid, "gid": uid})
+                self.enlist(Home(self.services, known, is_fixated=False))
             finally:
                 self.registry.release_uid(uid)
 
@@ -302,7 +337,7 @@ class Manager:
 
     async def deactivate_all(self) -> None:
         """Deactivate every active home; raises the first failure after trying all."""
-        active = [h for h in self.registry if h.resting in (Resting.ACTIVE, Resting.LINGERING)]
+        active = [home for home in self.registry if home.resting.is_active or home.is_yielding]
         results = await asyncio.gather(
             *(login.release_by_force(home) for home in active), return_exceptions=True
         )

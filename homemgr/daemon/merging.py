@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors, files
-from homemgr.daemon import extensions
+from homemgr.daemon import extensions, snapshots
 from homemgr.daemon.states import Job, Operation
 from homemgr.record.secret import Secret
 
@@ -224,7 +224,8 @@ class Extensions:
         try:
             text = files.read_bounded(self._directory, f"{home.name}.json", _MAX_STATUS_BYTES)
             noted = json.loads(text)
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
+            # Too long as well: a home that ends must not stay for that.
             return {}
         return noted if isinstance(noted, dict) else {}
 
@@ -263,6 +264,7 @@ class Extensions:
     ) -> dict[str, object]:
         """Drop differences: of ``paths``, or all if there are none."""
         async with home.exclusively(Operation.UPDATE_OFFLINE):
+            await snapshots.before(home, "extension discard")
             return await home.work(
                 Job.DISCARD,
                 Secret(),

@@ -85,6 +85,7 @@ class Origins:
         known = self._known.get(origin.fingerprint)
         best = next((o for o in (origin, seen, known) if o and o.public_key), origin)
         accepted = Origin(**{**asdict(best), "when": now_usec, "by_uid": by_uid})
+        # One at a time: disk and memory have to end with the same of two changes.
         async with self._lock:
             await asyncio.to_thread(self._write, accepted)
             self._known[accepted.fingerprint] = accepted
@@ -146,7 +147,7 @@ def _read(fingerprint: str, told: dict[str, object]) -> Origin:
 def untrusted(origins: Iterable[Origin], user: str) -> errors.UntrustedOrigin:
     """The refusal that says whom to accept: the origin first, then the signer if another."""
     unique = list({o.fingerprint: o for o in origins}.values())
-    prints = " and ".join(f"{o.fingerprint} ({o.host})" for o in unique)
+    prints = " and ".join(f"{o.fingerprint} ({o.host or 'nameless'})" for o in unique)
     return errors.UntrustedOrigin(
         f"The home of {user} comes from an origin that nobody accepted here yet: {prints}. "
         "If that is whom you expect, accept each with: homemgr origins trust FINGERPRINT"

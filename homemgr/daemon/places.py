@@ -9,14 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon.home import Home
-from homemgr.daemon.receiving import ARRIVING_PREFIX
+from homemgr.daemon.receiving import ARRIVING_PREFIX, ARRIVING_ROOM_PREFIX
 from homemgr.daemon.sending import lease_of
-from homemgr.daemon.transfer_states import COMMITTED, GONE, LEAVING, LEFT, PREPARED
-from homemgr.record import names
+from homemgr.daemon.transfer_states import (
+    COMMITTED,
+    GONE,
+    LEAVING,
+    LEFT,
+    PASSED,
+    PREPARED,
+    RECEIVING,
+)
+from homemgr.record import names, storages
 
 if TYPE_CHECKING:
     from homemgr.daemon.manager import Manager
@@ -27,6 +36,8 @@ if TYPE_CHECKING:
     from homemgr.record.model import UserRecord
 
 log = logging.getLogger(__name__)
+
+_ARRIVING = (ARRIVING_PREFIX, ARRIVING_ROOM_PREFIX)
 
 
 class Places:
@@ -56,7 +67,7 @@ class Places:
         """
         directory = self._manager.services.config.base_directory
         try:
-            found = [name for name in os.listdir(directory) if name.startswith(ARRIVING_PREFIX)]
+            found = [name for name in os.listdir(directory) if name.startswith(_ARRIVING)]
         except FileNotFoundError:
             return []
         known = {state.aside_name for state in self._register.all("in")}
@@ -67,10 +78,13 @@ class Places:
         ]
 
     async def _recover_incoming(self, state: TransferState) -> None:
-        if state.phase == COMMITTED:
+        if state.phase in (COMMITTED, PASSED):
             return
         home = self._manager.registry.by_name(state.user)
-        if home is None:
+        if state.is_from_file and state.is_worthless:
+            # It is a home by now, or it never will be: then what came of it is dead.
+            await self._register.drop("in", state.user)
+        elif home is None:
             if self._register.find("out", state.user) is None:
                 self._manager.registry.hold(state.user, state.uid)
         elif (
@@ -84,9 +98,10 @@ class Places:
     async def _recover_outgoing(self, state: TransferState) -> None:
         home = self._manager.registry.by_name(state.user)
         incoming = self._register.find("in", state.user)
-        if home is not None and incoming and incoming.phase in (PREPARED, COMMITTED):
+        has_arrived = incoming is not None and incoming.phase in (PREPARED, COMMITTED)
+        if state.phase == LEFT and home is not None and has_arrived:
             # It had come back when we were killed.
-            await self._register.drop("out", state.user)
+            await self._forget_kept(state)
             return
         if state.phase == LEFT:
             record = await asyncio.to_thread(self._store.left_record, state.user)
@@ -106,22 +121,33 @@ class Places:
 
     async def let_go(self, home: Home, state: TransferState) -> None:
         """The home is the other machine's: its record moves to those of homes that left."""
+        # The copy, the state, and only then the record: killed in between there are two of them, of
+        # which the next start takes one away.
         await asyncio.to_thread(self._store.keep_left, home.name, home.record.for_host())
         await self._register.save("out", state)
         home.lease = lease_of(state)
         await home.withdraw_record()
 
-    async def forget_arrival(self, user: str) -> None:
-        """That the home once came here is over: it is about to leave.
+    async def pass_on(self, user: str, host: str) -> None:
+        """That the home once came here is over: it is about to leave, to ``host``.
 
         Had a killed daemon both states to read, it would take what leaves for what came back.
+        What stays is that its origin has nothing to bring back from here, if it asks.
         """
-        if self._register.find("in", user) is not None:
+        state = self._register.find("in", user)
+        if state is None:
+            return
+        if state.phase in (PREPARED, COMMITTED):
+            await self._register.save("in", state.passed_on(host))
+            with suppress(OSError):
+                await asyncio.to_thread(self._store.delete_ledgers, "in", user)
+        else:
             await self._register.drop("in", user)
 
     async def take_back(self, home: Home) -> None:
         """The home is one of this machine again, as it was when it left."""
         record = home.record.for_host()
+        # The record first: as long as the state is there, a kill only has all of this done again.
         await asyncio.to_thread(self._manager.services.store.save, home.name, record)
         await self._register.drop("out", home.name)
         await asyncio.to_thread(self._store.delete_left, home.name)
@@ -130,13 +156,16 @@ class Places:
         home.observe()
         self._manager.services.changed(home)
 
-    async def take_in(self, state: TransferState, record: UserRecord, *, storage: str) -> Home:
+    async def take_in(
+        self, state: TransferState, record: UserRecord, *, storage: str, binding: JsonObject
+    ) -> Home:
         """List a home that has arrived, and how it lies on disk; its record is there before."""
         services, registry = self._manager.services, self._manager.registry
         machine = services.machine
-        binding: JsonObject = {
+        binding = {
+            **binding,
             "imagePath": state.image_path,
-            "storage": storage,
+            **storages.members(storage),
             "homeDirectory": record.on(machine).home_directory,
             "uid": state.uid,
             "gid": state.uid,
@@ -153,11 +182,16 @@ class Places:
         self._manager.enlist(home)
         await asyncio.to_thread(services.store.make_blob_directory, state.user)
         if left is not None:
-            await self._register.drop("out", state.user)
-            await asyncio.to_thread(self._store.delete_left, state.user)
-            await self.abandon(left)
+            await self._forget_kept(left)
         log.info("Home area %s has arrived from %s.", state.user, state.host)
         return home
+
+    async def _forget_kept(self, left: TransferState) -> None:
+        """What left once has come back: what was kept of it is older."""
+        # That goes first: once the state is dropped nobody looks for it.
+        await self.abandon(left)
+        await asyncio.to_thread(self._store.delete_left, left.user)
+        await self._register.drop("out", left.user)
 
     async def give_up(self, home: Home) -> None:
         """The home is its origin's again: nobody can use it here from now on."""
@@ -185,6 +219,7 @@ class Places:
             if state.phase in (LEFT, LEAVING):
                 home = self._manager.registry.require(user)
                 await self.forget_left(home, remove=options.remove)
+                self._hold_for_arrival(user)
                 return
             await self._register.drop(direction, user)
             if direction == "in" and state.phase != COMMITTED:
@@ -193,10 +228,18 @@ class Places:
         finally:
             self._register.end(user)
 
+    def _hold_for_arrival(self, user: str) -> None:
+        """Keep name and uid if the home is on its way back: who had left kept them until now."""
+        arriving = self._register.find("in", user)
+        if arriving is not None and arriving.phase in (RECEIVING, PREPARED):
+            self._manager.registry.hold(user, arriving.uid)
+
     async def forget_left(self, home: Home, *, remove: bool = True) -> None:
         """Forget a home that has left, and delete what was kept of it if so wanted."""
         state = self._register.state("out", home.name)
         if remove:
+            # Also what a conversion kept of it, which may be readable where the home was not.
+            await self._manager.services.removing(home.name)
             await self.abandon(state)
         await asyncio.to_thread(self._store.delete_left, home.name)
         await self._register.drop("out", home.name)
@@ -218,6 +261,7 @@ class Places:
 
 def _user_of(stage_name: str) -> str:
     """Who arrives in a tree; empty if its name is not one of ours."""
-    file_name = stage_name.removeprefix(ARRIVING_PREFIX).rpartition(".")[0]
+    name = stage_name.removeprefix(ARRIVING_PREFIX).removeprefix(ARRIVING_ROOM_PREFIX)
+    file_name = name.rpartition(".")[0]
     named = names.parse_image_file_name(file_name)
     return named[0] if named else ""

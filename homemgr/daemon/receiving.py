@@ -18,23 +18,27 @@ from typing import TYPE_CHECKING, cast
 
 from homemgr import errors
 from homemgr.daemon import accounts, arrival
+from homemgr.daemon.activity import to_the_end
 from homemgr.daemon.belief import Belief
 from homemgr.daemon.home import now_usec
-from homemgr.daemon.introductions import A_FILE, digest_of, nonce_of, receiver_of
+from homemgr.daemon.introductions import A_FILE, Wishes, digest_of, nonce_of, receiver_of
 from homemgr.daemon.states import Operation
 from homemgr.daemon.transfer_states import (
     COMMITTED,
     GONE,
+    LEAVING,
+    PASSED,
     PREPARED,
     RECEIVING,
     TransferState,
 )
 from homemgr.record import changes, names, signature, uids
 from homemgr.record.model import UserRecord
+from homemgr.record.storages import ABILITIES, abilities_of, is_tree
 from homemgr.record.validate import Purpose, parse_embedded, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable, Collection, Coroutine
 
     from homemgr.daemon.home import Home
     from homemgr.daemon.origins import Origin
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ARRIVING_PREFIX = ".#homemgr-in-"
+#: Of what is no plain tree: see ``storage.rooms``.
+ARRIVING_ROOM_PREFIX = ".#homemgr-inroom-"
 
 
 class Receiving:
@@ -57,23 +63,32 @@ class Receiving:
         trust: Collection[str],
         by_uid: int,
         only: str | None = None,
+        host: str = "",
+        storage: str = "",
         is_from_file: bool = False,
         on_user: Callable[[str], None] = lambda name: None,
     ) -> None:
         """Accept origins and signers of ``trust`` (fingerprints), in the name of ``by_uid``.
 
-        ``only``: the one user that may arrive. ``on_user`` is told who it is.
+        ``only``: the one user that may arrive. ``host``: what the caller calls the origin.
+        ``storage``: what the home is to be here.
+        ``on_user`` is told who it is.
         """
         self._transfers = transfers
         self._services = transfers.manager.services
         receiver = A_FILE if is_from_file else receiver_of(self._services)
         self._belief = Belief(transfers, receiver, trust=trust, by_uid=by_uid)
+        self._is_from_file = is_from_file
         self._only = only
+        self._host = host
+        self._storage = storage
         self._on_user = on_user
         self._user: str | None = None
+        #: Whether nothing was known of it before this run.
+        self.is_new = False
         self._introduced: UserRecord | None = None
-        self._extensions: list[str] = []
-        self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
+        self._extensions: tuple[str, ...] = ()
+        self._questions: dict[str, Callable[[Message], Coroutine[None, None, Message]]] = {
             "hello": self._hello,
             "prepare": self._prepare,
             "commit": self._commit,
@@ -87,8 +102,9 @@ class Receiving:
             raise errors.InvalidArgs(f"There is no question {question} about an arriving home.")
         if self._user is None and question != "hello":
             raise errors.StreamError(f"{question} was asked before hello.")
-        # A step that was begun is finished, also if the job is ended in the middle of it.
-        return await asyncio.shield(asyncio.ensure_future(self._questions[question](about)))
+        # A step that was begun is finished, also if the job is ended in the middle of it, and
+        # no other run begins before.
+        return await to_the_end(self._questions[question](about))
 
     @property
     def user(self) -> str | None:
@@ -105,9 +121,10 @@ class Receiving:
     async def _hello(self, about: Message) -> Message:
         """Meet the origin: ``introduction`` is what its daemon answered, ``nonce`` ours (hex).
 
-        Gives phase (new, receiving, prepared, committed, gone), stage_name and file_name in
-        base_directory, tree, ledger, uid, report. Raises UntrustedOrigin, BadSignature,
-        WrongReceiver, UserNameExists, TransferBusy before anything is on disk.
+        Gives phase (new, receiving, prepared, committed, gone), went_on (where the home is that
+        came from there before), stage_name and file_name in base_directory, tree, ledger, uid,
+        report. Raises UntrustedOrigin, BadSignature, WrongReceiver, UserNameExists, TransferBusy
+        before anything is on disk.
         """
         introduction = about.get("introduction")
         if not isinstance(introduction, dict):
@@ -117,29 +134,44 @@ class Receiving:
         if self._only is not None and record.name != self._only:
             raise errors.InvalidArgs(f"name: expected {self._only}, the home is {record.name}'s.")
         await self._belief.require_trust(record)
-        self._extensions = _texts(introduction.get("extensions"))
+        wishes = Wishes.of(introduction)
+        self._extensions = wishes.extensions
         self._introduced = record
         self._transfers.register.begin(record.name)
         self._user = record.name
         self._on_user(record.name)
         known = self._transfers.register.find("in", record.name)
-        if known is None:
-            told = introduction.get("uid")
-            state = await self._new(record, origin, told if isinstance(told, int) else None)
+        if known is None or known.phase == PASSED:
+            storage = about.get("storage")
+            state = await self._new(
+                record, origin, wishes.uid, storage if isinstance(storage, str) else "", known
+            )
             phase = "new"
+            self.is_new = True
         else:
             if known.fingerprint != origin.fingerprint:
                 raise errors.TransferBusy(
                     f"A home of {record.name} is arriving from {known.host} already."
                 )
+            if self._storage not in ("", known.storage) and known.phase == RECEIVING:
+                raise errors.TransferBusy(
+                    f"The home of {record.name} is arriving with storage"
+                    f" {known.storage or 'directory'}; `homemgr transfers forget` first."
+                )
             state, phase = known, known.phase
+            if self._is_from_file and known.phase == RECEIVING:
+                # What came over a stream gives way to what is in the file.
+                state = replace(known, is_from_file=True)
+                await self._transfers.register.save("in", state)
         return {
             "phase": phase,
             "base_directory": self._services.config.base_directory,
             "stage_name": state.aside_name,
             "file_name": os.path.basename(state.image_path),
             "tree": state.tree,
-            "ledger": self._transfers.store.ledger("in", state.user, origin.fingerprint[:16]),
+            "ledger": self._ledger(state, origin),
+            "storage": state.storage,
+            "went_on": state.went_on,
             "uid": state.uid,
             "report": arrival.report(await arrival.notes(state, record, self._services.machine)),
         }
@@ -171,14 +203,16 @@ class Receiving:
         record = changes.without_future(record, now_usec())
         signed = signature.signed_here(record, self._services.keyring)
         tree = str(about.get("tree", ""))
-        prepared = state.at(PREPARED, record=dict(signed.data), tree=tree)
+        # Who has sent it all has it: that it was elsewhere once is of no interest any more.
+        settled = state.at(PREPARED, went_on="", is_used=False)
+        prepared = replace(settled, record=dict(signed.data), tree=tree)
         await self._transfers.register.save("in", prepared)
         return {"identity": signed.embedded().pretty().decode()}
 
     async def _commit(self, about: Message) -> Message:
         """The data have their final name and the origin has let go: it is a home here.
 
-        ``storage`` is how they lie there, a directory or a subvolume.
+        ``storage`` is how they lie there, ``binding`` what else is to be known of that.
         Gives uid, report, and the blob_directory where the worker puts the home's blobs.
         """
         state = self._state
@@ -186,11 +220,16 @@ class Receiving:
             raise errors.StreamError(f"The home of {state.user} was not prepared.")
         record = UserRecord(cast("JsonObject", dict(state.record)))
         home = self._transfers.manager.registry.by_name(state.user)
+        binding = about.get("binding")
         if state.phase == PREPARED or home is None:
             home = await self._transfers.places.take_in(
-                state, record, storage=str(about.get("storage", "directory"))
+                state,
+                record,
+                storage=str(about.get("storage", "directory")),
+                binding=cast("JsonObject", binding if isinstance(binding, dict) else {}),
             )
-            await self._transfers.register.save("in", state.at(COMMITTED))
+            # Somebody may use it already.
+            await self._transfers.register.save("in", self._state.at(COMMITTED))
             await self._transfers.choose_extensions(home, self._extensions)
         return {
             "uid": home.uid,
@@ -207,18 +246,23 @@ class Receiving:
         there), and only then tells the origin, where the home becomes usable again.
         """
         state = self._state
+        if state.went_on:
+            raise errors.HomeMoved(
+                f"Home area {state.user} went on to {state.went_on} from here: fetch it from there."
+            )
         home = self._transfers.manager.registry.by_name(state.user)
         _require_same(state, str(about.get("tree", "")), home)
         # Also one that was listed, but the daemon ended before it noted that.
         is_listed = state.phase == PREPARED and home is not None and home.lease is None
         if home is not None and (state.phase == COMMITTED or is_listed):
             async with home.exclusively(Operation.UNREGISTER):
-                if home.effective.good_authentication_counter:
-                    raise errors.HomeExists(
-                        f"Home area {state.user} has been used here; move it back instead."
-                    )
+                if self._state.is_used or home.effective.good_authentication_counter:
+                    raise _used_here(state)
                 await self._transfers.register.save("in", state.at(GONE))
                 await self._transfers.places.give_up(home)
+        elif state.is_used and about.get("tree"):
+            # Its record is gone, or does not count; the files are there, and are not as they came.
+            raise _used_here(state)
         elif state.phase != GONE:
             await self._transfers.register.save("in", state.at(GONE))
         return {"file_name": os.path.basename(state.image_path), "stage_name": state.aside_name}
@@ -241,11 +285,44 @@ class Receiving:
         assert self._user is not None
         return self._transfers.register.state("in", self._user)
 
-    async def _new(self, record: UserRecord, origin: Origin, told: int | None) -> TransferState:
-        """A place, a name and a uid for a home that begins to arrive; all are held."""
+    def _ledger(self, state: TransferState, origin: Origin) -> str:
+        is_secret = abilities_of(state.storage).has_key
+        peer = origin.fingerprint[:16]
+        return self._transfers.store.ledger("in", state.user, peer, is_secret=is_secret)
+
+    def _kind(self, origin_storage: str) -> str:
+        """How the home is to lie here: never less protected than there unless that was asked."""
+        if self._storage or is_tree(origin_storage):
+            return self._storage
+        if origin_storage not in ABILITIES:
+            raise errors.NotSupported(
+                f"The home area has storage {origin_storage!r} there, which is not known here;"
+                " say what it is to be with --storage=."
+            )
+        return origin_storage
+
+    async def _new(
+        self,
+        record: UserRecord,
+        origin: Origin,
+        told: int | None,
+        origin_storage: str,
+        before: TransferState | None,
+    ) -> TransferState:
+        """A place, a name and a uid for a home that begins to arrive; all are held.
+
+        ``before`` is what is known of one that came here and went on.
+        """
+        storage = self._kind(origin_storage)
         manager, config = self._transfers.manager, self._services.config
         names.check_new_name(record.name)
         moved = self._transfers.register.find("out", record.name)
+        if moved is not None and moved.phase == LEAVING:
+            # What is kept here may be all that there is of it: nothing takes its place.
+            raise errors.TransferBusy(
+                f"The home area of {record.name} is on its way to {moved.host}; first run the"
+                " command that moves it again, to its end or with --undo."
+            )
         home = manager.registry.by_name(record.name)
         if home is not None and (moved is None or home.lease is None):
             raise errors.UserNameExists(f"There is a home area of {record.name} here already.")
@@ -256,18 +333,24 @@ class Receiving:
         else:
             # It comes back: who has it here kept the uid for it.
             uid = home.uid
-        file_name = names.image_file_name(record.name, record.realm)
+        file_name = names.image_file_name(record.name, record.realm, storage)
+        prefix = ARRIVING_PREFIX if is_tree(storage) else ARRIVING_ROOM_PREFIX
         state = TransferState(
             user=record.name,
             realm=record.realm,
             phase=RECEIVING,
             fingerprint=origin.fingerprint,
-            host=origin.host,
+            # As the caller calls it: under that name it is reached again.
+            host=self._host or origin.host,
             machine_id=origin.machine_id,
             image_path=os.path.join(config.base_directory, file_name),
-            aside_name=f"{ARRIVING_PREFIX}{file_name}.{origin.fingerprint[:8]}",
+            aside_name=f"{prefix}{file_name}.{origin.fingerprint[:8]}",
+            storage=storage,
+            origin_storage=origin_storage,
             uid=uid,
             origin_uid=told or 0,
+            is_from_file=self._is_from_file,
+            went_on=before.went_on if before and before.fingerprint == origin.fingerprint else "",
         ).at(RECEIVING)
         if await asyncio.to_thread(os.path.lexists, state.image_path):
             self._transfers.places.release(state)
@@ -304,5 +387,5 @@ def _require_same(state: TransferState, tree: str, home: Home | None) -> None:
         )
 
 
-def _texts(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+def _used_here(state: TransferState) -> errors.HomeExists:
+    return errors.HomeExists(f"Home area {state.user} has been used here; move it back instead.")

@@ -17,7 +17,7 @@ from homemgr import errors
 from homemgr.daemon import changes, discovery
 from homemgr.daemon.home import Home, image_is_there
 from homemgr.daemon.states import Operation
-from homemgr.record import names
+from homemgr.record import names, storages
 from homemgr.record.model import UserRecord
 from homemgr.record.validate import Purpose, validate
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Members of a binding that describe the image, and are wrong of another one.
-_OF_THE_IMAGE = (
+OF_THE_IMAGE = (
     "partitionUuid",
     "luksUuid",
     "fileSystemUuid",
@@ -76,7 +76,7 @@ async def _store_new(manager: Manager, home: Home, record: UserRecord) -> None:
 def _image_of(manager: Manager, record: UserRecord) -> Image | None:
     """The image of this user in one of the usual places; blocks."""
     config = manager.services.config
-    for storage in (None, "luks"):
+    for storage in (None, *names.FILE_SUFFIXES):
         name = names.image_file_name(record.name, record.realm, storage)
         for directory in (config.base_directory, config.home_root):
             image = discovery.assess(directory, name)
@@ -100,7 +100,7 @@ async def adopt(manager: Manager, path: str) -> None:
     UnrecognizedHomeFormat, UserNameExists; HomeExists if the known one has files elsewhere,
     TransferBusy if it is another machine's as long as that has not let go of it.
     """
-    image = await asyncio.to_thread(_found_at, path)
+    image = await asyncio.to_thread(_found_at, manager, path)
     if manager.transfers.register.hides(image.path):
         raise errors.TransferBusy(
             f"{path} arrives from another machine, or was given back to it; run that transfer to"
@@ -140,10 +140,11 @@ async def _rebind(home: Home, image: Image) -> None:
 
 def _binding_to(image: Image) -> JsonObject:
     """What a binding says of an image; None takes away what was true of another."""
-    return {"imagePath": image.path, "storage": image.storage, **dict.fromkeys(_OF_THE_IMAGE)}
+    of_image = dict.fromkeys(OF_THE_IMAGE)
+    return {"imagePath": image.path, **storages.members(image.storage), **of_image}
 
 
-def _found_at(path: str) -> Image:
+def _found_at(manager: Manager, path: str) -> Image:
     """What lies there, judged by name and type as when homes are looked for; blocks."""
     if not os.path.isabs(path) or os.path.normpath(path) != path:
         raise errors.InvalidArgs(f"image_path: {path!r} is no plain absolute path.")
@@ -151,11 +152,23 @@ def _found_at(path: str) -> Image:
         status = os.lstat(path)
     except OSError as error:
         raise errors.FileNotFound(f"There is no {path}.") from error
+    if path.startswith("/dev/"):
+        return _found_on(manager, path)
     image = discovery.assess(*os.path.split(path))
     if image is None:
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no directory"
         raise errors.UnrecognizedHomeFormat(
             f"{path} is {kind}, but no home area this version can use: "
-            "expected a directory named USER.homedir or a file named USER.home."
+            "expected a directory named USER.homedir, or a file named USER.home or USER.homeimage."
+        )
+    return image
+
+
+def _found_on(manager: Manager, path: str) -> Image:
+    image = manager.offers.image_at(path)
+    if image is None:
+        raise errors.UnrecognizedHomeFormat(
+            f"{path} is no partition with a home, as far as udev tells: expected one of the type"
+            " for homes (GPT, user-home) that is called after its user and holds a LUKS volume."
         )
     return image

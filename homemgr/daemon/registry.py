@@ -172,6 +172,7 @@ class Registry:
         self._reserved_uids.add(uid)
         try:
             taken = await is_taken(uid)
+        # Also when the caller is cancelled: nobody else would give the uid back.
         except BaseException:
             self._reserved_uids.discard(uid)
             raise

@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.daemon import leases
+from homemgr.daemon.activity import to_the_end
+from homemgr.daemon.found import take_newer
 from homemgr.daemon.introductions import (
     A_FILE,
+    Wishes,
     content_text,
     digest_of,
     introduction_text,
@@ -27,14 +30,13 @@ from homemgr.daemon.introductions import (
     nonce_of,
     own_key,
 )
+from homemgr.daemon.reader import Reader
 from homemgr.daemon.states import Operation
 from homemgr.daemon.transfer_states import LEAVING, LEFT, SENDING, TransferState
-from homemgr.record.reconcile import Winner, reconcile
-from homemgr.record.signature import named_signer, unknown_signer, verdict
-from homemgr.record.validate import parse_embedded
+from homemgr.record.signature import named_signer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from homemgr.daemon.home import Home
     from homemgr.daemon.transfers import Transfers
@@ -57,21 +59,32 @@ class Sending:
         *,
         is_undo: bool = False,
         is_to_file: bool = False,
+        call_off: Callable[[], None] = lambda: None,
+        how_far: Callable[[], object] = lambda: None,
     ) -> None:
-        """Answer for ``home``, on its way to ``host``, or to have it back from there."""
+        """Answer for ``home``, on its way to ``host``, or to have it back from there.
+
+        ``call_off`` has this run end soon; ``how_far`` gives what differs once it has got on.
+        """
         self._is_undo = is_undo
         self._transfers = transfers
         self._home = home
         self._host = host
         self._held = AsyncExitStack()
         self._is_frozen = False
+        self._reader = Reader(home, call_off, how_far)
+        #: What counts an attempt to open the home with words that came through the stream.
+        self.count_attempt: Callable[[], None] = _expect_none
         #: Whom it is sent to, and what that one made up; a machine says who it is.
         self._receiver = A_FILE if is_to_file else ""
         self._nonce = b""
-        self._questions: dict[str, Callable[[Message], Awaitable[Message]]] = {
+        self._questions: dict[str, Callable[[Message], Coroutine[None, None, Message]]] = {
             "introduce": self._introduce,
             "seal": self._seal,
             "peer": self._peer,
+            "words": self._note_words,
+            "use": self._use,
+            "unuse": self._end_use,
             "freeze": self._freeze,
             "found": self._found,
             "leave": self._leave,
@@ -84,20 +97,33 @@ class Sending:
         if question not in self._questions:
             raise errors.InvalidArgs(f"There is no question {question} about a home that is sent.")
         answering = self._questions[question](about)
-        if question == "freeze":
+        # These only wait for the home, perhaps for ever: a job that is ended has to get out of it.
+        if question in ("use", "freeze"):
             return await answering
-        # A step that was begun is finished, also if the job is ended in the middle of it.
-        return await asyncio.shield(asyncio.ensure_future(answering))
+        # A step that was begun is finished, also if the job is ended in the middle of it: before
+        # that nobody may use the home, which may be another machine's when it is.
+        return await to_the_end(answering)
 
     async def close(self) -> None:
         """Let the home be used again, unless it is another machine's by now."""
+        self._reader.end()
         self._is_frozen = False
         await self._held.aclose()
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether this run was called off because the home was to be closed or locked."""
+        return self._reader.is_stopped
+
+    @property
+    def was_stalled(self) -> bool:
+        """Whether that was because the other side took nothing after the last session."""
+        return self._reader.is_stalled
 
     # -- the questions ---------------------------------------------------------------------
 
     async def _introduce(self, about: Message) -> Message:
-        """Who sends what: the record, signed together with ``receiver`` and its ``nonce`` (hex)."""
+        """Who sends what, and wishes what: signed, with ``receiver`` and its ``nonce`` (hex)."""
         home, services = self._home, self._home.services
         if self._receiver != A_FILE:
             self._receiver = str(about.get("receiver", ""))
@@ -106,10 +132,11 @@ class Sending:
         key = self._key()
         record = home.record.embedded()
         signer = named_signer(record)
-        text = introduction_text(self._nonce, self._receiver, record)
+        wishes = Wishes(home.uid, tuple(self._transfers.chosen_extensions(home.name)))
+        text = introduction_text(self._nonce, self._receiver, record, wishes)
         return {
             "record": record.data,
-            "uid": home.uid,
+            "uid": wishes.uid,
             "origin": {
                 "fingerprint": key.public.fingerprint,
                 "public_key": key.public.pem,
@@ -119,7 +146,7 @@ class Sending:
             "receiver": self._receiver,
             "signature": key.sign(text).hex(),
             "signer": signer and {"fingerprint": signer.fingerprint, "public_key": signer.pem},
-            "extensions": self._transfers.chosen_extensions(home.name),
+            "extensions": list(wishes.extensions),
         }
 
     async def _seal(self, about: Message) -> Message:
@@ -157,7 +184,28 @@ class Sending:
         state = self._state
         self._host = state.host if state.phase != SENDING else host
         await self._save(state.at(state.phase, machine_id=machine_id, host=self._host))
-        return {"ledger": self._transfers.store.ledger("out", self._home.name, machine_id)}
+        is_secret = self._home.abilities.has_key
+        store = self._transfers.store
+        return {"ledger": store.ledger("out", self._home.name, machine_id, is_secret=is_secret)}
+
+    async def _note_words(self, _about: Message) -> Message:
+        """Words have come that may open the home, and are about to be tried."""
+        self.count_attempt()
+        return {}
+
+    async def _use(self, _about: Message) -> Message:
+        """The home is in use, and stays so until ``unuse``; see `reader`.
+
+        Raises HomeNotActive and HomeLocked, once what runs on the home has ended.
+        """
+        async with self._home.exclusively(Operation.REFERENCE, queued=True):
+            self._reader.begin()
+        return {}
+
+    async def _end_use(self, _about: Message) -> Message:
+        """Nothing of the home is open any more in the worker."""
+        self._reader.end()
+        return {}
 
     async def _freeze(self, about: Message) -> Message:
         """Wait up to ``wait_s`` (null: for ever) until nobody uses the home, and keep it so.
@@ -181,24 +229,9 @@ class Sending:
         return {}
 
     async def _found(self, about: Message) -> Message:
-        """The ``record`` that lies in the home: if it is newer than ours it counts from here on.
-
-        So that a home which was used elsewhere leaves with what was changed there. Its user
-        can write there what he likes: what nobody we know has signed is left alone.
-        """
-        home = self._home
-        if not self._is_frozen:
-            return {}
-        try:
-            found = parse_embedded(str(about.get("record")).encode("utf-8", "replace"))
-            if not verdict(found, home.services.keyring).is_accepted:
-                raise unknown_signer(found)
-            settled = reconcile(home.record, found)
-        except errors.HomeError as error:
-            log.warning("The record in home area %s does not count: %s", home.name, error)
-            return {}
-        if settled.winner is Winner.EMBEDDED:
-            await home.store_record(settled.record)
+        """The ``record`` that lies in the home; see `take_newer`."""
+        if self._is_frozen:
+            await take_newer(self._home, about)
         return {}
 
     async def _leave(self, about: Message) -> Message:
@@ -220,7 +253,8 @@ class Sending:
                 host=self._host,
                 tree=_tree_of(about),
             )
-            await self._transfers.places.forget_arrival(self._home.name)
+            # Before the new state: a daemon that found both would take it for what came back.
+            await self._transfers.places.pass_on(self._home.name, self._host)
             await self._save(state)
             self._home.lease = lease_of(state)
         return {"left_name": state.aside_name, "tree": state.tree}
@@ -273,6 +307,10 @@ class Sending:
             self._is_frozen = True
             await self._held.enter_async_context(attempt.pop_all())
         return True
+
+
+def _expect_none() -> None:
+    raise errors.InvalidArgs("No words were to come through the stream.")
 
 
 def _tree_of(about: Message) -> str:

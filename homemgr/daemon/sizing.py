@@ -1,50 +1,74 @@
-"""Sizes of homes: how much one may hold, and sharing space out among them.
+"""Sizes of homes: how much one may hold, as somebody says it.
 
-Files of all homes belong to nobody on disk, so no quota by owner can tell them apart, and
-no storage of this service has a size of its own. Error names are those of systemd-homed 262.
+Error names and limits are those of systemd-homed 262.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from homemgr import errors
-from homemgr.daemon.states import Operation
+from homemgr.daemon import snapshots
+from homemgr.daemon.attempts import attempt
+from homemgr.daemon.changes import record_in
+from homemgr.daemon.home import now_usec
+from homemgr.daemon.states import Job, Operation
+from homemgr.record import signature, storages
 
 if TYPE_CHECKING:
     from homemgr.daemon.home import Home
+    from homemgr.record.secret import Secret
 
 log = logging.getLogger(__name__)
 
 #: Instead of a size: the one that the record has.
-AS_RECORDED = (1 << 64) - 1
+AS_RECORDED: Final = (1 << 64) - 1
 
 
-def note_created(home: Home) -> None:
-    """Log that the size asked for is not kept to; systemd-homed makes such a home as well."""
-    if _names_size(home):
-        log.warning("The size in the record of home area %s has no effect.", home.name)
+async def resize(home: Home, size: int, secret: Secret) -> None:
+    """Hold a home to ``size`` bytes at most, and note that in its record.
 
-
-async def resize(home: Home, size: int) -> NoReturn:
-    """Refuse with NotSupported; InvalidArgs if neither ``size`` (bytes) nor the record has one."""
+    Raises InvalidArgs if neither the call nor the record names a size, BadHomeSize,
+    NotSupported, NoDiskSpace, RecordSigned and the credential failures.
+    """
+    keyring = home.services.keyring
     async with home.exclusively(Operation.RESIZE):
-        if size == AS_RECORDED and not _names_size(home):
+        wanted = _wanted(home, size)
+        key = keyring.signer_like(home.record)
+        if key is None:
+            raise errors.NoPrivateKey
+        if wanted != home.effective.disk_size:
+            signature.require_ours(home.record, keyring)
+        if _may_shrink(home, wanted):
+            await snapshots.before(home, "resize")
+        await home.services.writing(home.name)
+        async with attempt(home, secret):
+            result = await home.work(
+                Job.RESIZE,
+                secret,
+                size=wanted,
+                private_key=key.to_pem().decode(),
+                now_usec=now_usec(),
+            )
+        await home.store_record(record_in(result).with_local_sections_of(home.record))
+    log.info("Home area %s has a size of %s bytes now.", home.name, result.get("size"))
+
+
+def _wanted(home: Home, size: int) -> int:
+    """The size that is meant; a worker says whether that can be."""
+    if size == AS_RECORDED:
+        recorded = home.effective.disk_size
+        if recorded is None:
             raise errors.InvalidArgs(
                 f"Cannot resize home area {home.name}: expected a size in the call or in its"
                 " record, found neither."
             )
-        raise errors.NotSupported(
-            f"Cannot resize home area {home.name}: with storage {home.effective.storage} it has"
-            " no size of its own and takes what its file system has."
-        )
+        return recorded
+    return size
 
 
-def _names_size(home: Home) -> bool:
-    return any(home.effective.is_set(name) for name in ("diskSize", "diskSizeRelative"))
-
-
-def rebalance() -> NoReturn:
-    """Refuse with RebalanceNotNeeded."""
-    raise errors.RebalanceNotNeeded
+def _may_shrink(home: Home, wanted: int) -> bool:
+    """Whether an image may be cut off; a limit that is lowered takes nothing away."""
+    known = home.effective.disk_size
+    return not storages.is_tree(home.effective.storage) and (known is None or wanted < known)

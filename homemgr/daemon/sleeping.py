@@ -62,6 +62,7 @@ class SleepGuard:
     async def start(self) -> None:
         """Follow logind from now on; raises BusError if the bus does not let us."""
         await self._logind.follow(self._news.put_nowait, lambda: self._news.put_nowait(_AWAKE))
+        # Now is as after sleep: heeding that is what holds the first sleep off.
         self._news.put_nowait(_AWAKE)
         self._following = asyncio.get_running_loop().create_task(self._follow())
 

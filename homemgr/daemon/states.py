@@ -50,12 +50,20 @@ class Job(Enum):
     CHECK = "checking"
     REPAIR = "repairing"
     SETTLE = "settling"
+    RESTORE = "restoring"
+    CONVERT = "converting"
+    WEIGH = "weighing"
+    FIT = "fitting"
 
 
 #: Jobs whose name says whether the home area was mounted when they began.
 _WHILE_ACTIVE = {Job.UPDATE, Job.RESIZE, Job.PASSWD, Job.AUTHENTICATE}
 #: Jobs that systemd-homed has no name for: its clients see the state as it was.
-_UNSEEN = {Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR, Job.SETTLE, Job.SLOT}
+_UNSEEN = {
+    *(Job.REFRESH, Job.DIFFERENCE, Job.DISCARD, Job.CHECK, Job.REPAIR, Job.SETTLE, Job.SLOT),
+    *(Job.RESTORE, Job.CONVERT, Job.WEIGH, Job.FIT),
+}
+
 #: Jobs whose name says that an acquire began them.
 _FOR_ACQUIRE = {Job.FIXATE, Job.ACTIVATE, Job.UNLOCK, Job.AUTHENTICATE}
 
@@ -98,6 +106,10 @@ class Operation(Enum):
     ACQUIRE = "acquire"
     RELEASE = "release"
     INSPECT = "check"
+    RESTORE = "restore"
+    CONVERT = "convert"
+    CONVERT_BACK = "undo the conversion of"
+    LOSE = "give up"
 
 
 class Way(Enum):
@@ -166,7 +178,11 @@ TABLE: dict[Operation, dict[Resting, _Cell]] = {
         Way.UNLOCK,
     ),
     Operation.RELEASE: _row(Way.DONE, Way.DONE, Way.DONE, Way.RUN, Way.RUN, _LOCKED),
+    Operation.RESTORE: _row(errors.HomeUnfixated, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
     Operation.INSPECT: _row(*[Way.RUN] * 6),
+    Operation.CONVERT: _row(errors.HomeUnfixated, _ABSENT, Way.RUN, _BUSY, _BUSY, _LOCKED),
+    Operation.CONVERT_BACK: _row(errors.HomeUnfixated, Way.RUN, Way.RUN, _BUSY, _BUSY, _LOCKED),
+    Operation.LOSE: _row(*[Way.RUN] * 6),
 }
 
 _REASONS: dict[type[errors.HomeError], str] = {

@@ -79,7 +79,7 @@ class Store:
         except OSError as error:
             raise errors.from_os_error(error, f"Saving the user record of {user}") from error
         # After it: no record has to be newer than one that there was.
-        self.stamps.note(user, record.last_change_usec or 0)
+        self.stamps.note(user, record)
 
     def has_record(self, user: str) -> bool:
         """True if there is a file for ``user``, also one that ``load`` did not give."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from homemgr import errors
 from homemgr.daemon.origins import check_fingerprint
+from homemgr.record.secret import Secret
+from homemgr.record.storages import ABILITIES
 
 T = TypeVar("T")
 
@@ -16,6 +18,8 @@ _MAX_WAIT_S = 7 * 24 * 3600
 #: Origin and signer of one home, and some to spare.
 _MAX_TRUSTED = 16
 _MAX_TEXT = 255
+#: Characters of all options of one call: paths to be restored, above all.
+_MAX_OPTIONS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,17 @@ class SendOptions:
     wait_s: float | None = None
     #: Take the home back from where it was sent.
     undo: bool = False
+    #: Write what is encrypted here to a file that is not.
+    plaintext: bool = False
+    #: What opens the home comes through the stream, from the side that asked its user.
+    awaits_secret: bool = False
+    #: What opens the home, and what another one gets its key slots of.
+    secret: Secret = field(default_factory=Secret)
 
     def told(self) -> dict[str, object]:
-        """As a worker is told."""
-        return asdict(self)
+        """As a worker is told; the secret is told it by itself."""
+        shown = ("host", "keep", "remove", "wait_s", "undo", "awaits_secret")
+        return {name: getattr(self, name) for name in shown}
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,11 @@ class ReceiveOptions:
     host: str = ""
     #: The only user that may arrive.
     name: str | None = None
+    #: What the home is to be here; empty: what it is there, in this respect.
+    storage: str = ""
+    #: What the new home gets its key slots of; the origin is told it, once it is trusted, where
+    #: it needs that to open the home.
+    secret: Secret = field(default_factory=Secret)
 
     def told(self) -> dict[str, object]:
         """As a worker is told."""
@@ -63,13 +79,13 @@ class ForgetOptions:
 
 def to_send(text: str) -> SendOptions:
     """Options of SendHome and ExportHome; raises InvalidArgs."""
-    given = _Given(text, "host", "keep", "remove", "wait_s", "undo")
+    flags = ("keep", "remove", "undo", "plaintext", "awaits_secret")
+    given = Given(text, "host", "wait_s", "secret", *flags)
     options = SendOptions(
         host=given.text("host"),
-        keep=given.flag("keep"),
-        remove=given.flag("remove"),
         wait_s=given.seconds("wait_s"),
-        undo=given.flag("undo"),
+        secret=given.secret("secret"),
+        **{name: given.flag(name) for name in flags},
     )
     if sum((options.keep, options.remove, options.undo)) > 1:
         raise errors.InvalidArgs("options: only one of keep, remove and undo can be asked for.")
@@ -78,28 +94,36 @@ def to_send(text: str) -> SendOptions:
 
 def to_receive(text: str) -> ReceiveOptions:
     """Options of ReceiveHome and ImportHome; raises InvalidArgs."""
-    given = _Given(text, "trust", "host", "name")
+    given = Given(text, "trust", "host", "name", "storage", "secret")
     trust = given.texts("trust")
     for fingerprint in trust:
         check_fingerprint(fingerprint)
-    return ReceiveOptions(trust, given.text("host"), given.text("name") or None)
+    storage = given.text("storage")
+    if storage and storage not in ABILITIES:
+        raise errors.InvalidArgs(f"storage: {storage!r} is none of {', '.join(sorted(ABILITIES))}.")
+    return ReceiveOptions(
+        trust, given.text("host"), given.text("name") or None, storage, given.secret("secret")
+    )
 
 
 def to_forget(text: str) -> ForgetOptions:
     """Options of ForgetTransfer; raises InvalidArgs."""
-    given = _Given(text, "remove", "force")
+    given = Given(text, "remove", "force")
     return ForgetOptions(given.flag("remove"), given.flag("force"))
 
 
 def host_of(text: str) -> str:
     """The only option of TrustOrigin; raises InvalidArgs."""
-    return _Given(text, "host").text("host")
+    return Given(text, "host").text("host")
 
 
-class _Given:
+class Given:
     """The members of one JSON object."""
 
     def __init__(self, text: str, *known: str) -> None:
+        """Read ``text``; InvalidArgs if it has members that are not ``known``."""
+        if len(text) > _MAX_OPTIONS:
+            raise errors.InvalidArgs(f"options: expected at most {_MAX_OPTIONS} characters.")
         try:
             members = json.loads(text or "{}")
         except (ValueError, RecursionError) as error:
@@ -124,12 +148,25 @@ class _Given:
             raise errors.InvalidArgs(f"options: {name} is no plain text.")
         return value
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def texts(self, name: str, most: int = _MAX_TRUSTED) -> tuple[str, ...]:
         """Some texts; none if it is not given."""
         values = self._of(name, list, default=[])
-        if len(values) > _MAX_TRUSTED or not all(isinstance(v, str) for v in values):
-            raise errors.InvalidArgs(f"options: {name} is no list of at most {_MAX_TRUSTED} texts.")
+        if len(values) > most or not all(isinstance(v, str) for v in values):
+            raise errors.InvalidArgs(f"options: {name} is no list of at most {most} texts.")
         return tuple(values)
+
+    def secret(self, name: str) -> Secret:
+        """Passwords and so on; none if they are not given."""
+        return Secret.from_json(self._of(name, dict, default={}))
+
+    def number(self, name: str, most: int) -> int | None:
+        """A whole number from 0 on; None if it is not given."""
+        value = self._members.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            raise errors.InvalidArgs(f"options: {name} is no whole number from 0 to {most}.")
+        return value
 
     def seconds(self, name: str) -> float | None:
         """A time; None if it is not given."""

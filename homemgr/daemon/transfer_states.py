@@ -6,7 +6,8 @@ root's alone. A phase is on disk before the step it allows is taken. The phases:
 - out: ``sending`` (the home is used here), ``leaving`` (nowhere, until the other side has
   it), ``left`` (the other side has it)
 - in: ``receiving``, ``prepared`` (complete, may become a home as soon as the origin has let
-  go), ``committed`` (a home here), ``gone`` (given back to the origin)
+  go), ``committed`` (a home here), ``gone`` (given back to the origin), ``passed`` (it was a
+  home here, and went on to somebody else: the origin must not have it back)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Direction = Literal["in", "out"]
 
 SENDING, LEAVING, LEFT = "sending", "leaving", "left"
 RECEIVING, PREPARED, COMMITTED, GONE = "receiving", "prepared", "committed", "gone"
+PASSED = "passed"
 
 #: A record and a report are within it.
 _MAX_BYTES = 4 << 20
@@ -61,11 +63,33 @@ class TransferState:
     fingerprint: str = ""
     uid: int = 0
     origin_uid: int = 0
+    #: Incoming: how the home is to lie here, and how it lies there; empty if nobody said.
+    storage: str = ""
+    origin_storage: str = ""
+    #: Incoming: the machine to which what came from the same origin before went on from here.
+    went_on: str = ""
     record: Mapping[str, object] = field(default_factory=dict)
+    #: Incoming: whether it is imported: nobody goes on with that after its end.
+    is_from_file: bool = False
+    #: Incoming: whether somebody has used the home here.
+    is_used: bool = False
 
     def at(self, phase: str, **changes: object) -> TransferState:
         """The state in another phase, from this moment."""
         return replace(self, phase=phase, when=now_usec(), **changes)  # type: ignore[arg-type]
+
+    @property
+    def is_worthless(self) -> bool:
+        """Of what arrives, whether nothing is lost but time if it is forgotten.
+
+        What came as a file, which is still there, is so until it is a home.
+        """
+        return self.phase == RECEIVING or (self.is_from_file and self.phase == PREPARED)
+
+    def passed_on(self, host: str) -> TransferState:
+        """Of what has gone on to ``host``: nothing is here any more."""
+        nothing = {"record": {}, "tree": "", "image_path": "", "aside_name": ""}
+        return self.at(PASSED, went_on=host or "another machine", **nothing)
 
     def listed(self, direction: Direction) -> dict[str, object]:
         """As a client is shown it."""
@@ -76,14 +100,16 @@ class TransferState:
 class TransferStore:
     """The directory of state files, ledgers and records of homes that left. All may block."""
 
-    def __init__(self, directory: str) -> None:
-        """Use ``directory``, made by `load`."""
+    def __init__(self, directory: str, volatile: str) -> None:
+        """Use ``directory``, made by `load`; and ``volatile``, which is in memory only."""
         self.directory = directory
+        self._volatile = volatile
         self._left = os.path.join(directory, "left")
 
     def load(self) -> dict[tuple[Direction, str], TransferState]:
         """Every state that can be read; one that cannot is logged and left where it is."""
         os.makedirs(self._left, 0o700, exist_ok=True)
+        os.makedirs(self._volatile, 0o755, exist_ok=True)
         found: dict[tuple[Direction, str], TransferState] = {}
         for entry in sorted(os.listdir(self.directory)):
             direction, _, rest = entry.partition("-")
@@ -115,15 +141,29 @@ class TransferStore:
             raise errors.from_os_error(error, f"Saving the transfer of {state.user}") from error
 
     def delete(self, direction: Direction, user: str) -> None:
-        """Forget a transfer, its ledgers too."""
-        for entry in os.listdir(self.directory):
-            if entry.startswith(f"{user}@") and entry.partition(f".{direction}.sqlite")[1]:
-                os.unlink(os.path.join(self.directory, entry))
-        self._unlink(self.directory, _file(direction, user))
+        """Forget a transfer, its ledgers too; raises SystemFailure."""
+        try:
+            # The state last: while it is there, what a kill leaves of the rest can be forgotten.
+            self.delete_ledgers(direction, user)
+            self._unlink(self.directory, _file(direction, user))
+        except OSError as error:
+            raise errors.from_os_error(error, f"Forgetting the transfer of {user}") from error
 
-    def ledger(self, direction: Direction, user: str, peer: str) -> str:
-        """The file of what is known of a home at both ends; ``peer`` is a machine id or key."""
-        return os.path.join(self.directory, f"{user}@{peer}.{direction}.sqlite")
+    def delete_ledgers(self, direction: Direction, user: str) -> None:
+        """Forget what both ends know of the files of a home."""
+        for directory in filter(os.path.isdir, (self.directory, self._volatile)):
+            for entry in os.listdir(directory):
+                if entry.startswith(f"{user}@") and entry.partition(f".{direction}.sqlite")[1]:
+                    os.unlink(os.path.join(directory, entry))
+
+    def ledger(self, direction: Direction, user: str, peer: str, *, is_secret: bool) -> str:
+        """The file of what is known of a home at both ends; ``peer`` is a machine id or key.
+
+        It names all files of the home: where those are encrypted (``is_secret``) it lasts until
+        the machine is switched off.
+        """
+        directory = self._volatile if is_secret else self.directory
+        return os.path.join(directory, f"{user}@{peer}.{direction}.sqlite")
 
     # -- records of homes that left --------------------------------------------------------
 
@@ -145,8 +185,11 @@ class TransferStore:
             return None
 
     def delete_left(self, user: str) -> None:
-        """Drop that host copy."""
-        self._unlink(self._left, f"{user}.identity")
+        """Drop that host copy; raises SystemFailure."""
+        try:
+            self._unlink(self._left, f"{user}.identity")
+        except OSError as error:
+            raise errors.from_os_error(error, f"Removing the user record of {user}") from error
 
     def _unlink(self, directory: str, name: str) -> None:
         with suppress(FileNotFoundError):

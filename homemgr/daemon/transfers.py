@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from contextlib import suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.daemon import leases
+from homemgr.daemon import in_vain, leases
+from homemgr.daemon.attempts import counted, counted_later
 from homemgr.daemon.home import Home, now_usec
 from homemgr.daemon.introductions import receiver_of
 from homemgr.daemon.origins import Origin, Origins, check_fingerprint
@@ -32,20 +33,20 @@ from homemgr.daemon.transfer_register import TransferRegister
 from homemgr.daemon.transfer_states import (
     GONE,
     LEFT,
-    RECEIVING,
     SENDING,
     Direction,
     TransferState,
     TransferStore,
 )
-from homemgr.record.secret import Secret
+from homemgr.record.storages import is_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from homemgr.daemon.activity import Activity
     from homemgr.daemon.manager import Manager
     from homemgr.daemon.transfer_options import ReceiveOptions, SendOptions
+    from homemgr.record.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Transfers:
         """Know what is on disk once it is recovered."""
         config = manager.services.config
         self.manager = manager
-        self.store = TransferStore(config.transfer_directory)
+        self.store = TransferStore(config.transfer_directory, config.reference_directory)
         self.origins = Origins(config.origin_directory)
         self.register = TransferRegister(self.store)
         self.places = Places(manager, self.store, self.register)
@@ -79,23 +80,33 @@ class Transfers:
     ) -> dict[str, object]:
         """Send ``home`` through ``fds``, or go on with that; gives the worker's result."""
         self.register.begin(home.name)
-        sending = Sending(self, home, options.host, is_undo=options.undo)
+        sending = Sending(
+            self,
+            home,
+            options.host,
+            is_undo=options.undo,
+            call_off=activity.cancel,
+            how_far=activity.how_far,
+        )
         try:
-            state = await self._state_to_send(home, options.host)
-            result = await self._work(
-                "send",
-                activity,
-                sending,
-                {
-                    **self._of_home(home, state),
+            async with in_vain.sending(self.register, home.name, activity):
+                state = await self._state_to_send(home, options)
+                arguments = {
+                    **self._of_home(home, state, options.secret),
                     "has_copy": bool(state.machine_id),
                     "options": options.told(),
-                },
-                fds,
-            )
+                }
+                is_opened = state.phase == SENDING and not options.undo
+                async with self._unlocking(home, options, is_opened=is_opened) as count:
+                    sending.count_attempt = count
+                    result = await self._work("send", activity, sending, arguments, fds)
             if options.remove and self.register.state("out", home.name).phase == LEFT:
                 await self.places.forget_left(home)
             return result
+        except errors.Cancelled as error:
+            if not sending.was_stopped:
+                raise
+            raise _stopped(home.name, is_stalled=sending.was_stalled) from error
         finally:
             await sending.close()
             await self._end_sending(home, activity)
@@ -104,6 +115,11 @@ class Transfers:
         self, activity: Activity, home: Home, options: SendOptions, fds: Sequence[int]
     ) -> dict[str, object]:
         """Write ``home`` to a file; it stays one of this machine."""
+        if home.abilities.has_key and not options.plaintext:
+            raise errors.NotSupported(
+                f"Home area {home.name} is encrypted, and an exported file is not: whoever reads it"
+                " has all that is in it. If that is meant, say --plaintext."
+            )
         self.register.begin(home.name)
         sending = Sending(self, home, "a file", is_to_file=True)
         try:
@@ -111,8 +127,12 @@ class Transfers:
             _require_fixated(home)
             home.lease = leases.while_read(home.name, "a file")
             state = TransferState(home.name, SENDING, image_path=home.image_path)
-            arguments = {**self._of_home(home, state), "options": options.told()}
-            return await self._work("export", activity, sending, arguments, fds)
+            arguments = {
+                **self._of_home(home, state, options.secret),
+                "options": options.told(),
+            }
+            async with self._unlocking(home, options, is_opened=True):
+                return await self._work("export", activity, sending, arguments, fds)
         finally:
             await sending.close()
             await self._end_sending(home, activity)
@@ -136,6 +156,8 @@ class Transfers:
             trust=options.trust,
             by_uid=by_uid,
             only=options.name,
+            host=options.host,
+            storage=options.storage,
             is_from_file=verb == "import",
             on_user=on_user,
         )
@@ -148,6 +170,7 @@ class Transfers:
             "public_keys": {n: k.pem for n, k in services.keyring.public.items()},
             "own_keys": list(services.keyring.own),
             "receiver": receiver_of(services),
+            "secret": options.secret.to_json(),
         }
         try:
             result = await self._work(verb, activity, receiving, arguments, fds)
@@ -157,22 +180,17 @@ class Transfers:
                 await self.register.drop("in", state.user)
                 self.places.release(state)
             return result
-        except (errors.HomeError, asyncio.CancelledError):
-            if verb == "import" and receiving.user is not None:
-                await self._forget_import(receiving.user)
+        except (errors.HomeError, asyncio.CancelledError) as error:
+            # Where the home is elsewhere nothing will ever come of what has arrived.
+            is_in_vain = verb == "import" or isinstance(error, errors.HomeMoved)
+            if receiving.user is not None and is_in_vain:
+                await in_vain.forget_arrival(self.register, self.places, receiving.user)
+            elif receiving.user is not None and receiving.is_new:
+                await in_vain.forget_new(self.register, self.places, receiving.user)
             raise
         finally:
             await self._note_bytes("in", activity)
             await receiving.close()
-
-    async def _forget_import(self, user: str) -> None:
-        """A file is read from its beginning or not at all: nothing waits for the next run."""
-        state = self.register.find("in", user)
-        if state is not None and state.phase == RECEIVING:
-            await self.register.drop("in", user)
-            self.places.release(state)
-            # The worker has done so, unless it was killed.
-            await self.places.abandon(state)
 
     async def _work(
         self,
@@ -191,9 +209,26 @@ class Transfers:
             cancelled=activity.cancelled,
         )
 
-    def _of_home(self, home: Home, state: TransferState) -> dict[str, object]:
+    @asynccontextmanager
+    async def _unlocking(
+        self, home: Home, options: SendOptions, *, is_opened: bool
+    ) -> AsyncIterator[Callable[[], None]]:
+        """Count guesses at what opens a home, if it has to be opened in the block.
+
+        Gives what counts one that comes in the block.
+        """
+        if not is_opened or is_tree(home.effective.storage):
+            yield _count_nothing
+        elif options.awaits_secret:
+            async with counted_later(home) as count:
+                yield count
+        else:
+            async with counted(home, options.secret):
+                yield _count_nothing
+
+    def _of_home(self, home: Home, state: TransferState, secret: Secret) -> dict[str, object]:
         return {
-            **home.job_arguments(Secret()),
+            **home.job_arguments(secret),
             "ledger_directory": self.store.directory,
             "image_path": state.image_path or home.image_path,
             "phase": state.phase,
@@ -201,11 +236,24 @@ class Transfers:
             "tree": state.tree,
         }
 
-    async def _state_to_send(self, home: Home, host: str) -> TransferState:
+    async def _state_to_send(self, home: Home, options: SendOptions) -> TransferState:
+        host = options.host
         state = self.register.find("out", home.name)
         if state is not None and state.phase != SENDING:
             return state
+        # Being made anew, or between two places, it is not to be read.
+        home.check_lease(Operation.AUTHENTICATE)
         _require_fixated(home)
+        if home.abilities.is_remote:
+            raise errors.NotSupported(
+                f"Home area {home.name} lies on a file server: register its record there instead."
+            )
+        if home.image_path.startswith("/dev/") and not (options.keep or options.undo):
+            # Found out before all of it has travelled: a device is not renamed, to be no home.
+            raise errors.NotSupported(
+                f"Home area {home.name} lies on {home.image_path}, a device, and cannot leave it:"
+                " plug the device in there, or send a copy of the home with --keep."
+            )
         home.lease = leases.while_read(home.name, host or "another machine")
         if state is not None and (state.host, state.image_path) == (host, home.image_path):
             # Sent there before; what is known of the other machine may help.
@@ -218,15 +266,14 @@ class Transfers:
         self.register.end(home.name)
         await self._note_bytes("out", activity)
         state = self.register.find("out", home.name)
-        if state is None or state.phase == SENDING:
+        is_ours = home.lease is None or home.lease.is_of_transfer
+        if is_ours and (state is None or state.phase == SENDING):
             home.lease = None
 
     async def _note_bytes(self, direction: Direction, activity: Activity) -> None:
-        state, count = self.register.find(direction, activity.user), activity.progress.get("bytes")
-        if state is not None and isinstance(count, int) and count != state.bytes:
-            # For the list alone.
-            with suppress(errors.HomeError):
-                await self.register.save(direction, dataclasses.replace(state, bytes=count))
+        count = activity.progress.get("bytes")
+        if isinstance(count, int):
+            await self.register.note_bytes(direction, activity.user, count)
 
     # -- what the two sides ask for ----------------------------------------------------------
 
@@ -241,6 +288,8 @@ class Transfers:
             waiting.remove(future)
 
     def _note_change(self, home: Home) -> None:
+        if home.is_mounted:
+            self.register.note_use(home.name)
         for future in self._waiting.get(home.name, ()):
             if not future.done():
                 future.set_result(None)
@@ -267,6 +316,24 @@ class Transfers:
         if await self.manager.services.keys.accept_seen(fingerprint):
             return
         await self.trust(Origin(fingerprint, "", host, ""), by_uid=by_uid)
+
+
+def _stopped(user: str, *, is_stalled: bool) -> errors.HomeError:
+    """What to say of a run that was ended for the home to be closed."""
+    kept = "What has arrived is kept: run the same command again."
+    if is_stalled:
+        # Not as interrupted: what the other machine says of it would be shown instead.
+        return errors.HomeNotActive(
+            f"The other machine took no more of home area {user}, which is not kept open for that"
+            f" after its user has logged out. {kept}"
+        )
+    return errors.HomeNotActive(
+        f"Home area {user} was deactivated or locked while it was copied. {kept}"
+    )
+
+
+def _count_nothing() -> None:
+    """What opens the home was counted, or nothing has to."""
 
 
 def _require_fixated(home: Home) -> None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from homemgr.errors import ExtensionDamaged, ExtensionNotTrusted, ExtensionNotUsable
 from homemgr.extension import certificates, hash_tree, partition_types, verified
 from homemgr.volume import gpt
+from homemgr.volume.reading import reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from homemgr.files import Fd
     from homemgr.volume.gpt import Partition
@@ -27,7 +28,7 @@ def partitions(path: str, image: Fd) -> list[Partition]:
     """What is on the disk; ExtensionDamaged if its table is not whole."""
     size = os.fstat(image.fileno()).st_size
     try:
-        return gpt.partitions(reader(image, 0, size), size)
+        return gpt.partitions(reader(image.fileno(), 0, size), size)
     except ValueError as error:
         raise ExtensionDamaged(f"Disk image {path} is damaged: {error}.") from error
 
@@ -64,22 +65,11 @@ def open_signed(
 
 def _open_signed(image: Fd, found: Sequence[Partition], architecture: str) -> Fd:
     where = partition_types.signature(found, architecture)
-    read = reader(image, where.start, where.size)
+    read = reader(image.fileno(), where.start, where.size)
     signed = hash_tree.signed(read(0, hash_tree.SIGNATURE_LIMIT))
     parts = partition_types.sealed(found, where, architecture, signed.root_hash)
     certificates.require_signed(signed.content, signed.signature, certificates.trusted())
     data, hashes = parts
-    superblock = reader(image, hashes.start, hashes.size)(0, hash_tree.SUPERBLOCK_BYTES)
+    superblock = reader(image.fileno(), hashes.start, hashes.size)(0, hash_tree.SUPERBLOCK_BYTES)
     tree = hash_tree.parse(superblock, signed.root_hash, data.size, hashes.size)
     return verified.open_verified(image, parts, tree, signed.root_hash)
-
-
-def reader(image: Fd, start: int, size: int) -> Callable[[int, int], bytes]:
-    """Reads a part of an open file: less than asked for at its end, and nothing beyond."""
-
-    def read(offset: int, length: int) -> bytes:
-        # Numbers in a damaged table may point anywhere.
-        length = min(length, size - offset)
-        return os.pread(image.fileno(), length, start + offset) if length > 0 else b""
-
-    return read

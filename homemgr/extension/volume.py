@@ -28,6 +28,7 @@ from homemgr.kernel.mounts import (
 )
 from homemgr.kernel.statfs import EROFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, file_system_type
 from homemgr.kernel.syscall import AT_EMPTY_PATH
+from homemgr.volume.reading import reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +150,7 @@ def _open_image(path: str, image: Fd, trust: Trust) -> Volume:
     if wanted is not None:
         digest.verify(image, path, wanted, trust.places)
     size = os.fstat(image.fileno()).st_size
-    found = _identify(path, disk.reader(image, 0, size), size)
+    found = _identify(path, reader(image.fileno(), 0, size), size)
     if found.kind == "gpt":
         return _open_disk(path, image, trust, is_known=wanted is not None)
     _require_digest(path, is_known=wanted is not None)
@@ -173,7 +174,7 @@ def _open_disk(path: str, image: Fd, trust: Trust, *, is_known: bool) -> Volume:
 
 
 def _kind_in_partition(path: str, image: Fd, start: int, size: int) -> str:
-    found = _identify(f"The partition in {path}", disk.reader(image, start, size), size)
+    found = _identify(f"The partition in {path}", reader(image.fileno(), start, size), size)
     if found.kind == "gpt":
         raise ExtensionNotUsable(f"The partition in {path} holds another partition table.")
     return found.kind
@@ -198,7 +199,7 @@ def _open_pair(path: str, trust: Trust) -> Volume:
         wanted = digest.expected(image_path, trust.places)
         digest.verify(image, image_path, wanted, trust.places)
         size = os.fstat(image.fileno()).st_size
-        found = _identify(image_path, disk.reader(image, 0, size), size)
+        found = _identify(image_path, reader(image.fileno(), 0, size), size)
         if found.kind != "erofs":
             raise ExtensionNotUsable(f"{image_path} must be erofs, but it is {found.kind}.")
         stored = undo.enter_context(open_trusted(objects_path))

@@ -18,6 +18,7 @@ _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP = 0xD0009412
 _SEND = 0x40489426
 _GET_SUBVOL_INFO = 0x81F8943C
+_FS_INFO = 0x8400941F
 
 #: struct btrfs_ioctl_vol_args: a descriptor, not used here, and a name.
 _VOL_ARGS = "=q4088s"
@@ -37,6 +38,9 @@ _NO_FILE_DATA = 1
 #: is a snapshot of, another id, and the transactions that last changed and that made it.
 _INFO_BYTES, _INFO = 504, struct.Struct("=296x16s16s16xQQ")
 
+#: struct btrfs_ioctl_fs_info_args: after two numbers of devices the id of the file system.
+_FS_INFO_BYTES, _FS_ID = 1024, struct.Struct("=16x16s")
+
 #: The top directory of every subvolume has this inode number, and nothing else has it.
 _TOP_INODE = 256
 
@@ -47,11 +51,35 @@ def is_subvolume(fd: int) -> bool:
     return os.fstat(fd).st_ino == _TOP_INODE and file_system_type(fd) == BTRFS_SUPER_MAGIC
 
 
+def file_system_id(fd: int) -> bytes:
+    """What tells the btrfs of ``fd`` from all others, in whichever of its subvolumes that is."""
+    found = bytearray(_FS_INFO_BYTES)
+    fcntl.ioctl(fd, _FS_INFO, found)
+    (uuid,) = _FS_ID.unpack_from(found)
+    return bytes(uuid)
+
+
 def make_writable(fd: int) -> None:
     """Let files be changed in the subvolume whose top is ``fd``; snapshots may be read-only."""
     (flags,) = struct.unpack("=Q", fcntl.ioctl(fd, _SUBVOL_GETFLAGS, bytes(8)))
     if flags & _RDONLY:
         fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", flags & ~_RDONLY))
+
+
+def make_read_only(fd: int) -> None:
+    """Let nothing be changed any more in the subvolume whose top is ``fd``."""
+    (flags,) = struct.unpack("=Q", fcntl.ioctl(fd, _SUBVOL_GETFLAGS, bytes(8)))
+    fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", flags | _RDONLY))
+
+
+def subvolume_id(fd: int) -> bytes:
+    """What tells the subvolume of ``fd`` from all others, wherever it is moved to."""
+    return _info(fd)[0]
+
+
+def is_snapshot(fd: int) -> bool:
+    """Whether the subvolume of ``fd`` was taken of another one, which may be gone."""
+    return any(_info(fd)[1])
 
 
 def create_subvolume(parent: int, name: str) -> None:
@@ -62,12 +90,13 @@ def create_subvolume(parent: int, name: str) -> None:
     fcntl.ioctl(parent, _SUBVOL_CREATE, bytearray(struct.pack(_VOL_ARGS, 0, os.fsencode(name))))
 
 
-def create_snapshot(source: int, parent: int, name: str) -> None:
-    """Make ``name`` in ``parent`` a read-only copy of the subvolume ``source`` at this moment.
+def create_snapshot(source: int, parent: int, name: str, *, is_writable: bool = False) -> None:
+    """Make ``name`` in ``parent`` a copy of the subvolume ``source`` at this moment.
 
     EXDEV on another file system. Subvolumes within it are empty directories in the copy.
     """
-    arguments = struct.pack(_VOL_ARGS_V2, source, 0, _RDONLY, os.fsencode(name))
+    flags = 0 if is_writable else _RDONLY
+    arguments = struct.pack(_VOL_ARGS_V2, source, 0, flags, os.fsencode(name))
     fcntl.ioctl(parent, _SNAP_CREATE_V2, bytearray(arguments))
 
 

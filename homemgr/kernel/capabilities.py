@@ -1,16 +1,23 @@
-"""capset(2): give up capabilities for a while, see capabilities(7).
+"""capset(2): give up capabilities, for a while or for good, see capabilities(7).
 
-Changes the effective set of the calling thread only. What the thread may take back
-stays permitted, so this protects against mistakes and not against an intruder.
+Changes the calling thread only. For a while it is the effective set alone: what the thread
+may take back stays permitted, so that protects against mistakes and not against an intruder.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from homemgr.kernel.process import CREDENTIALS
+from homemgr.kernel.process import (
+    CREDENTIALS,
+    PR_CAPBSET_DROP,
+    PR_SET_NO_NEW_PRIVS,
+    prctl,
+)
 from homemgr.kernel.syscall import POINTER, buffer_of, libc_call, packed, zeroed
 
 if TYPE_CHECKING:
@@ -46,6 +53,22 @@ def only_capabilities(kept: int) -> Iterator[None]:
     finally:
         with CREDENTIALS:
             _set(before)
+
+
+def give_up_all() -> None:
+    """Have no capability any more, nor get one by execve(2); raises OSError."""
+    with CREDENTIALS:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        # Before the rest: to drop from the bounding set needs CAP_SETPCAP, see prctl(2).
+        for number in itertools.count():
+            try:
+                prctl(PR_CAPBSET_DROP, number)
+            except OSError as error:
+                # The first number that the kernel has no capability for.
+                if error.errno == errno.EINVAL:
+                    break
+                raise
+        _set((0,) * 6)
 
 
 def _get() -> tuple[int, ...]:

@@ -24,15 +24,20 @@ _VERSION = (4, 41, 0)
 _LIST_DEVICES = 2
 _DEV_CREATE = 3
 _DEV_REMOVE = 4
+#: Without _SUSPEND_FLAG it resumes, and the table that was loaded takes the old one's place.
 _DEV_SUSPEND = 6
 _DEV_STATUS = 7
 _TABLE_LOAD = 9
+_TABLE_STATUS = 12
 _GET_TARGET_VERSION = 17
 
 _READONLY_FLAG = 1 << 0
 _SUSPEND_FLAG = 1 << 1
+_STATUS_TABLE_FLAG = 1 << 4
 _ACTIVE_PRESENT_FLAG = 1 << 5
 _BUFFER_FULL_FLAG = 1 << 8
+_SKIP_LOCKFS_FLAG = 1 << 10
+_NOFLUSH_FLAG = 1 << 11
 _DEFERRED_REMOVE_FLAG = 1 << 17
 
 #: struct dm_ioctl: version[3], data_size, data_start, target_count, open_count, flags,
@@ -49,6 +54,13 @@ _ROOM_LIMIT = 1 << 20
 
 #: What these sectors are, whatever the devices have.
 SECTOR = 512
+
+
+class Table(NamedTuple):
+    """What a device with one target is made of; parameters as the target's driver has them."""
+
+    kind: str
+    parameters: str
 
 
 class Device(NamedTuple):
@@ -99,6 +111,7 @@ def has_target(control: int, kind: str) -> bool:
     try:
         _request(control, _GET_TARGET_VERSION, name=kind, payload=bytes(256))
     except OSError as error:
+        # The kernel's word for a target that it does not know, and has found no module for.
         if error.errno == errno.EINVAL:
             return False
         raise
@@ -110,17 +123,45 @@ def create(control: int, name: str, uuid: str) -> Device:
     return _device(_request(control, _DEV_CREATE, name=name, uuid=uuid))
 
 
-def load(control: int, name: str, kind: str, size: int, parameters: str) -> None:
-    """Give a device a read-only table of one target over all its ``size`` bytes."""
+def table(control: int, name: str) -> Table:
+    """The first target of a device; a key that lies in a keyring is named there, not told."""
+    answer = _request(
+        control, _TABLE_STATUS, name=name, flags=_STATUS_TABLE_FLAG, payload=bytes(_ROOM)
+    )
+    start = struct.unpack_from(_HEAD, answer)[4]
+    kind = struct.unpack_from(_TARGET, answer, start)[4]
+    text = answer[start + struct.calcsize(_TARGET) :]
+    first = (one.partition(b"\0")[0].decode("ascii") for one in (kind, text))
+    return Table(*first)
+
+
+def load(
+    control: int, name: str, kind: str, size: int, parameters: str, *, is_writable: bool = False
+) -> None:
+    """Give a device a table of one target over all its ``size`` bytes."""
+    flags = 0 if is_writable else _READONLY_FLAG
     text = parameters.encode("ascii") + b"\0"
+    # A target that follows has to begin on a multiple of 8, see dm-ioctl.h.
     text += bytes(-len(text) % 8)
     target = struct.pack(_TARGET, 0, size // SECTOR, 0, 0, kind.encode("ascii"))
-    _request(control, _TABLE_LOAD, name=name, flags=_READONLY_FLAG, payload=target + text, count=1)
+    _request(control, _TABLE_LOAD, name=name, flags=flags, payload=target + text, count=1)
 
 
 def resume(control: int, name: str) -> Device:
     """Let the table that was loaded take effect."""
     return _device(_request(control, _DEV_SUSPEND, name=name, flags=_READONLY_FLAG))
+
+
+def fail(control: int, name: str) -> None:
+    """Have all that is and will be asked of a device fail, and let go of what is below it."""
+    found = _device(_request(control, _DEV_STATUS, name=name))
+    number = f"{os.major(found.number)}:{os.minor(found.number)}"
+    with Fd.open(f"/sys/dev/block/{number}/size", os.O_RDONLY) as size:
+        sectors = int(os.read(size.fileno(), 32))
+    load(control, name, "error", sectors * SECTOR, "")
+    # Its file system is not asked to write what it has, nor waited for: it could wait for ever.
+    flags = _SKIP_LOCKFS_FLAG | _NOFLUSH_FLAG
+    _request(control, _DEV_SUSPEND, name=name, flags=flags)
 
 
 def remove(control: int, name: str) -> None:
@@ -133,6 +174,7 @@ def status(control: int, name: str = "", number: int = 0) -> Device | None:
     try:
         return _device(_request(control, _DEV_STATUS, name=name, number=number))
     except OSError as error:
+        # The kernel's word for: there is no such device.
         if error.errno == errno.ENXIO:
             return None
         raise

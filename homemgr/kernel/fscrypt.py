@@ -99,6 +99,7 @@ def add_key(fd: int, key: bytes | bytearray, version: int) -> None:
     try:
         fcntl.ioctl(fd, _ADD_KEY, area)
     finally:
+        # No copy of the key stays in our memory, whatever has become of the call.
         area[:] = bytes(len(area))
 
 

@@ -60,6 +60,7 @@ def find_loop_devices(target: Target) -> list[Holder]:
     """
     found: list[Holder] = []
     for name in _block_devices():
+        # One that is attached to nothing has no such directory, and others go while we look.
         with suppress(OSError), Fd.open(f"/sys/block/{name}/loop", _DIRECTORY) as device:
             path = os.fsdecode(_read(device.fileno(), "backing_file", 4096)).rstrip("\n")
             if _is_within(path, target.path):

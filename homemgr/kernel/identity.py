@@ -36,6 +36,7 @@ def filesystem_identity(uid: int, gid: int) -> Iterator[None]:
         prctl(PR_SET_SECUREBITS, securebits | _SECBIT_NO_SETUID_FIXUP)
         _become(uid, gid)
     try:
+        # Within the try: what was half done is taken back as well.
         if current_identity() != (uid, gid):
             raise OSError(errno.EPERM, f"setfsuid: cannot access files as {uid}:{gid}")
         yield

@@ -10,12 +10,14 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from typing import NamedTuple
 
 from homemgr.files import Fd
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
+_LOOP_SET_STATUS64 = 0x4C04
 _LOOP_GET_STATUS64 = 0x4C05
 
 _LO_FLAGS_READ_ONLY = 1
@@ -27,6 +29,13 @@ _LOOP_CONFIG = "=II232s64x"
 #: struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt_type,
 #: encrypt_key_size, flags; file_name[64], crypt_name[64], encrypt_key[32], init[2].
 _LOOP_INFO64 = "=QQQQQIIII64s64s32sQQ"
+
+#: Where in that the size limit is, in bytes and as one number.
+_LIMIT_AT, _LIMIT = 32, struct.Struct("=Q")
+
+#: How often a device may have pages in memory that are in the way of another size, and how long
+#: they are given to go (s).
+_BUSY, _PAUSE_S = 100, 0.01
 
 #: How often somebody else may take the number we were told is free.
 _RACES = 32
@@ -71,16 +80,46 @@ def attach_shared(backing_fd: int, *, offset: int = 0, size_limit: int = 0) -> L
 
     What is mounted from one device twice is one file system and has one page cache.
     """
+    found = find(backing_fd, offset=offset, size_limit=size_limit, read_only=True)
+    if found is not None:
+        return found
+    return attach(backing_fd, read_only=True, offset=offset, size_limit=size_limit)
+
+
+def find(
+    backing_fd: int, *, offset: int = 0, size_limit: int | None = 0, read_only: bool = False
+) -> Loop | None:
+    """The device of this part of the file that is there already, opened for reading.
+
+    With a limit of None it may end anywhere.
+    """
     wanted = os.fstat(backing_fd)
     for name in _attached_names():
         device = _open_attached(f"/dev/{name}")
         if device is None:
             continue
         # Open, so the device stays what it is found to be.
-        if _backs(device.fileno(), wanted, offset, size_limit):
+        flags = _flags_if_backed(device.fileno(), wanted, offset, size_limit)
+        if flags is not None and bool(flags & _LO_FLAGS_READ_ONLY) == read_only:
             return Loop(device, f"/dev/{name}")
         device.close()
-    return attach(backing_fd, read_only=True, offset=offset, size_limit=size_limit)
+    return None
+
+
+def set_size_limit(device_fd: int, size_limit: int) -> None:
+    """Have an attached device end elsewhere; who uses it goes on. The file has to reach so far."""
+    area = bytearray(struct.calcsize(_LOOP_INFO64))
+    fcntl.ioctl(device_fd, _LOOP_GET_STATUS64, area)
+    _LIMIT.pack_into(area, _LIMIT_AT, size_limit)
+    for attempt in range(_BUSY):
+        try:
+            fcntl.ioctl(device_fd, _LOOP_SET_STATUS64, area)
+            return
+        except OSError as error:
+            # Somebody has read from it just now.
+            if error.errno != errno.EAGAIN or attempt == _BUSY - 1:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _attached_names() -> list[str]:
@@ -104,18 +143,21 @@ def _open_attached(path: str) -> Fd | None:
         return None
 
 
-def _backs(device_fd: int, wanted: os.stat_result, offset: int, size_limit: int) -> bool:
+def _flags_if_backed(
+    device_fd: int, wanted: os.stat_result, offset: int, size_limit: int | None
+) -> int | None:
+    """The flags of the device if it is that part of that file."""
     area = bytearray(struct.calcsize(_LOOP_INFO64))
     try:
         fcntl.ioctl(device_fd, _LOOP_GET_STATUS64, area)
     except OSError:
-        return False
+        return None
     device, inode, _, found_offset, found_limit, _, _, _, flags, *_ = struct.unpack(
         _LOOP_INFO64, area
     )
-    found = (device, inode, found_offset, found_limit)
-    is_same = found == (wanted.st_dev, wanted.st_ino, offset, size_limit)
-    return is_same and bool(flags & _LO_FLAGS_READ_ONLY)
+    is_same = (device, inode, found_offset) == (wanted.st_dev, wanted.st_ino, offset)
+    is_same &= size_limit in (None, found_limit)
+    return int(flags) if is_same else None
 
 
 def _configure(path: str, mode: int, configuration: bytes) -> Loop | None:
@@ -124,6 +166,7 @@ def _configure(path: str, mode: int, configuration: bytes) -> Loop | None:
         fcntl.ioctl(device.fileno(), _LOOP_CONFIGURE, configuration)
     except OSError as error:
         device.close()
+        # Somebody has taken the number since the kernel said that it is free.
         if error.errno == errno.EBUSY:
             return None
         raise OSError(error.errno, f"LOOP_CONFIGURE: {error.strerror}", path) from error

@@ -139,6 +139,12 @@ def file_systems() -> dict[int, tuple[str, str]]:
     return found
 
 
+def mount_roots() -> list[tuple[str, str]]:
+    """Of every mount of this namespace: what it shows of its file system, and where it is."""
+    rows = [line.split(" ", 5) for line in _read_mountinfo().splitlines()]
+    return [(unescape(row[3]), unescape(row[4])) for row in rows]
+
+
 def _is_below(mount: Mount, top_id: int, mounts: dict[int, Mount]) -> bool:
     seen: set[int] = set()
     current: Mount | None = mount

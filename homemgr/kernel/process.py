@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import threading
+from contextlib import suppress
 
 from homemgr.kernel.syscall import INT, ULONG, libc_call
 
@@ -23,8 +24,10 @@ PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
+PR_SET_NO_NEW_PRIVS = 38
 
 #: Held while the dumpable flag is needed, and while credentials change.
 CREDENTIALS = threading.Lock()
@@ -47,6 +50,7 @@ def set_name(name: str) -> None:
 def end_with_parent(parent: int) -> None:
     """Be killed when the thread that forked us ends, or now if process ``parent`` has ended."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Asked after the call: of a parent that has ended before it no signal comes any more.
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -65,3 +69,17 @@ def is_dumpable() -> bool:
 def unshare(flags: int) -> None:
     """Leave namespaces shared so far; per thread, os.unshare exists from Python 3.12 on only."""
     _unshare(flags)
+
+
+def kill(pid: int, uid: int) -> None:
+    """End a process at once, if it is one of ``uid`` and still there."""
+    with suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            # By descriptor: a new process with the same number is not hit by mistake.
+            if os.stat(f"/proc/{pid}").st_uid == uid:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(fd)

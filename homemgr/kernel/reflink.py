@@ -22,4 +22,5 @@ def clone(source: int, target: int) -> None:
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """Take the storage of a range away; it reads as zeros. The size stays."""
+    # The first flag is taken only together with the second, see fallocate(2).
     _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)

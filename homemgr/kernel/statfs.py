@@ -12,6 +12,7 @@ ECRYPTFS_SUPER_MAGIC = 0xF15F
 EROFS_SUPER_MAGIC = 0xE0F5E1E2
 
 BTRFS_SUPER_MAGIC = 0x9123683E
+XFS_SUPER_MAGIC = 0x58465342
 
 #: More than struct statfs has anywhere; its type comes first.
 _SIZE = 256

@@ -1,7 +1,8 @@
 """Starting the service over an image, and a line to it instead of a bus.
 
 Two forks: the first leaves the namespaces, the second is the first process in the new ones
-and enters the image; with it everything ends that was started there.
+and enters the image; with it everything ends that was started there. They alone import the
+service, where they begin: the command line would load all of it to speak over a socket.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from homemgr.daemon.merging import Extensions
 from homemgr.daemon.store import Store
 from homemgr.errors import NotSupported
 from homemgr.record.machine import Machine
-from homemgr.storage import mountpoint
+from homemgr.storage import figures, mountpoint
 from homemgr.wire.connection import Connection
 from homemgr.wire.peer import Peer
 
@@ -65,7 +65,8 @@ async def serve(control: socket.socket, line: socket.socket, ready: Callable[[],
         stack.push_async_callback(manager.stop)
         ready()
         connection = Line(line)
-        dispatcher = open_faces(connection, manager)[0]
+        dispatcher, faces = open_faces(connection, manager, figures.measure)
+        stack.callback(faces.figures.close)
         await connection.wait_closed()
         await manager.activities.stop()
         await dispatcher.drain()

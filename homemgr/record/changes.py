@@ -68,6 +68,22 @@ def stamped(record: UserRecord, now_usec: int, *, is_password_change: bool = Fal
     return record.without("signature").replaced(dict.fromkeys(names, now_usec))
 
 
+def with_disk_size(record: UserRecord, machine_id: str, size: int, now_usec: int) -> UserRecord:
+    """The record with another size on one machine, stamped now and unsigned.
+
+    Somebody chose it, so the home takes no part any more where sizes are shared out. Written
+    into the entry that is for this machine alone, which has to be the last that could count.
+    """
+    members: JsonObject = {"diskSize": size, "rebalanceWeight": 0}
+    entries: list[Json] = [*record.per_machine]
+    last = record.per_machine[-1] if entries else {}
+    if last.get("matchMachineId") in (machine_id, [machine_id]):
+        entries[-1] = {**last, **members}
+    else:
+        entries.append({"matchMachineId": [machine_id], **members})
+    return stamped(record, now_usec).replaced(perMachine=entries)
+
+
 def without_future(record: UserRecord, now_usec: int) -> UserRecord:
     """The record without its signatures and with no stamp later than now.
 

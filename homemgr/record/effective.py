@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from homemgr.errors import InvalidRecord
 from homemgr.record import names
-from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, UNASKED_ON, UNITED
+from homemgr.record.fields import FIELDS, HOME_MODE, IDMAP_POLICY, OWN_STORAGES, UNASKED_ON, UNITED
+from homemgr.record.storages import named_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,13 +68,14 @@ class EffectiveRecord:
     def _given(self, field: Field) -> Iterator[Json]:
         """Values of a field in the order in which they replace each other."""
         for section in self._sections(field):
-            if field.name not in section:
-                continue
-            value = section[field.name]
-            try:
-                yield None if value is None else field.rule.read(value, "")
-            except InvalidRecord:
-                continue  # read as homed does: what it cannot read is not there
+            if field.name == "storage" and named_in(section) in OWN_STORAGES:
+                yield named_in(section)
+            elif field.name in section:
+                value = section[field.name]
+                try:
+                    yield None if value is None else field.rule.read(value, "")
+                except InvalidRecord:
+                    continue  # read as homed does: what it cannot read is not there
 
     def _sections(self, field: Field) -> Iterator[Mapping[str, Json]]:
         letters = field.sections
@@ -336,7 +338,12 @@ class EffectiveRecord:
 
     @property
     def image_path(self) -> str | None:
-        """Where the home is stored; None if the record does not say."""
+        """Where the home is stored; None if the record does not say.
+
+        On a file server that begins with two slashes, which no path here does.
+        """
+        if self.storage == "cifs":
+            return f"//{(self._text('cifsService') or '').lstrip('/')}"
         return self._text("imagePath")
 
     @property

@@ -21,6 +21,9 @@ MIN_DISK_SIZE: Final = 5 * MIB
 MAX_DISK_SIZE: Final = 5 << 40
 SERVICE: Final = "io.systemd.Home"
 STORAGES: Final = ("luks", "directory", "subvolume", "fscrypt", "cifs")
+#: Storages of ours, which systemd-homed has no name for; beside `storage`, see `storages`.
+OWN_STORAGE: Final = "org.homemgr.storage"
+OWN_STORAGES: Final = ("image",)
 #: How wide a home's idmap is: "strict" maps its user alone, "homed" what systemd-homed maps.
 IDMAP_POLICY: Final = "org.homemgr.idmapPolicy"
 #: Names of extensions merged into the home at login; "+NAME" is required.
@@ -147,6 +150,7 @@ _ACCESS = (
 # What storage and mount need; the luks and cifs ones as far as homed knows them.
 _HOME = (
     Field("storage", "RMB", choice(*STORAGES), None, "How the home is stored."),
+    Field(OWN_STORAGE, "RM", choice(*OWN_STORAGES), None, "The same where it has no such name."),
     Field("homeDirectory", "RB", rules.HOME_PATH, None, "Where the home is mounted."),
     Field("imagePath", "RMB", rules.IMAGE_PATH, None, "Where the home is stored."),
     Field("blobDirectory", "RMB", _DIRECTORY, None, "Host copy of pictures and the like."),

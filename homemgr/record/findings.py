@@ -53,7 +53,7 @@ CODES: Final[Mapping[str, Kind]] = {
     ),
     "inside-hostile": Kind(
         "What lies in the place of the home's record is no file of the home's owner.",
-        "See who put it there.",
+        "See who put it there; the next login does what a repair does.",
         "renames it to .identity.kept-* and writes the host copy there",
     ),
     "inside-unreadable": Kind(
@@ -100,6 +100,10 @@ CODES: Final[Mapping[str, Kind]] = {
     "image-key": Kind(
         "No password can unlock the home: none of its key slots can be read.",
         "Restore the attributes trusted.fscrypt_slot* of its top directory, or the LUKS header.",
+    ),
+    "image-format": Kind(
+        "The image holds no home that could be opened, or only a part of one.",
+        "Restore the image; its partitions and file system are what `fdisk` and `fsck` look at.",
     ),
     "base-unsafe": Kind(
         "Others than root can change where the path of the home leads.",
@@ -175,6 +179,10 @@ CODES: Final[Mapping[str, Kind]] = {
     "leftover-transfer": Kind(
         "Files of a home that moved are there, and no transfer tells of them.",
         "See what they are; delete or rename them.",
+    ),
+    "leftover-room": Kind(
+        "Files of a home that was converted are there, and no conversion tells of them.",
+        "See whose home it is: what is in there may be the only copy; move it back or delete it.",
     ),
     "unchecked": Kind("It could not be checked.", "See the reason; check again."),
 }

@@ -21,6 +21,12 @@ JsonObject: TypeAlias = "dict[str, Json]"
 
 #: Longest record text that is looked at; homed's own files are a few KiB.
 MAX_RECORD_BYTES: Final = 1 << 20
+#: Longest record that is taken in, as it is written: what machines, signatures and other slots add
+#: to it later must not make it one that nobody reads any more.
+MAX_NEW_RECORD_BYTES: Final = MAX_RECORD_BYTES - (128 << 10)
+#: Most values in one object, a few times what the largest record has. Each takes longer to judge
+#: than to write, and who reads them lets nobody else have a turn meanwhile.
+MAX_VALUES: Final = 1 << 16
 #: Deepest nesting; the user record format itself needs six levels.
 MAX_DEPTH: Final = 64
 #: The integers a JSON number of systemd can hold.
@@ -82,6 +88,10 @@ def share_keys(keys: Iterable[str]) -> None:
 
 def parse(text: str | bytes) -> JsonObject:
     """Read one JSON object; raises InvalidRecord that begins with the path of the culprit."""
+    text = _decode(text)
+    # What separates values, though some of it may stand in texts: told without reading them.
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise InvalidRecord(f".: expected at most {MAX_VALUES} values, found more.")
     value = parse_any(text)
     if not isinstance(value, dict):
         raise InvalidRecord(f".: expected an object, found {kind(value)}.")

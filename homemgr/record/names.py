@@ -19,8 +19,8 @@ LONGEST_SLOT_NAME: Final = 32
 #: ``NAME.identity`` has to fit into the 255 bytes of a file name.
 LONGEST_NAME_BYTES: Final = 255 - len(".identity")
 IMAGE_SUFFIX: Final = ".homedir"
-#: Of the file that a home of storage `luks` is.
-IMAGE_FILE_SUFFIX: Final = ".home"
+#: Of what a home is that is a file, by its storage. systemd-homed takes every `.home` for `luks`.
+FILE_SUFFIXES: Final = {"luks": ".home", "image": ".homeimage"}
 
 _NEW_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_-]{{0,{LONGEST_NEW_NAME - 1}}}\Z")
 _NUMERIC = re.compile(r"-?[0-9]+\Z")
@@ -85,8 +85,13 @@ def with_realm(name: str, realm: str | None) -> str:
 
 def image_file_name(name: str, realm: str | None, storage: str | None = None) -> str:
     """What a home lies in, below the base directory of its machine: a directory, or a file."""
-    suffix = IMAGE_FILE_SUFFIX if storage == "luks" else IMAGE_SUFFIX
+    suffix = FILE_SUFFIXES.get(storage or "", IMAGE_SUFFIX)
     return with_realm(name, realm) + suffix
+
+
+def is_remote(image_path: str) -> bool:
+    """Whether what is said to be the path of an image is a directory on a file server."""
+    return image_path.startswith("//")
 
 
 def parse_image_file_name(file_name: str) -> tuple[str, str | None] | None:
@@ -95,7 +100,7 @@ def parse_image_file_name(file_name: str) -> tuple[str, str | None] | None:
     The realm is parsed before the name is judged, or ``@`` would refuse it (homed's defect 11).
     """
     stem, dot, suffix = file_name.rpartition(".")
-    if dot + suffix not in (IMAGE_SUFFIX, IMAGE_FILE_SUFFIX):
+    if dot + suffix not in (IMAGE_SUFFIX, *FILE_SUFFIXES.values()):
         return None
     user, realm = split_realm(stem)
     if not is_acceptable(user) or (realm is not None and not is_realm(realm)):

@@ -6,6 +6,8 @@ so is who asks security tokens. Follows homed's order of tests and its priority 
 
 from __future__ import annotations
 
+import itertools
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import (
@@ -19,7 +21,7 @@ from homemgr.errors import (
 from homemgr.record.secret import normalise_recovery_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.secret import Secret
@@ -35,9 +37,7 @@ def check(
 
     ``ask_tokens`` gives None if a security token of the record unlocks it, or why none does.
     """
-    if _matches_any(secret.passwords, effective.hashed_passwords, verify):
-        return
-    if _matches_any(_recovery_keys(secret), effective.recovery_key_hashes, verify):
+    if any(verify(word, hashed) for word, hashed in pairs(effective, secret)):
         return
     who = effective.user_and_realm
     if effective.token_hashes and ask_tokens is not None:
@@ -55,6 +55,19 @@ def check(
     if effective.recovery_key_hashes:
         raise BadRecoveryKey(f"No recovery key given unlocks the home of {who}.")
     raise HomeCantAuthenticate(f"The record of {who} has no password to compare with.")
+
+
+def pairs(effective: EffectiveRecord, secret: Secret) -> Iterator[tuple[str, str]]:
+    """Each word with each hash that it may be behind, in the order in which `check` asks."""
+    yield from itertools.product(secret.passwords, effective.hashed_passwords)
+    yield from itertools.product(_recovery_keys(secret), effective.recovery_key_hashes)
+
+
+def fitting(
+    effective: EffectiveRecord, secret: Secret, verify: Callable[[str, str], bool]
+) -> tuple[str, ...]:
+    """The words of a secret that unlock the record, of all that somebody has tried."""
+    return tuple(dict.fromkeys(w for w, hashed in pairs(effective, secret) if verify(w, hashed)))
 
 
 def require_all(
@@ -78,6 +91,12 @@ def require_all(
     if keys is None:
         raise BadRecoveryKey(f"Not every recovery key of {who} was given.")
     return tuple(dict.fromkeys((*words, *keys, *tokens)))
+
+
+def digest_of_hashes(effective: EffectiveRecord) -> str:
+    """A digest (hex) of all that says which words unlock the home."""
+    hashes = effective.hashed_passwords, effective.recovery_key_hashes, effective.token_hashes
+    return sha256("\0".join(itertools.chain(*hashes)).encode()).hexdigest()
 
 
 class Exchange(NamedTuple):

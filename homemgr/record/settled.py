@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from homemgr.errors import NotSupported
+from homemgr.record.storages import named_in
 
 if TYPE_CHECKING:
     from homemgr.record.machine import Machine
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 #: Field -> what it is called, and how to get what was asked for.
 _SETTLED: Final = {
-    "storage": ("storage", "Make another home area with that storage and move the files there."),
+    "storage": ("storage", "`homemgr convert` does that while the user is logged out."),
     "imagePath": (
         "image path",
-        "Move the image while the home area is inactive, then take it in with `homemgr adopt`.",
+        "`homemgr convert --to=PATH` moves it while the user is logged out.",
     ),
     "uid": ("uid", "It stays as long as the home area is known to this machine."),
     "homeDirectory": (
@@ -38,7 +39,8 @@ def check_settled(current: UserRecord, new: UserRecord, machine: Machine) -> Non
     binding = current.binding(machine.id)
     before, after = (record.without("binding").on(machine) for record in (current, new))
     for field, (called, advice) in _SETTLED.items():
-        settled, wanted = binding.get(field), after.get(field)
+        settled = named_in(binding) if field == "storage" else binding.get(field)
+        wanted = after.get(field)
         if settled is None or wanted is None or wanted in (settled, before.get(field)):
             continue
         raise NotSupported(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from homemgr.record.effective import EffectiveRecord
-    from homemgr.record.jsontext import JsonObject
+    from homemgr.record.jsontext import Json, JsonObject
     from homemgr.record.machine import Machine
     from homemgr.record.model import UserRecord
 
@@ -27,25 +27,22 @@ def synthesize(
     is_active: bool,
     is_signed_locally: bool | None = None,
     fallback_shell: str | None = None,
-    disk: Mapping[str, int] | None = None,
-    file_system_type: str | None = None,
+    figures: Mapping[str, Json] | None = None,
 ) -> JsonObject:
     """The status members of now, for :meth:`UserRecord.with_status`; stored counters stay.
 
-    ``is_active`` in the wider sense: the files are there. ``disk`` holds diskSize,
-    diskUsage, diskFree, diskCeiling, diskFloor as far as known. Without a fallback
-    shell the fallbacks are left out.
+    ``is_active`` in the wider sense: the files are there. ``figures`` holds diskSize,
+    diskUsage, diskFree, diskCeiling, diskFloor and fileSystemType, None for what is not known.
+    Without a fallback shell the fallbacks are left out.
     """
     members: JsonObject = {
         "state": state,
         "service": SERVICE,
         "useFallback": not is_active,
-        **(disk or {}),
+        **(figures or {}),
     }
     if is_signed_locally is not None:
         members["signedLocally"] = is_signed_locally
-    if file_system_type is not None:
-        members["fileSystemType"] = file_system_type
     if fallback_shell is not None:
         members["fallbackShell"] = fallback_shell
         members["fallbackHomeDirectory"] = effective.home_directory

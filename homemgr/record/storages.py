@@ -5,7 +5,16 @@ The storages themselves are in ``storage.kinds``; faces and daemon decide by thi
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from homemgr.errors import InvalidArgs
+from homemgr.record.fields import OWN_STORAGE, OWN_STORAGES
+from homemgr.record.names import FILE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homemgr.record.jsontext import Json, JsonObject
 
 
 class Abilities(NamedTuple):
@@ -16,6 +25,8 @@ class Abilities(NamedTuple):
     has_key: bool = False
     #: That key can be taken out of memory while the home stays mounted.
     can_lock: bool = False
+    #: The files are on a server: they have no path here, and nobody can see whether they are there.
+    is_remote: bool = False
 
 
 #: Of the storages that there are, by the name in user records.
@@ -24,9 +35,54 @@ ABILITIES: Final = {
     "subvolume": Abilities(),
     "fscrypt": Abilities(has_key=True, can_lock=True),
     "luks": Abilities(has_key=True, can_lock=True),
+    "image": Abilities(),
+    # The key is the password itself, which the server wants.
+    "cifs": Abilities(has_key=True, is_remote=True),
 }
+
+#: What clients of systemd-homed are told of a storage that they have no name for: it is not
+#: encrypted. systemd-homed itself passes over names that it does not know, and would then use what
+#: it guesses; this one has it say that the image is no directory.
+_STAND_IN: Final = "directory"
+
+
+#: Homes that are trees of their file system, nothing more: open as they lie there.
+_TREES: Final = frozenset({"directory", "subvolume"})
+
+
+def is_tree(storage: str | None) -> bool:
+    """Whether the files of a home can be reached without it being opened first."""
+    return (storage or "directory") in _TREES
 
 
 def abilities_of(storage: str | None) -> Abilities:
     """What homes of ``storage`` can do; of one that is not known here, nothing."""
     return ABILITIES.get(storage or "directory", Abilities())
+
+
+def members(storage: str) -> JsonObject:
+    """The members of a binding that say how a home is stored, beside its ``imagePath``.
+
+    A field of ours would make clients of systemd-homed warn of it each time; the name of the
+    image says the same.
+    """
+    return {"storage": _STAND_IN if storage in OWN_STORAGES else storage}
+
+
+def check_path(storage: str, image_path: str) -> None:
+    """Raise InvalidArgs if the path would not say what `members` leaves unsaid."""
+    if storage in OWN_STORAGES and not image_path.endswith(FILE_SUFFIXES[storage]):
+        raise InvalidArgs(
+            f"imagePath: the name of a home with storage {storage} has to end in"
+            f" {FILE_SUFFIXES[storage]}, found {image_path!r}."
+        )
+
+
+def named_in(section: Mapping[str, Json]) -> Json:
+    """The storage that one section of a record names, whether or not there is such a one."""
+    if section.get(OWN_STORAGE) in OWN_STORAGES:
+        return section[OWN_STORAGE]
+    storage, path = section.get("storage"), section.get("imagePath")
+    if storage == _STAND_IN and isinstance(path, str):
+        return next((own for own in OWN_STORAGES if path.endswith(FILE_SUFFIXES[own])), storage)
+    return storage

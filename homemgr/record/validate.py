@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from homemgr.errors import HostileHome, InvalidRecord
 from homemgr.record import names, uids
 from homemgr.record.fields import FIELDS, MATCH_MEMBERS, SERVICE, STORAGES
-from homemgr.record.jsontext import child, element, kind
+from homemgr.record.jsontext import MAX_NEW_RECORD_BYTES, child, element, kind
 from homemgr.record.model import NOT_EMBEDDED, UserRecord
 from homemgr.record.rules import TEXT_OR_TEXTS, refusal
 
@@ -73,6 +73,7 @@ def validate(
         _check_types(record, machine)
     _check_kind(record, machine)
     if purpose in _BROUGHT_IN:
+        _check_length(record)
         _check_brought_in(record, machine)
         _check_aliases(record, nobody_names)
     # An update cannot change the uid: the binding made at first use wins.
@@ -102,6 +103,16 @@ def _check_kind(record: UserRecord, machine: Machine | None) -> None:
     _expect_word(record.data, "service", "", (SERVICE,))
     for path, members in _places(record, machine):
         _expect_word(members, "storage", path, STORAGES)
+
+
+def _check_length(record: UserRecord) -> None:
+    """What is sent in one line grows where it is kept, with a line for each value."""
+    written = len(record.without("secret").pretty())
+    if written > MAX_NEW_RECORD_BYTES:
+        raise InvalidRecord(
+            f".: expected a record of at most {MAX_NEW_RECORD_BYTES} bytes as it is kept,"
+            f" found {written}."
+        )
 
 
 def _check_brought_in(record: UserRecord, machine: Machine | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
@@ -29,20 +30,23 @@ class VolumeSettings(NamedTuple):
     pbkdf_threads: int
     pbkdf_iterations: int | None
     sector_size: int | None
+    #: Whether the image loses at once what is deleted in it; and whether it does at logout.
     discard: bool
+    offline_discard: bool
     mount_options: tuple[str, ...]
 
 
 def volume_settings(effective: EffectiveRecord) -> VolumeSettings:
     """What counts on this machine."""
     options = cast("str | None", effective.get("luksExtraMountOptions")) or ""
+    discard, offline_discard = _discards(effective)
     return VolumeSettings(
         disk_size=cast("int | None", effective.get("diskSize")),
         disk_size_relative=cast("int | None", effective.get("diskSizeRelative")),
         file_system=cast("str | None", effective.get("fileSystemType")) or _DEFAULT_FILE_SYSTEM,
-        partition_uuid=cast("str | None", effective.get("partitionUuid")),
-        luks_uuid=cast("str | None", effective.get("luksUuid")),
-        file_system_uuid=cast("str | None", effective.get("fileSystemUuid")),
+        partition_uuid=_uuid(effective, "partitionUuid"),
+        luks_uuid=_uuid(effective, "luksUuid"),
+        file_system_uuid=_uuid(effective, "fileSystemUuid"),
         cipher=cast("str", effective.get("luksCipher")),
         cipher_mode=cast("str", effective.get("luksCipherMode")),
         key_size=cast("int", effective.get("luksVolumeKeySize")),
@@ -53,6 +57,26 @@ def volume_settings(effective: EffectiveRecord) -> VolumeSettings:
         pbkdf_threads=cast("int", effective.get("luksPbkdfParallelThreads")),
         pbkdf_iterations=cast("int | None", effective.get("luksPbkdfForceIterations")),
         sector_size=cast("int | None", effective.get("luksSectorSize")),
-        discard=bool(effective.get("luksDiscard")),
+        discard=discard,
+        offline_discard=offline_discard,
         mount_options=tuple(option for option in options.split(",") if option),
     )
+
+
+def _uuid(effective: EffectiveRecord, name: str) -> str | None:
+    """As programs write one, however the record does."""
+    found = cast("str | None", effective.get(name))
+    return None if found is None else str(uuid.UUID(found))
+
+
+def _discards(effective: EffectiveRecord) -> tuple[bool, bool]:
+    """While the home is in use and after it; what is not said, systemd-homed decides like this.
+
+    Flash wants to know what it need not keep; but the room of a file that is in use may be gone
+    when it is needed again.
+    """
+    is_device = (effective.image_path or "").startswith("/dev/")
+    said = cast("bool | None", effective.get("luksDiscard"))
+    discard = is_device if said is None else said
+    offline = cast("bool | None", effective.get("luksOfflineDiscard"))
+    return discard, (discard if is_device else True) if offline is None else offline

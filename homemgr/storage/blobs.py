@@ -179,6 +179,7 @@ def _swap_in(home: int) -> None:
     # Swapped rather than replaced: at no moment are there no blobs.
     try:
         renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
+    # There were none to exchange with.
     except FileNotFoundError:
         os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home, dst_dir_fd=home)
 

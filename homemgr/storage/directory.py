@@ -129,7 +129,7 @@ def create(
         if prepare_top is not None:
             prepare_top(top)
         with filesystem_identity(NOBODY, NOBODY):
-            skipped = _populate(top, access_mode, skeleton, identity, blobs)
+            skipped = populate(top, access_mode, skeleton, identity, blobs)
         try:
             # Still locked: a sweep must not find it idle between two of our steps.
             renameat2(base.fileno(), temporary, base.fileno(), file_name, RENAME_NOREPLACE)
@@ -186,13 +186,14 @@ def lock_tree(parent: Fd, name: str) -> Fd | None:
     return None
 
 
-def _populate(
+def populate(
     top: Fd,
     access_mode: int,
     skeleton: str | None,
     identity: bytes,
     blobs: Mapping[str, int],
 ) -> list[str]:
+    """Put into an empty directory what a new home holds, durably; what could not be copied."""
     skipped: list[str] = []
     if skeleton is not None:
         skipped = copy_skeleton(skeleton, top, leave_out={IDENTITY, BLOBS})

@@ -1,6 +1,6 @@
 """Storage `fscrypt`: a directory that the file system encrypts, names and contents.
 
-The key of each home is random, sealed once for every password (see `key_slots`). It is in the
+The key of each home is random, sealed once for every password (see `sealing`). It is in the
 file system from opening to closing, and only what was read with it leaves memory with it, not
 the caches of the whole machine. Homes of systemd-homed are used as they are, with policies of
 version 1 and 2 alike: a key of either can be given to the file system.
@@ -13,10 +13,24 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from homemgr.errors import BadPassword, FileNotFound, HomeAbsent, HostileHome, NotSupported
+from homemgr.errors import (
+    FileNotFound,
+    HomeAbsent,
+    HomeNotActive,
+    HostileHome,
+    NotSupported,
+)
 from homemgr.kernel import fscrypt
 from homemgr.kernel.fscrypt import KeyName, KeyStatus
-from homemgr.storage import directory, key_slots, paths, rekeying
+from homemgr.storage import (
+    accelerators,
+    directory,
+    key_slots,
+    limits,
+    paths,
+    rekeying,
+    sealing,
+)
 from homemgr.storage.directory import GONE_PREFIX, NEW_PREFIX
 from homemgr.storage.kind import Area, Storage
 from homemgr.storage.wipe import wipe
@@ -25,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from homemgr.files import Fd
-    from homemgr.storage.key_slots import Slot
     from homemgr.storage.kind import Content, Image, Words
+    from homemgr.storage.sealing import Sealed
     from homemgr.storage.top import Top
 
 #: Version of the policy of new homes.
@@ -59,25 +73,13 @@ class FscryptArea(Area):
         """Add slots, and remove the old ones, or those ``dropped``, when ``identity`` is there."""
         slots = key_slots.read(self.top.fd.fileno())
         if self._key is None:
-            self._key = _unsealed(self.top, self._policy, self._words)
+            self._key = sealing.unsealed(self.top, self._policy, self._words)
         # A home that systemd-homed before 259 can open stays one.
         is_old = self._policy.version == 1 and all(slot.is_old for slot in slots)
-        sealed = _seal_all(self._key, words, is_old=is_old)
-        opened = None if dropped is None else self._opened_by(slots, dropped)
+        sealed = sealing.sealed_for(self._key, words, is_old=is_old)
+        opened = None if dropped is None else sealing.opened_by(slots, self._policy, dropped)
         with rekeying.replacing(self.top, sealed, identity, opened):
             yield
-
-    def _opened_by(self, slots: Sequence[Slot], words: Words) -> list[int]:
-        """The numbers of the slots that one of ``words`` opens."""
-        found = []
-        for slot in slots:
-            for word in words.words:
-                key = _key_in(slot, word, self._policy, words)
-                if key is not None:
-                    wipe(key)
-                    found.append(slot.number)
-                    break
-        return found
 
     def close(self) -> None:
         """Forget the key as well."""
@@ -95,7 +97,7 @@ class Fscrypt(Storage):
             top = on_failure.enter_context(directory.open_home(image.path))
             policy = _policy_of(top)
             has_key = is_active and _status(top.fd, policy) is KeyStatus.PRESENT
-            key = None if has_key else _unsealed(top, policy, words)
+            key = None if has_key else sealing.unsealed(top, policy, words)
             area = FscryptArea(top, policy, words, key)
             on_failure.enter_context(area)
             if key is not None:
@@ -103,6 +105,16 @@ class Fscrypt(Storage):
             rekeying.settle(top)
             on_failure.pop_all()
         return area
+
+    def open_used(self, image: Image) -> Area:
+        """Read it with the key that the file system has."""
+        with ExitStack() as on_failure:
+            top = on_failure.enter_context(directory.open_home(image.path))
+            if _status(top.fd, _policy_of(top)) is not KeyStatus.PRESENT:
+                raise HomeNotActive(f"The key of {image.path} is not in memory.")
+            # Slots are not settled: who is at work on it may be about to replace them.
+            on_failure.pop_all()
+        return Area(top)
 
     def create(
         self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
@@ -116,7 +128,9 @@ class Fscrypt(Storage):
         with ExitStack() as closing:
             key = bytearray(os.urandom(fscrypt.KEY_BYTES))
             closing.callback(wipe, key)
-            sealed = _seal_all(key, words, is_old=False)
+            sealed = sealing.sealed_for(key, words, is_old=False)
+
+            limit = limits.preparing(image.effective, parent)
 
             def encrypt(top: Fd) -> None:
                 _add_key(top, key)
@@ -125,8 +139,9 @@ class Fscrypt(Storage):
                 closing.callback(_take_key_away, parent, policy)
                 fscrypt.set_policy(top.fileno(), policy)
                 _put_slots(top, sealed)
+                limit(top)
 
-            return directory.create(parent, file_name, **content._asdict(), prepare_top=encrypt)
+            return directory.create(parent, file_name, **content.first, prepare_top=encrypt)
 
     def close(self, image: Image) -> bool:
         """Remove the key from the file system."""
@@ -188,9 +203,12 @@ def _add_key(top: Fd, key: bytearray) -> None:
         raise
 
 
-def _put_slots(top: Fd, sealed: Sequence[bytes]) -> None:
+def _put_slots(top: Fd, sealed: Sequence[Sealed]) -> None:
     for number, text in enumerate(sealed):
-        os.setxattr(top.fileno(), key_slots.attribute(number), text, os.XATTR_CREATE)
+        os.setxattr(top.fileno(), key_slots.attribute(number), text.slot, os.XATTR_CREATE)
+    # Not before all slots have room.
+    for number, text in enumerate(sealed):
+        accelerators.write(top.fileno(), number, text.accelerator)
 
 
 def _policy_of(top: Top) -> KeyName:
@@ -220,34 +238,3 @@ def _take_key_away(parent: Fd, policy: KeyName) -> bool:
             return True
         time.sleep(pause_s)
     return False
-
-
-def _unsealed(top: Top, policy: KeyName, words: Words) -> bytearray:
-    """The key of the home, with the first of ``words`` that fits; raises BadPassword."""
-    slots = key_slots.read(top.fd.fileno())
-    if not slots:
-        raise HostileHome(
-            f"{top.image_path} has no key slot that can be read; without one nothing opens it."
-        )
-    for word in words.words:
-        for slot in slots:
-            key = _key_in(slot, word, policy, words)
-            if key is not None:
-                return key
-    raise BadPassword(f"No password given unlocks the key of {top.image_path}.")
-
-
-def _key_in(slot: Slot, word: str, policy: KeyName, words: Words) -> bytearray | None:
-    """The key of the home, if ``word``, one of ``words``, gets it out of the slot."""
-    with words.working():
-        key = slot.unseal(word)
-    # The policy tells: the old format opens with any word, and a slot may be another's.
-    return key if key is not None and fscrypt.key_name(key, policy.version) == policy else None
-
-
-def _seal_all(key: bytearray, words: Words, *, is_old: bool) -> list[bytes]:
-    sealed = []
-    for word in words.words:
-        with words.working():
-            sealed.append(key_slots.seal(key, word, is_old=is_old))
-    return sealed

@@ -48,10 +48,15 @@ def attach(mount: Fd, name: str) -> None:
 
 
 def take_away(name: str) -> None:
-    """Remove it from there; what was mounted of it stays."""
+    """Remove all that is there under this name; what was mounted of it stays.
+
+    Whoever has the home alone does it before he opens it too: a worker that was killed has left
+    its mount, and with that the device and the image are in use for ever.
+    """
     path = os.path.join(_PLACE, name)
-    with suppress(FileNotFoundError, NotADirectoryError):
-        # EINVAL: nothing is mounted there.
-        with suppress(OSError):
+    with suppress(OSError):
+        # EINVAL ends it: nothing is mounted there any more. Several killed workers leave several.
+        while True:
             umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
+    with suppress(OSError):
         os.rmdir(path)

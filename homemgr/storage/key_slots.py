@@ -15,6 +15,7 @@ import base64
 import logging
 import os
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -29,8 +30,12 @@ log = logging.getLogger(__name__)
 PREFIX = "trusted.fscrypt_slot"
 _NAME = re.compile(rf"{re.escape(PREFIX)}([0-9]{{1,9}})")
 
+#: Extended attribute with the number of the slot that was opened last. It tells nothing of a
+#: password, and a wrong one costs no more than none.
+_LIKELIEST = "trusted.homemgr.slot"
+
 #: As systemd-homed writes them.
-_ITERATIONS, _OLD_ITERATIONS = 600_000, 65_535
+ITERATIONS, _OLD_ITERATIONS = 600_000, 65_535
 _SALT_BYTES, _IV_BYTES, _TAG_BYTES = 64, 12, 16
 _DERIVED_BYTES, _USED_BYTES = 64, 32
 
@@ -48,15 +53,22 @@ class Slot(NamedTuple):
     iv: bytes
     sealed: bytes
     tag: bytes
+    #: All of it, as it lies on disk.
+    text: bytes
 
     @property
     def is_old(self) -> bool:
         """Whether systemd-homed before 259 can read it."""
         return not self.tag
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it takes no more time than those that are written."""
+        return self.iterations <= ITERATIONS
+
     def unseal(self, word: str) -> bytearray | None:
         """The key, if ``word`` is the right one; in the old format any word gives some key."""
-        wrapping = _derived(word, self.salt, self.iterations)
+        wrapping = _wrapping(word, self.salt, self.iterations)
         if self.is_old:
             return bytearray(_ctr(wrapping, self.sealed))
         try:
@@ -65,16 +77,20 @@ class Slot(NamedTuple):
             return None
 
 
-def seal(key: bytes | bytearray, word: str, *, is_old: bool) -> bytes:
-    """What a slot holds that gives ``key`` to who knows ``word``."""
-    salt = os.urandom(_SALT_BYTES)
+def new_salt() -> bytes:
+    """The salt of a slot that is to be made."""
+    return os.urandom(_SALT_BYTES)
+
+
+def seal(key: bytes | bytearray, word: str, salt: bytes, *, is_old: bool) -> bytes:
+    """What a slot holds that gives ``key`` to who knows ``word``; ``salt`` is a new one."""
     if is_old:
-        sealed = _ctr(_derived(word, salt, _OLD_ITERATIONS), bytes(key))
+        sealed = _ctr(_wrapping(word, salt, _OLD_ITERATIONS), bytes(key))
         return b":".join(map(base64.b64encode, (salt, sealed)))
     iv = os.urandom(_IV_BYTES)
-    both = AESGCM(_derived(word, salt, _ITERATIONS)).encrypt(iv, bytes(key), None)
+    both = AESGCM(_wrapping(word, salt, ITERATIONS)).encrypt(iv, bytes(key), None)
     parts = (salt, iv, both[:-_TAG_BYTES], both[-_TAG_BYTES:])
-    return b"$v2:%d:%b" % (_ITERATIONS, b":".join(map(base64.b64encode, parts)))
+    return b"$v2:%d:%b" % (ITERATIONS, b":".join(map(base64.b64encode, parts)))
 
 
 def numbers(directory: int) -> list[int]:
@@ -99,20 +115,40 @@ def read(directory: int) -> list[Slot]:
     return slots
 
 
+def likeliest(directory: int) -> int | None:
+    """The number of the slot that was opened last; None if it is not known."""
+    try:
+        return int(os.getxattr(directory, _LIKELIEST))
+    except (OSError, ValueError):
+        return None
+
+
+def note_likeliest(directory: int, number: int) -> None:
+    """Remember which slot was opened, if there is room: to try another one first takes long."""
+    with suppress(OSError):
+        os.setxattr(directory, _LIKELIEST, b"%d" % number)
+
+
+def forget_likeliest(directory: int) -> None:
+    """Give its room to slots."""
+    with suppress(OSError):
+        os.removexattr(directory, _LIKELIEST)
+
+
 def parse(number: int, text: bytes) -> Slot:
     """Take a slot apart; ValueError with what is wrong."""
     parts = text.split(b":")
     if parts[0] != b"$v2":
         if len(parts) != 2:
             raise ValueError(f"expected 2 parts, found {len(parts)}")
-        return _checked(
-            Slot(number, _OLD_ITERATIONS, _decoded(parts[0]), b"", _decoded(parts[1]), b"")
-        )
+        salt, sealed = map(_decoded, parts)
+        return _checked(Slot(number, _OLD_ITERATIONS, salt, b"", sealed, b"", text))
     if len(parts) != 6:
         raise ValueError(f"expected 6 parts, found {len(parts)}")
     if not re.fullmatch(rb"[0-9]{1,10}", parts[1]):
         raise ValueError("the number of iterations is none")
-    slot = Slot(number, int(parts[1]), *map(_decoded, parts[2:]))
+    salt, iv, sealed, tag = map(_decoded, parts[2:])
+    slot = Slot(number, int(parts[1]), salt, iv, sealed, tag, text)
     if len(slot.iv) != _IV_BYTES or len(slot.tag) != _TAG_BYTES:
         raise ValueError("initialisation vector or tag have another length than AES-GCM has")
     return _checked(slot)
@@ -134,10 +170,18 @@ def _decoded(text: bytes) -> bytes:
         raise ValueError("a part is no base64") from None
 
 
-def _derived(word: str, salt: bytes, iterations: int) -> bytes:
-    # Nearly all of the time of a login: a quarter less than with hashlib's, for the same result.
-    stretched = PBKDF2HMAC(hashes.SHA512(), _DERIVED_BYTES, salt, iterations)
-    return stretched.derive(word.encode("utf-8", "surrogateescape"))[:_USED_BYTES]
+def stretched(word: str, salt: bytes, iterations: int) -> bytes:
+    """PBKDF2-HMAC-SHA512, 64 bytes: nearly all of the time of a login. Other threads run meanwhile.
+
+    With versions of `cryptography` that hold the interpreter lock they wait: slower, not wrong.
+    """
+    # A quarter less than with hashlib's, for the same result.
+    kdf = PBKDF2HMAC(hashes.SHA512(), _DERIVED_BYTES, salt, iterations)
+    return kdf.derive(word.encode("utf-8", "surrogateescape"))
+
+
+def _wrapping(word: str, salt: bytes, iterations: int) -> bytes:
+    return stretched(word, salt, iterations)[:_USED_BYTES]
 
 
 def _ctr(key: bytes, text: bytes) -> bytes:

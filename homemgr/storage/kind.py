@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from homemgr.errors import NotSupported
+from homemgr.storage import embedded, limits
 from homemgr.storage import top as tops
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from homemgr.files import Fd
     from homemgr.record.effective import EffectiveRecord
     from homemgr.record.jsontext import JsonObject
+    from homemgr.record.sizing import Standing
     from homemgr.storage.idmapping import IdMapping
     from homemgr.storage.top import Top
 
@@ -39,7 +41,33 @@ class Image(NamedTuple):
     effective: EffectiveRecord
     #: Gets the record that can be read before anything is mounted, or None if it is not there;
     #: raises if what else is in the image is not to be touched.
-    judge: Callable[[bytes | None], None] = _take_any
+    judge: Callable[[bytes | None], object] = _take_any
+    #: What its device is called where such have names, while it is none that anybody uses; else
+    #: after its user.
+    device: str = ""
+
+
+class Working(Protocol):
+    """Holds a processor while a key is made of a word.
+
+    The process is killed if that takes more than ``seconds`` of its time, by default enough for
+    one check of a password; it may take ``memory`` more bytes than usual meanwhile. With
+    ``beside`` a thread may do what will be asked for next: the block lets others run, and locks
+    no memory. It gets a function for other threads that tells, when that is done, whether a word
+    may be right: False only if it is known to be wrong.
+    """
+
+    def __call__(
+        self, seconds: float = ..., memory: int = ..., *, beside: bool = ...
+    ) -> AbstractContextManager[Callable[[str], bool]]:
+        """Hold it inside the block."""
+
+
+def _at_leisure(
+    seconds: float = 0, memory: int = 0, *, beside: bool = False
+) -> AbstractContextManager[Callable[[str], bool]]:
+    """Hold nothing, limit nothing, and know nothing."""
+    return nullcontext(lambda _word: True)
 
 
 class Words(NamedTuple):
@@ -47,7 +75,11 @@ class Words(NamedTuple):
 
     words: tuple[str, ...] = ()
     #: Held while a processor is kept busy with making a key of a word.
-    working: Callable[[], AbstractContextManager[None]] = nullcontext
+    working: Working = _at_leisure
+    #: Those of them that were made of so much chance that nobody guesses them, stretched or not.
+    random: frozenset[str] = frozenset()
+    #: Whether a word is right by what is known of the home without opening it; None if nothing is.
+    fits: Callable[[str], bool] | None = None
 
     def __repr__(self) -> str:
         """Stars, whatever it holds."""
@@ -61,6 +93,13 @@ class Content(NamedTuple):
     skeleton: str | None
     identity: bytes
     blobs: Mapping[str, int]
+    #: How many files and directories come after that, where it is known: there has to be room.
+    entries: int = 0
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """What is put into the new directory, see `directory.populate`."""
+        return {name: value for name, value in self._asdict().items() if name != "entries"}
 
 
 class Area:
@@ -91,12 +130,33 @@ class Area:
         """
         yield
 
+    def resize(self, wanted: int) -> int | None:
+        """Have the home take ``wanted`` bytes at most, or a word of `sizes`; gives how many.
+
+        None if that can be done by `Storage.resize_closed` only. Killed anywhere it has one of
+        both sizes, or the same call once more goes on. Raises NotSupported; BadHomeSize if it
+        cannot be that large or small, NoDiskSpace.
+        """
+        return limits.resize(self.top, wanted)
+
+    def standing(self) -> Standing:
+        """How it stands on the disk below it, if it has a size of its own; else NotSupported."""
+        raise NotSupported(f"{self.top.image_path} has no size of its own.")
+
     def binding(self) -> JsonObject:
         """What was found about the image that belongs into a record's binding."""
         return {}
 
+    def write_record(self, identity: bytes) -> None:
+        """Replace the record in the home, and then copies of it outside its files."""
+        embedded.write_identity(self.top, identity)
+        self.note_record(identity)
+
     def note_record(self, identity: bytes) -> None:
         """Have copies of the record outside the files of the home follow the one inside."""
+
+    def tidy(self) -> None:
+        """Its user has logged out: what may be done for the disk. Never fails, nor takes long."""
 
     def close(self) -> None:
         """Let go of the home and leave it as it was found, or in use; once is enough."""
@@ -124,6 +184,13 @@ class Storage(ABC):
         Raises HomeAbsent, HostileHome; BadPassword if no word unlocks it.
         """
 
+    def open_used(self, image: Image) -> Area:
+        """Open a home in use to read it, whatever else is at work on it; nothing is changed.
+
+        No word is needed. Raises HomeNotActive if it is not open, or locked.
+        """
+        return self.open(image, Words(), is_active=True)
+
     #: Whether the image is a file of root's, and no directory of nobody's.
     image_is_file = False
     #: Whether the way to the files goes when the home is unmounted: what is to be done in
@@ -136,8 +203,14 @@ class Storage(ABC):
     ) -> list[str]:
         """Make a new home in ``parent``, complete and durable or not at all, closed.
 
-        Each of ``words`` unlocks it. Returns what of the skeleton could not be copied.
+        Of a home on a server ``parent`` is where it will be shown. Each of ``words`` unlocks it.
+        Returns what of the skeleton could not be copied.
         """
+
+    def peek(self, image: Image) -> bytes | None:
+        """The record of a home that is not in use, if it can be read without a word."""
+        with self.open(image, Words(), is_active=False) as area:
+            return embedded.read_identity(area.top)
 
     def binding(self, image: Image) -> JsonObject:
         """What a record's binding says of an image of this kind; needs no word."""
@@ -149,6 +222,10 @@ class Storage(ABC):
         May be repeated. False if somebody still has files of it open, who can read those on.
         """
         return True
+
+    def resize_closed(self, image: Image, words: Words, wanted: int) -> int:
+        """What `Area.resize` cannot do to a home that is open; gives the new size in bytes."""
+        raise NotSupported(f"{image.path} has no size of its own.")
 
     def lock(self, image: Image) -> None:
         """Take the key of a mounted home out of memory; `open` with a word and `keep` unlock it.

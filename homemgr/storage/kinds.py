@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
-from homemgr.storage import directory, subvolume
+from homemgr.storage import directory, limits, subvolume
+from homemgr.storage.cifs import Cifs
 from homemgr.storage.fscrypt import Fscrypt
 from homemgr.storage.kind import Area, Storage
 from homemgr.storage.luks import Luks
+from homemgr.storage.plain import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +30,8 @@ class Directory(Storage):
         self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
     ) -> list[str]:
         """Make it; the record alone decides who may use it."""
-        return directory.create(parent, file_name, **content._asdict())
+        prepare = limits.preparing(image.effective, parent)
+        return directory.create(parent, file_name, **content.first, prepare_top=prepare)
 
     def set_aside(self, parent: Fd, file_name: str) -> None:
         """Rename it."""
@@ -50,7 +53,11 @@ class Subvolume(Directory):
         self, image: Image, parent: Fd, file_name: str, content: Content, words: Words
     ) -> list[str]:
         """Make it; NotSupported where there are no subvolumes."""
-        return subvolume.create(parent, file_name, **content._asdict())
+        prepare = limits.preparing(image.effective, parent)
+        make_top = subvolume.make_subvolume
+        return directory.create(
+            parent, file_name, **content.first, make_top=make_top, prepare_top=prepare
+        )
 
     def sweep(self, parent: Fd) -> Sequence[str]:
         """Nothing that `Directory` does not see to."""
@@ -64,6 +71,8 @@ STORAGES: dict[str, Storage] = {
     "directory": Directory(),
     "subvolume": Subvolume(),
     "luks": Luks(),
+    "image": Plain(),
+    "cifs": Cifs(),
 }
 
 

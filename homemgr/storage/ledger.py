@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BLOCKS_FROM = 1 << 20
 
 #: What is remembered of all names.
-_DIGEST = "digest"
+_DIGEST, _TOTALS = "digest", "totals"
 
 #: Rows of one page of `Ledger.pairs`.
 _PAGE = 2000
@@ -38,7 +38,9 @@ _MAX_STRANGE = 1_000_000
 #: Stands for what they are: of nothing that can be patched, copied or proven.
 _STRANGE = Entry(Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", ())
 
-_PROOF = struct.Struct(">QQQQIQ")
+#: All but the inode and the links may be negative in what C has; see `proof`.
+_PROOF = struct.Struct(">QqqqIQ")
+_PROOF_OF_ANY = struct.Struct(">QQQQIQ")
 _INODE = struct.Struct(">q")
 #: How much of a proof is the inode, at its beginning.
 INODE_BYTES = _INODE.size
@@ -52,7 +54,22 @@ def proof(stat: os.stat_result) -> bytes:
     The kernel sets the change time at every change, and nobody can set it back but by
     setting the clock.
     """
-    return _PROOF.pack(
+    try:
+        return _PROOF.pack(
+            stat.st_ino,
+            stat.st_ctime_ns,
+            stat.st_mtime_ns,
+            stat.st_size,
+            stat.st_mode,
+            stat.st_nlink,
+        )
+    except struct.error:
+        return _proof_of_any(stat)
+
+
+def _proof_of_any(stat: os.stat_result) -> bytes:
+    """The same, also of times beyond what nanoseconds in 64 bits can tell (1677 to 2262)."""
+    return _PROOF_OF_ANY.pack(
         stat.st_ino & _U64,
         stat.st_ctime_ns & _U64,
         stat.st_mtime_ns & _U64,
@@ -199,7 +216,7 @@ class Ledger(Table):
 
     def pairs(self) -> Iterator[tuple[bytes, bytes]]:
         """Path and signature of all names, in order of directory and name."""
-        for directory, name, mark in self._keys():
+        for directory, name, mark, _ in self._keys():
             yield join(directory, name), mark
 
     def digest(self) -> bytes:
@@ -211,9 +228,14 @@ class Ledger(Table):
         if known := self.remembered(_DIGEST):
             return bytes.fromhex(known)
         whole = sha256()
-        for path, mark in self.pairs():
+        count = total = 0
+        for directory, name, mark, size in self._keys():
+            path = join(directory, name)
             whole.update(_U32.pack(len(path)) + path + mark)
+            count += 1
+            total += size
         self.remember(_DIGEST, whole.hexdigest())
+        self.remember(_TOTALS, f"{count} {total}")
         return whole.digest()
 
     def agree(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
@@ -227,7 +249,7 @@ class Ledger(Table):
         peer = _ordered(pairs)
         theirs = next(peer, None)
         forgotten = strange = 0
-        for directory, name, mark in self._keys():
+        for directory, name, mark, _ in self._keys():
             key = (directory, name)
             while theirs and theirs[0] < key:
                 strange += self._note_strange(theirs[0], strange)
@@ -260,7 +282,7 @@ class Ledger(Table):
 
     def _find_directories(self) -> None:
         """Know of strange names with others below that they are directories."""
-        for directory, name, mark in self._keys():
+        for directory, name, mark, _ in self._keys():
             if mark:
                 continue
             path = join(directory, name)
@@ -277,13 +299,19 @@ class Ledger(Table):
         return not self._all("SELECT 1 FROM entry LIMIT 1")
 
     def totals(self) -> tuple[int, int]:
-        """How many names are known, and how many bytes their files have, holes included."""
+        """How many names are known, and how many bytes their files have, holes included.
+
+        Found out with every `digest`, which remembers it.
+        """
+        if known := self.remembered(_TOTALS):
+            names, content = known.split()
+            return int(names), int(content)
         ((count, size),) = self._all("SELECT count(*), total(size) FROM entry")
         return count, int(size)
 
-    def _keys(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Directory, name and signature of all, read in pages: they may be changed meanwhile."""
-        start = "SELECT directory, name, signature FROM entry "
+    def _keys(self) -> Iterator[tuple[bytes, bytes, bytes, int]]:
+        """Directory, name, signature and size of all, in pages: they may be changed meanwhile."""
+        start = "SELECT directory, name, signature, size FROM entry "
         order = f" ORDER BY directory, name LIMIT {_PAGE}"
         page = self._all(start + order)
         while page:

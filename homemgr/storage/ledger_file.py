@@ -1,7 +1,9 @@
 """The file of a `ledger.Ledger`: its tables, how it is opened, and what its failures mean.
 
 One process uses it at a time, and after a power failure it is as of the last commit: see
-"Atomic Commit In SQLite" in SQLite's documentation.
+"Atomic Commit In SQLite" in SQLite's documentation. Whether that is so is looked at when it is
+opened; not again after a run of the same boot that ended in order, as nothing but a disk that
+breaks its word can make it another file then, and a look takes as long as many a transfer.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
     from homemgr.errors import HomeError
 
-#: The form of the tables, and the one before it that is brought to this one.
-_VERSION, _OLDER = 2, 1
+#: The form of the tables and of the digests in them. Of another one all is found out again.
+_VERSION = 3
 
 #: SQLite's cache, in KiB: bounds the memory, whatever the size of the home.
 _CACHE_KIB = 16 << 10
@@ -35,9 +37,6 @@ _USE = (
 #: With less there may be no room for one more file (bytes); xfs makes room for 64 at once.
 _FULL_BYTES = 1 << 20
 
-#: Of large files alone: for the many small ones it would take more time than all the rest.
-_BY_DIGEST = "CREATE INDEX by_digest ON entry (digest) WHERE size > 65536"
-
 _SCHEMA = (
     """CREATE TABLE entry (
         directory BLOB NOT NULL, name BLOB NOT NULL,
@@ -47,15 +46,19 @@ _SCHEMA = (
         PRIMARY KEY (directory, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX by_inode ON entry (inode) WHERE inode IS NOT NULL",
-    _BY_DIGEST,
+    # Of large files alone: for the many small ones it would take more time than all the rest.
+    "CREATE INDEX by_digest ON entry (digest) WHERE size > 65536",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {_VERSION}",
 )
 
-_UPGRADE = ("DROP INDEX by_digest", _BY_DIGEST, f"PRAGMA user_version = {_VERSION}")
-
 #: SQLite's result codes for a file that is damaged, none of SQLite, or has other tables.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+#: Extended attribute: what the file was when a run that ended in order left it, see `_looks`.
+_LEFT = "trusted.homemgr.left"
+#: Another one after each boot, see random(4).
+_BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 class _UnreadableError(Exception):
@@ -83,11 +86,14 @@ def open_database(path: str) -> sqlite3.Connection:
 
 
 def _open(path: str) -> sqlite3.Connection:
+    # Made here: sqlite would leave it to the umask who else may read it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    is_checked = _is_as_left(path)
+    # Who has it open works on the same transfer: not waited for, but TransferBusy at once.
     database = sqlite3.connect(path, isolation_level=None, timeout=0)
     try:
-        _prepare(database)
+        _prepare(database, is_checked=is_checked)
     except BaseException as error:
         database.close()
         if isinstance(error, sqlite3.Error) and _code(error) in _DAMAGED:
@@ -96,18 +102,44 @@ def _open(path: str) -> sqlite3.Connection:
     return database
 
 
-def _prepare(database: sqlite3.Connection) -> None:
+def _prepare(database: sqlite3.Connection, *, is_checked: bool) -> None:
     """Check what is there, or make the tables; a transaction is open then, as ever after."""
     _execute(database, (*_USE, "BEGIN EXCLUSIVE"))
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == 0:
         _execute(database, _SCHEMA)
         return
-    is_known = version in (_OLDER, _VERSION)
-    if not is_known or database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+    if version != _VERSION or not (is_checked or _is_whole(database)):
         raise _UnreadableError
-    if version == _OLDER:
-        _execute(database, _UPGRADE)
+
+
+def _is_whole(database: sqlite3.Connection) -> bool:
+    found: object = database.execute("PRAGMA quick_check(1)").fetchone()
+    return found == ("ok",)
+
+
+def note_left(path: str) -> None:
+    """Note that the ledger at ``path``, closed by now, was in use to the end of a run in order."""
+    # Where that cannot be noted it is looked at the next time.
+    with suppress(OSError):
+        looks = _looks(path)
+        if not _is_as_left(path):
+            os.setxattr(path, _LEFT, looks, follow_symlinks=False)
+
+
+def _is_as_left(path: str) -> bool:
+    try:
+        return os.getxattr(path, _LEFT, follow_symlinks=False) == _looks(path)
+    except OSError:
+        return False
+
+
+def _looks(path: str) -> bytes:
+    """The boot, and what tells the file from another one, or from itself once it was written."""
+    with open(_BOOT, "rb") as file:
+        boot = file.read().strip()
+    found = os.stat(path, follow_symlinks=False)
+    return b"%b %d %d %d" % (boot, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _execute(database: sqlite3.Connection, statements: Iterable[str]) -> None:
@@ -123,6 +155,10 @@ def _code(error: sqlite3.Error) -> int:
 def failure(error: sqlite3.Error, path: str) -> HomeError:
     """The answer for what SQLite says about the ledger at ``path``."""
     code = _code(error)
+    if code in _DAMAGED:
+        # It is looked at the next time, and then begun anew.
+        with suppress(OSError):
+            os.removexattr(path, _LEFT, follow_symlinks=False)
     # The latter too if there is no space for its journal, and does not say so.
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_CANTOPEN and _is_full(path)):
         return NoDiskSpace(f"No space is left to write {path}.")

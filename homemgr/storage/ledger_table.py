@@ -9,7 +9,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from homemgr.errors import NotSupported
-from homemgr.storage.ledger_file import failure, open_database
+from homemgr.storage.ledger_file import failure, note_left, open_database
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,6 +56,8 @@ class Table:
     ) -> None:
         """Close; what was not committed is dropped."""
         self._database.close()
+        if kind is None:
+            note_left(self._path)
 
     def limit(self, files: int, content: int) -> None:
         """Hold no more than a home of so many names and bytes needs, and plenty besides.
@@ -86,6 +88,7 @@ class Table:
     def commit(self) -> None:
         """Keep all changes, durably and together."""
         self._change("COMMIT")
+        # At once again: whoever else opens the file has to find it in use.
         self._change("BEGIN EXCLUSIVE")
 
     def _wait(self, row: tuple[object, ...], length: int) -> None:

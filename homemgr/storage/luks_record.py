@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from homemgr.volume.probe import RECORD_TYPE
+
 if TYPE_CHECKING:
     from homemgr.volume.luks import Volume
 
-_TYPE: Final = "systemd-homed"
 _IV_BYTES: Final = 16
 #: XTS in the two strengths that AES has there.
 _KEY_SIZES: Final = (32, 64)
@@ -49,7 +50,7 @@ def write(volume: Volume, key: bytearray, record: bytes) -> None:
     encryptor = Cipher(algorithms.AES(bytes(key)), modes.XTS(iv)).encryptor()
     sealed = encryptor.update(record) + encryptor.finalize()
     texts = {"record": base64.b64encode(sealed).decode(), "iv": base64.b64encode(iv).decode()}
-    token = json.dumps({"type": _TYPE, "keyslots": [], **texts})
+    token = json.dumps({"type": RECORD_TYPE, "keyslots": [], **texts})
     numbers = [number for number, _ in _tokens(volume)]
     if not numbers:
         volume.set_token(token)
@@ -66,7 +67,7 @@ def _tokens(volume: Volume) -> list[tuple[int, str]]:
             token = json.loads(text)
         except ValueError:
             continue
-        if isinstance(token, dict) and token.get("type") == _TYPE:
+        if isinstance(token, dict) and token.get("type") == RECORD_TYPE:
             found.append((number, text))
     return found
 

@@ -39,18 +39,23 @@ def replacing(
     Without ``identity`` slots are only added.
     """
     taken = volume.slots()
-    note = {
+    note: dict[str, object] = {
         "type": _NOTE,
+        # The format wants it in every token; this one belongs to no slot.
         "keyslots": [],
         "taken": taken,
         "old": taken if dropped is None else list(dropped),
         "before": present(top),
-        "after": digest(identity) if identity is not None else "",
     }
+    if identity is not None:
+        note["after"] = digest(identity)
+    # Before the first new slot: a kill leaves none that nothing tells of.
     number = volume.set_token(json.dumps(note))
     try:
         add()
         yield
+        # The record stays what it was: by the note `settle` would take for left over what was
+        # added.
         if identity is None:
             volume.set_token(None, number)
     finally:
@@ -64,7 +69,10 @@ def settle(volume: Volume, top: Top) -> None:
         if note is None:
             continue
         now = present(top)
-        if now == note.get("after"):
+        if not now:
+            # Its owner can have that at any time, and it must not decide who gets in.
+            log.warning("%s has no record to read; all its key slots stay.", top.image_path)
+        elif now == note.get("after"):
             _destroy(volume, note.get("old"))
         elif now == note.get("before"):
             taken = note.get("taken")

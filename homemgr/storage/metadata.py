@@ -33,10 +33,12 @@ def apply(fd: int, entry: Entry) -> os.stat_result:
     `NotSupported` if the file system cannot store its extended attributes.
     """
     found = os.fstat(fd)
+    # First: chown(2) takes setuid bits and file capabilities away.
     if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
         os.fchown(fd, entry.uid, entry.gid)
     _set_xattrs(fd, entry)
     set_entry_flags(fd, entry)
+    # After the attributes: an access control list changes the bits of the group.
     os.fchmod(fd, entry.mode)
     os.utime(fd, ns=(entry.atime_ns, entry.mtime_ns))
     return os.fstat(fd)

@@ -101,6 +101,7 @@ def prepare(home_directory: str, *, own_image: Fd | None = None) -> Fd:
     """
     with open_safe_parent(home_directory) as parent:
         name = os.path.basename(home_directory)
+        # What is there already is judged below, like what we make.
         with suppress(FileExistsError):
             os.mkdir(name, _MODE, dir_fd=parent.fileno())
         target = _open_target(parent.fileno(), name, home_directory)
@@ -249,6 +250,21 @@ def _busy(home_directory: str) -> HomeBusy:
         inside = "".join(f", {mount.mount_point} is mounted in it" for mount in below[:1])
         return HomeBusy(f"{home_directory} is in use by something that has no process{inside}.")
     return HomeBusy(f"{home_directory} is in use by {describe(found)}.")
+
+
+def open_shown(home_directory: str) -> Fd:
+    """The top of the home as it is seen now; raises HomeNotActive."""
+    with open_safe_parent(home_directory) as parent:
+        shown = Fd.open(os.path.basename(home_directory), DIRECTORY_FLAGS, dir_fd=parent.fileno())
+    if not place(shown.fileno()).is_mount_root:
+        shown.close()
+        raise HomeNotActive(f"Nothing is mounted at {home_directory}.")
+    return shown
+
+
+def target_of(home_directory: str) -> Target:
+    """What its users hold, to be looked for also when it is mounted no more."""
+    return _survey(home_directory)[0]
 
 
 def users(home_directory: str) -> str:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from homemgr.errors import FileNotFound, InvalidArgs, UnsafePath
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.walk import walk
+from homemgr.record.names import is_remote
 
 #: Keeps files of nobody from processes that run as nobody.
 _BASE_MODE = 0o700
@@ -25,6 +26,8 @@ def open_safe_parent(path: str, *, for_new: bool = False) -> Fd:
     For what is newly stored there (``for_new``) only root may even enter it, so that
     files of nobody are out of reach at rest. Otherwise `UnsafePath` names the culprit.
     """
+    if is_remote(path):
+        raise InvalidArgs(f"{path} is on a file server, where this cannot be done from here.")
     parent = _open_directory(os.path.dirname(check_path(path)))
     if for_new:
         _require_private(parent)
@@ -91,7 +94,7 @@ def _require_private(directory: Fd) -> None:
 def _open_directory(path: str) -> Fd:
     """Open ``path`` component by component, judging every directory and link on the way."""
     try:
-        found = walk(path, _require_safe)
+        found = walk(path, _require_directory)
     except FileNotFoundError as error:
         where = error.filename
         raise FileNotFound(f"Directory {where} on the way to {path} does not exist.") from error
@@ -104,13 +107,20 @@ def _open_directory(path: str) -> Fd:
         return Fd.open(".", DIRECTORY_FLAGS, dir_fd=found.fileno())
 
 
-def _require_safe(fd: int) -> None:
+def _require_directory(fd: int) -> None:
+    require_safe_way(fd)
+    if not stat.S_ISDIR(os.fstat(fd).st_mode) and not stat.S_ISLNK(os.fstat(fd).st_mode):
+        raise UnsafePath(f"{location(fd)} is not a directory.")
+
+
+def require_safe_way(fd: int) -> None:
+    """Raise UnsafePath for a directory or link on a way that others than root can change."""
     found = os.fstat(fd)
     if stat.S_ISLNK(found.st_mode):
         _require_safe_link(fd, found.st_uid)
         return
     if not stat.S_ISDIR(found.st_mode):
-        raise UnsafePath(f"{location(fd)} is not a directory.")
+        return
     # Sticky or not: whoever may create entries here may be first with the name we want.
     if found.st_uid == 0 and not found.st_mode & 0o022:
         return

@@ -39,6 +39,7 @@ def publish(root: Fd, user: str, blobs: Mapping[str, int]) -> None:
                 _write(directory, name, source)
             os.fsync(directory.fileno())
         try:
+            # Exchanged, so that at no moment nothing is shown, or only a part.
             renameat2(root.fileno(), beside, root.fileno(), user, RENAME_EXCHANGE)
         except FileNotFoundError:
             os.rename(beside, user, src_dir_fd=root.fileno(), dst_dir_fd=root.fileno())

@@ -73,6 +73,16 @@ class Moment:
             self.lock.close()
 
 
+def take_whole(home: Fd, place: Fd, name: str) -> bool:
+    """Make ``name`` in ``place`` a snapshot of the subvolume ``home``; False if it is not whole.
+
+    Then there are other subvolumes in the home, which it shows as empty directories.
+    """
+    btrfs.create_snapshot(home.fileno(), place.fileno(), name)
+    # Asked afterwards, it counts those that the snapshot lacks.
+    return not btrfs.has_subvolumes(home.fileno())
+
+
 def has_base(parent: Fd, file_name: str) -> bool:
     """Whether an earlier run has left a snapshot of the home ``file_name`` in ``parent``."""
     return any(
@@ -84,16 +94,23 @@ def has_base(parent: Fd, file_name: str) -> bool:
 class Snapshots:
     """Takes snapshots of one home; a context manager, which leaves none behind but by `leave`."""
 
-    def __init__(self, parent: Fd, file_name: str, home: Fd) -> None:
-        """Borrow ``home``, called ``file_name``, and the directory that holds it."""
+    def __init__(self, parent: Fd, file_name: str, home: Fd, *, may_take: bool = True) -> None:
+        """Borrow ``home``, called ``file_name``, and the directory that holds it.
+
+        Without ``may_take`` there are none: it does not lie in that directory as it is.
+        """
         self._parent = parent
         self._file_name = file_name
         self._home = home
-        self._is_possible = btrfs.is_subvolume(home.fileno())
+        self._is_possible = may_take and btrfs.is_subvolume(home.fileno())
         #: False once the file system has said that files cannot share blocks.
         self._can_share = True
         #: The snapshot that was kept, to compare others with.
         self.base: Moment | None = None
+
+    def go_on_with(self, home: Fd) -> None:
+        """Read ``home`` from here on, which is the same one, opened anew."""
+        self._home = home
 
     def __enter__(self) -> Snapshots:
         """Delete what killed processes left of this home."""
@@ -209,9 +226,7 @@ class Snapshots:
                 if lock is None:
                     raise BlockingIOError(f"{place} was taken by a sweep")
                 on_failure.enter_context(lock)
-                btrfs.create_snapshot(self._home.fileno(), lock.fileno(), _NAME)
-                # Asked afterwards, it counts those that the snapshot lacks.
-                if not btrfs.has_subvolumes(self._home.fileno()):
+                if take_whole(self._home, lock, _NAME):
                     moment = Moment(self._opened(lock), place, lock)
                     on_failure.pop_all()
                     return moment

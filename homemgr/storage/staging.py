@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 
 from homemgr.errors import HomeAbsent, PathExists
 from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel import btrfs
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
@@ -23,6 +25,9 @@ from homemgr.storage.directory import make_directory
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location
 from homemgr.storage.tree import delete_tree
+
+#: How something is opened only to see what it is.
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_stage(parent: Fd, stage_name: str, *, is_subvolume: bool = False) -> Fd:
@@ -48,30 +53,32 @@ def is_there(parent: Fd, name: str) -> bool:
 
 
 def tree_id(top: Fd) -> str:
-    """What tells a tree from every other one, and stays when it is renamed: inode, birth."""
+    """What tells a tree from every other one, and stays when it is renamed: inode, birth.
+
+    Of a snapshot of btrfs its id too. OSError if ``top`` was opened with O_PATH alone.
+    """
+    fd = top.fileno()
     # Two trees that were there at different times may have the same inode.
-    return f"{os.fstat(top.fileno()).st_ino}:{birth_time_ns(top.fileno()) or 0}"
+    found = f"{os.fstat(fd).st_ino}:{birth_time_ns(fd) or 0}"
+    if btrfs.is_subvolume(fd) and btrfs.is_snapshot(fd):
+        # Its top directory has number and birth of the one that it was taken of.
+        return f"{found}:{btrfs.subvolume_id(fd).hex()}"
+    return found
 
 
 def tree_at(parent: Fd, name: str) -> str:
-    """The id of the tree called ``name``; empty if there is none."""
+    """The id of the tree, or image file, called ``name``; empty if there is none."""
     try:
-        with openat2(parent.fileno(), name, DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS) as top:
-            return tree_id(top)
+        with openat2(parent.fileno(), name, _LOOK, RESOLVE_NO_SYMLINKS) as top:
+            mode = os.fstat(top.fileno()).st_mode
+            if stat.S_ISDIR(mode):
+                with openat2(top.fileno(), ".", DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS) as tree:
+                    return tree_id(tree)
+            return tree_id(top) if stat.S_ISREG(mode) else ""
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
         return ""
-
-
-def commit(parent: Fd, stage_name: str, file_name: str, tree: str) -> None:
-    """Make the arrived tree, which is on disk completely, the home ``file_name``."""
-    _move(parent, stage_name, file_name, tree)
-
-
-def withdraw(parent: Fd, file_name: str, stage_name: str, tree: str) -> None:
-    """Make the home an arrived tree again."""
-    _move(parent, file_name, stage_name, tree)
 
 
 def leave(parent: Fd, file_name: str, left_name: str, tree: str) -> None:
@@ -85,10 +92,16 @@ def come_back(parent: Fd, left_name: str, file_name: str, tree: str) -> None:
 
 
 def abandon(parent: Fd, name: str) -> None:
-    """Delete a tree that arrived or left; one that is gone is no error."""
-    if is_there(parent, name):
+    """Delete a tree or image that arrived or left; one that is gone is no error."""
+    try:
+        found = os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(found.st_mode):
         delete_tree(parent, name)
-        os.fsync(parent.fileno())
+    else:
+        os.unlink(name, dir_fd=parent.fileno())
+    os.fsync(parent.fileno())
 
 
 def _move(parent: Fd, old: str, new: str, tree: str) -> None:
@@ -100,6 +113,7 @@ def _move(parent: Fd, old: str, new: str, tree: str) -> None:
             renameat2(parent.fileno(), old, parent.fileno(), new, RENAME_NOREPLACE)
         except FileExistsError as error:
             raise PathExists(f"{os.path.join(where, new)} exists already.") from error
+    # Renamed already by one who was killed; only the flush below may be missing.
     elif is_there(parent, new):
         _require_tree(parent, new, tree)
     else:

@@ -1,6 +1,7 @@
 """Storage `subvolume`: the home is a subvolume of btrfs, for all else like a directory.
 
-What it has more are snapshots, see `storage.snapshot`. Quota is not offered by this version.
+What it has more are snapshots, see `storage.snapshot`, and a limit, see
+`storage.limits`.
 """
 
 from __future__ import annotations
@@ -10,34 +11,10 @@ from typing import TYPE_CHECKING
 from homemgr.errors import NotSupported
 from homemgr.kernel.btrfs import create_subvolume
 from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
-from homemgr.storage import directory
 from homemgr.storage.paths import location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from homemgr.files import Fd
-
-
-def create(
-    base: Fd,
-    file_name: str,
-    *,
-    access_mode: int,
-    skeleton: str | None,
-    identity: bytes,
-    blobs: Mapping[str, int],
-) -> list[str]:
-    """Make the home like `directory.create`; NotSupported where there are no subvolumes."""
-    return directory.create(
-        base,
-        file_name,
-        access_mode=access_mode,
-        skeleton=skeleton,
-        identity=identity,
-        blobs=blobs,
-        make_top=make_subvolume,
-    )
 
 
 def is_possible(parent: Fd) -> bool:

@@ -16,6 +16,7 @@ from homemgr.kernel.mounts import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     OPEN_TREE_CLONE,
     mount_setattr,
@@ -74,15 +75,28 @@ class Top:
         self.close()
 
 
-def attach(top: Top, mapping: IdMapping, *, nosuid: bool, nodev: bool, noexec: bool) -> Fd:
+def restrictions(*, nosuid: bool, nodev: bool, noexec: bool) -> int:
+    """Attributes of a mount, see mount_setattr(2)."""
+    attributes = MOUNT_ATTR_NOSUID if nosuid else 0
+    attributes |= MOUNT_ATTR_NODEV if nodev else 0
+    return attributes | (MOUNT_ATTR_NOEXEC if noexec else 0)
+
+
+def attach(
+    top: Top,
+    mapping: IdMapping,
+    *,
+    nosuid: bool,
+    nodev: bool,
+    noexec: bool,
+    is_read_only: bool = False,
+) -> Fd:
     """A detached mount of the home that shows its ids as ``mapping`` says.
 
     Restrictions that the mount below already has stay in force.
     """
-    attributes = MOUNT_ATTR_IDMAP
-    attributes |= MOUNT_ATTR_NOSUID if nosuid else 0
-    attributes |= MOUNT_ATTR_NODEV if nodev else 0
-    attributes |= MOUNT_ATTR_NOEXEC if noexec else 0
+    attributes = MOUNT_ATTR_IDMAP | restrictions(nosuid=nosuid, nodev=nodev, noexec=noexec)
+    attributes |= MOUNT_ATTR_RDONLY if is_read_only else 0
     # Without AT_RECURSIVE: what is mounted inside the stored home is none of the user's.
     mount = open_tree(top.fd.fileno(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
     try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from homemgr.errors import StreamError
 from homemgr.files import Fd
 from homemgr.storage import reader
+from homemgr.storage.first_names import FirstNames
 from homemgr.storage.ledger import INODE_BYTES, Row, proof
 from homemgr.storage.sparse import data_pieces
 from homemgr.storage.tree import delete_tree
@@ -78,8 +79,7 @@ class _Verification:
         self._top = top
         self._ledger = ledger
         self._levels: list[_Level] = []
-        #: The first name of each file that has several.
-        self._first: dict[tuple[int, int], bytes] = {}
+        self._first = FirstNames()
         #: How deep the walk is in a directory that will be deleted.
         self._depth = 0
         self._dropped = 0
@@ -127,13 +127,12 @@ class _Verification:
 
     def _entry(self, step: Step) -> None:
         known = self._known(step)
-        inode = (step.stat.st_dev, step.stat.st_ino)
         # Of a file that goes no other name is the first: they go too, or are the first.
-        first = self._first.get(inode, step.path)
+        first = self._first.get(step.stat) or step.path
         if known is None or not self._is_kept(step, known, first):
             self._discard(step, known)
         elif step.stat.st_nlink > 1:
-            self._first.setdefault(inode, step.path)
+            self._first.meet(step.stat, step.path)
 
     def _is_kept(self, step: Step, known: Known, first: bytes) -> bool:
         """Whether the ledger says what is there, or could be made to."""

@@ -2,6 +2,9 @@
 
 An answer is the key in base64: that text is what records have hashes of, and what key slots
 know as a password.
+
+Each kind of token is imported by those alone who have one, where they ask it: its library may
+be missing or broken on this machine, and must not keep the other kind from answering.
 """
 
 from __future__ import annotations
@@ -61,7 +64,6 @@ def _each(
 
 
 def _pkcs11(given: Given, until: ExitStack) -> Callable[[RecordEntry], bytes]:
-    # Each library is loaded by those alone who have such a token.
     from homemgr.token.pkcs11 import tokens
 
     there = until.enter_context(tokens())

@@ -11,7 +11,7 @@ import functools
 from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_size_t, c_void_p
 from typing import TYPE_CHECKING, Final
 
-from homemgr.token import library
+from homemgr import library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class Fido2Error(Exception):
 
 @functools.cache
 def _libfido2() -> ctypes.CDLL:
-    lib = library.load(_SONAME, _PACKAGE, _PROTOTYPES)
+    lib = library.load("Security tokens of this kind", _SONAME, _PACKAGE, _PROTOTYPES)
     lib.fido_init(0)
     return lib
 

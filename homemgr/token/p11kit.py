@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int, c_ulong, c_void_p
 from typing import TYPE_CHECKING, Final
 
+from homemgr import library
 from homemgr.errors import InvalidArgs, NotSupported
-from homemgr.token import library
 from homemgr.token.cryptoki import Attribute, Module, TokenInfo
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _PROTOTYPES: dict[str, library.Prototype] = {
 
 @functools.cache
 def _p11_kit() -> ctypes.CDLL:
-    return library.load(_SONAME, _PACKAGE, _PROTOTYPES)
+    return library.load("Security tokens of this kind", _SONAME, _PACKAGE, _PROTOTYPES)
 
 
 @contextmanager

@@ -39,6 +39,8 @@ _SKIPPED = {
 _WHITEOUT = b"0:0"
 
 _OVERLAY = (b"user.overlay.", b"trusted.overlay.")
+#: What a storage keeps at the top of a home: where that arrives it is made anew, and not lost.
+_OF_STORAGE = (b"trusted.fscrypt_slot", b"trusted.homemgr.")
 _CAPABILITY = b"security.capability"
 _USER = b"user."
 
@@ -148,7 +150,7 @@ def _xattrs(path: bytes, entry: Entry, policy: Policy, notes: list[Note]) -> Xat
                 kept.append((name, words))
         elif name == _CAPABILITY:
             notes.append(Note("capability-dropped", path, ""))
-        else:
+        elif path or not name.startswith(_OF_STORAGE):
             notes.append(Note("xattr-dropped", path, _shown(name)))
     while sum(xattr_bytes(*pair) for pair in kept) > MAX_XATTRS:
         largest = max(kept, key=lambda pair: len(pair[1]))

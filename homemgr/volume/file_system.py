@@ -10,9 +10,12 @@ import errno
 import logging
 import os
 import subprocess
+import uuid
 from typing import TYPE_CHECKING, Final
 
-from homemgr.errors import NotSupported, from_os_error
+from homemgr.errors import BadHomeSize, DamagedFileSystem, NotSupported, from_os_error
+from homemgr.files import Fd
+from homemgr.kernel import address_space
 from homemgr.kernel.mounts import (
     fs_messages,
     fsconfig_create,
@@ -25,8 +28,6 @@ from homemgr.kernel.mounts import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homemgr.files import Fd
-
 log = logging.getLogger(__name__)
 
 #: Where each has its magic number, see blkid's list: offset and bytes.
@@ -35,6 +36,15 @@ _MAGIC: Final = {
     "xfs": (0, b"XFSB"),
     "btrfs": (0x10040, b"_BHRfS_M"),
 }
+#: Where each has its UUID.
+_UUID_AT: Final = {"ext4": 1024 + 104, "xfs": 32, "btrfs": 0x10020}
+#: Where an ext4 says how large its blocks are, as a power of two and in KiB.
+_EXT4_BLOCK: Final = 1024 + 24
+#: The same: how many inodes it has; the bytes of each unless somebody says, and how many more
+#: than the files of a home it needs, those of the file system itself with them.
+_EXT4_INODES: Final = 1024
+_EXT4_INODE_BYTES: Final = 256
+_EXT4_SPARE_INODES: Final = 1024
 #: Bytes of a label.
 _LABEL_BYTES: Final = {"ext4": 16, "xfs": 12, "btrfs": 255}
 _MAKE: Final = {
@@ -52,46 +62,134 @@ _OPTIONS: Final = {
 
 #: Longer than any of them takes on a disk that works (s).
 _TIMEOUT_S = 600
-#: e2fsck(8): errors that it did not mend.
-_NOT_MENDED = 4
+#: The same of those that look at, or move, every block of a large one (s).
+_MOVING_S = 86_400
+#: e2fsck(8): all is well or mended; and it could not do its work.
+_MENDED = range(4)
+_NOT_DONE = 8
+#: Where an ext4 says in which state it is, in 16 bits: without errors, or with some.
+_EXT4_STATE: Final = 1024 + 58
+_EXT4_VALID, _EXT4_ERRORS = 1, 2
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
 
 KINDS: Final = tuple(_MAKE)
 
 
-def identify(device: int) -> str | None:
-    """Which of `KINDS` is on an open device."""
+def identify(device: int, at: int = 0) -> str | None:
+    """Which of `KINDS` is on an open device, or in an image from byte ``at`` on."""
     for kind, (offset, magic) in _MAGIC.items():
-        if os.pread(device, len(magic), offset) == magic:
+        if os.pread(device, len(magic), at + offset) == magic:
             return kind
     return None
 
 
-def make(kind: str, device: str, label: str, uuid: str) -> None:
-    """Make an empty file system. Raises NotSupported, SystemFailure with what mkfs says."""
+def uuid_of(kind: str, device: int, at: int = 0) -> str:
+    """The UUID of a file system of this kind, there, as records have it."""
+    return str(uuid.UUID(bytes=os.pread(device, 16, at + _UUID_AT[kind])))
+
+
+def make(kind: str, device: str, label: str, uid: str, entries: int = 0) -> None:
+    """Make an empty file system, for ``entries`` files and directories and some more.
+
+    Raises NotSupported, BadHomeSize if it is too small for so many, SystemFailure with what mkfs
+    says.
+    """
     if kind not in _MAKE:
         known = ", ".join(KINDS)
         raise NotSupported(f"File system {kind!r} is not supported for homes; choose {known}.")
     short = label.encode()[: _LABEL_BYTES[kind]].decode(errors="ignore")
-    named = [word.format(uuid) for word in _UUID_OPTION[kind]]
-    status, said = _run([*_MAKE[kind], "-L", short, *named, device])
+    words = ["-L", short, *(word.format(uid) for word in _UUID_OPTION[kind])]
+    _make(kind, device, words)
+    # Others make inodes when they are needed. How many an ext4 gets is for its size and for
+    # /etc/mke2fs.conf to say, and what it gets is all it has until it grows.
+    if kind == "ext4" and _ext4_inodes(device) < (wanted := _with_growth(entries)):
+        _require_inodes_fit(device, wanted, entries)
+        _make(kind, device, ["-N", str(wanted), *words])
+
+
+def _make(kind: str, device: str, words: Sequence[str]) -> None:
+    status, said = _run([*_MAKE[kind], *words, device])
     if status:
         raise from_os_error(OSError(errno.EIO, said), f"{_MAKE[kind][0]} on {device}")
 
 
-def check(kind: str, device: str) -> None:
-    """Mend what can be mended without a question; the rest is logged, and stops nobody."""
+def _with_growth(entries: int) -> int:
+    """Inodes for those who are known to come, half as many that are not, and ext4's own."""
+    return entries + entries // 2 + _EXT4_SPARE_INODES if entries else 0
+
+
+def _require_inodes_fit(device: str, wanted: int, entries: int) -> None:
+    """Raise BadHomeSize if the tables of inodes would take more than half of the device."""
+    with Fd.open(device, os.O_RDONLY) as fd:
+        size = os.lseek(fd.fileno(), 0, os.SEEK_END)
+    least = 2 * wanted * _EXT4_INODE_BYTES
+    if size < least:
+        raise BadHomeSize(
+            f"A file system of {size} bytes has no room for {entries} files and directories:"
+            f" {least - size} bytes are missing."
+        )
+
+
+def _ext4_inodes(device: str) -> int:
+    with Fd.open(device, os.O_RDONLY) as fd:
+        return int.from_bytes(os.pread(fd.fileno(), 4, _EXT4_INODES), "little")
+
+
+def check(kind: str, device: str, path: str) -> None:
+    """Mend what can be mended without a question, however long that takes.
+
+    Killed in the middle it would begin anew each time. Raises DamagedFileSystem, about the image
+    at ``path``, if there are errors left: written to, more would be lost.
+    """
     if kind != "ext4":
         # The others do it when they are mounted.
         return
     try:
-        status, said = _run(["e2fsck", "-p", device])
+        status, said = _run(["e2fsck", "-p", device], None)
     except NotSupported as missing:
         log.warning("A file system is not looked over: %s", missing)
         return
-    if status >= _NOT_MENDED:
-        log.warning("The file system on %s is not in order (%d): %s", device, status, said)
+    if status in _MENDED:
+        return
+    words = " ".join(said.split())
+    # It may be too old for a file system that is in order.
+    if status < 0 or not status & _NOT_DONE or not _is_valid(device):
+        raise DamagedFileSystem(
+            f"The file system of {path} has errors, and `e2fsck -p` has not mended them"
+            f" ({status}): {words}"
+        )
+    log.warning("The file system on %s could not be looked over (%d): %s", device, status, words)
+
+
+def _is_valid(device: str) -> bool:
+    """Whether an ext4 says that it is in order; it may be so because nobody looked."""
+    with Fd.open(device, os.O_RDONLY) as fd:
+        state = int.from_bytes(os.pread(fd.fileno(), 2, _EXT4_STATE), "little")
+    return state & (_EXT4_VALID | _EXT4_ERRORS) == _EXT4_VALID
+
+
+def shrink_ext4(device: str, size: int) -> None:
+    """Have an ext4 that is not mounted take ``size`` bytes. Raises BadHomeSize if it cannot.
+
+    Killed in the middle it may be beyond repair: only ever done to a copy.
+    """
+    _run(["e2fsck", "-f", "-p", device], _MOVING_S)
+    status, said = _run(["resize2fs", device, f"{size >> 10}K"], _MOVING_S)
+    if status:
+        raise BadHomeSize(f"Its files need more than {size} bytes: {said}")
+
+
+def smallest_ext4(device: str) -> int:
+    """About how many bytes an ext4 that is not mounted needs at least."""
+    _run(["e2fsck", "-f", "-p", device], _MOVING_S)
+    status, said = _run(["resize2fs", "-P", device], _MOVING_S)
+    word = said.split()[-1] if said else ""
+    if status or not word.isdigit():
+        raise from_os_error(OSError(errno.EIO, said), f"resize2fs on {device}")
+    with Fd.open(device, os.O_RDONLY) as fd:
+        log_of_block = int.from_bytes(os.pread(fd.fileno(), 4, _EXT4_BLOCK), "little")
+    return int(word) << (10 + log_of_block)
 
 
 def mount(kind: str, device: str, options: Sequence[str] = ()) -> Fd:
@@ -123,21 +221,25 @@ def created(fs: Fd, attributes: int = 0) -> Fd:
     return fsmount(fs.fileno(), attributes)
 
 
-def _run(argv: Sequence[str]) -> tuple[int, str]:
-    """Exit status and the end of what the program said."""
+def _run(argv: Sequence[str], timeout_s: int | None = _TIMEOUT_S) -> tuple[int, str]:
+    """Exit status, negative if it was killed, and the end of what the program said.
+
+    What looks through a large file system takes the memory that it takes.
+    """
     try:
-        done = subprocess.run(
-            argv,
-            env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        with address_space.raised():
+            done = subprocess.run(
+                argv,
+                env=_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_s,
+                check=False,
+            )
     except FileNotFoundError as error:
         raise NotSupported(f"The program {argv[0]} is not installed.") from error
     except subprocess.TimeoutExpired as error:
-        late = OSError(errno.ETIMEDOUT, f"no end within {_TIMEOUT_S} s")
+        late = OSError(errno.ETIMEDOUT, f"no end within {timeout_s} s")
         raise from_os_error(late, argv[0]) from error
     return done.returncode, done.stdout.decode(errors="replace").strip()[-500:]

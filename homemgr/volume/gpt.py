@@ -12,9 +12,9 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    Reader = Callable[[int, int], bytes]
+    from homemgr.volume.reading import Reader
 
 #: signature, revision, header size, header CRC, reserved, my LBA, alternate LBA, first and
 #: last usable LBA, disk GUID, LBA of the entries, their count, size and CRC.
@@ -41,6 +41,9 @@ _ENTRIES_BYTES = _ENTRY_COUNT * _ENTRY_SIZE
 
 #: A boot record that says: all of this disk is a GPT (section 5.2.3).
 _PROTECTIVE = struct.Struct("<446x4B4BII48xH")
+#: Of any boot record: a program and a number of the disk, four entries, what ends it.
+_PROGRAM_BYTES, _ENTRIES_END, _RECORD_BYTES = 446, 510, 512
+_MBR_ENTRY, _MBR_TYPE, _GPT_TYPE = 16, 4, 0xEE
 
 
 class Partition(NamedTuple):
@@ -155,18 +158,43 @@ def _check_places(found: list[Partition], size: int) -> None:
             raise ValueError(f"its partition {partition.name!r} ends after the end of the image")
 
 
-def only_partition(size: int, sector: int = 512) -> tuple[int, int]:
-    """Start and size in bytes of a partition that has all of a disk of ``size`` bytes."""
+def disk_of(read: Reader) -> tuple[str, int]:
+    """What the table calls its disk, and bytes of a sector; ValueError if there is none."""
+    header = _primary(read)
+    return str(uuid.UUID(bytes_le=header.disk_guid)), header.sector
+
+
+def is_reproducible(read: Reader, size: int) -> bool:
+    """Whether `table` says all that the present one says, given its partitions by their places.
+
+    It knows no attributes, and numbers partitions from 1, one after another. ValueError if there
+    is no table.
+    """
+    header = _primary(read)
+    places = (2, _ENTRY_COUNT, _ENTRY_SIZE)
+    if (header.entries_lba, header.entry_count, header.entry_size) != places:
+        return False
+    in_order = sorted(partitions(read, size), key=lambda p: p.start)
+    return _table(read, header, "first") == _packed(in_order, header.sector)
+
+
+def last_partition(size: int, start: int = FIRST_OFFSET, sector: int = 512) -> tuple[int, int]:
+    """Start and size in bytes of a partition from ``start`` to the end of a disk of ``size``."""
     behind = size - sector - _ENTRIES_BYTES
     end = behind // FIRST_OFFSET * FIRST_OFFSET
-    if end <= FIRST_OFFSET:
+    if end <= start:
         raise ValueError(f"a disk of {size} bytes has no room for a partition")
-    return FIRST_OFFSET, end - FIRST_OFFSET
+    return start, end - start
 
 
-def table(size: int, disk_guid: str, partition: Partition, sector: int = 512) -> dict[int, bytes]:
-    """What to write where, so that a disk of ``size`` bytes has this one partition."""
-    entries = _packed_entry(partition, sector).ljust(_ENTRIES_BYTES, b"\0")
+def table(
+    size: int, disk_guid: str, partitions: Sequence[Partition], sector: int = 512
+) -> dict[int, bytes]:
+    """What to write where, so that a disk of ``size`` bytes has these partitions.
+
+    What is at 0 says for programs of old that all of it is in use.
+    """
+    entries = _packed(partitions, sector)
     entry_sectors = _ENTRIES_BYTES // sector
     last_lba = size // sector - 1
     usable = (2 + entry_sectors, last_lba - entry_sectors - 1)
@@ -186,9 +214,28 @@ def table(size: int, disk_guid: str, partition: Partition, sector: int = 512) ->
     record = _PROTECTIVE.pack(0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, protected, 0xAA55)
     backup_entries = last_lba - entry_sectors
     return {
-        0: record.ljust(sector, b"\0") + header(1, last_lba, 2) + entries,
+        0: record.ljust(sector, b"\0"),
+        sector: header(1, last_lba, 2) + entries,
         backup_entries * sector: entries + header(last_lba, 1, backup_entries),
     }
+
+
+def boot_record(now: bytes, new: bytes) -> bytes:
+    """What to write at 0 where ``now`` is, for a table that has ``new`` there.
+
+    A program to boot stays, and a record that names partitions of its own stays as it is.
+    """
+    if now[_ENTRIES_END:_RECORD_BYTES] != new[_ENTRIES_END:_RECORD_BYTES]:
+        return new
+    entries = now[_PROGRAM_BYTES:_ENTRIES_END]
+    if entries[_MBR_TYPE] != _GPT_TYPE or any(entries[_MBR_ENTRY:]):
+        return now
+    return now[:_PROGRAM_BYTES] + new[_PROGRAM_BYTES:_RECORD_BYTES] + now[_RECORD_BYTES:]
+
+
+def _packed(partitions: Sequence[Partition], sector: int) -> bytes:
+    packed = b"".join(_packed_entry(partition, sector) for partition in partitions)
+    return packed.ljust(_ENTRIES_BYTES, b"\0")
 
 
 def _packed_entry(partition: Partition, sector: int) -> bytes:

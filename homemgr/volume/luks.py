@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import os
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint32, c_void_p
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from homemgr.errors import NotSupported
+from homemgr.library import load
+from homemgr.volume import udev
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,11 @@ _SLOT_INACTIVE, _SLOT_ACTIVE, _SLOT_ACTIVE_LAST = 1, 2, 3
 _ALLOW_DISCARDS = 1 << 3
 _DEACTIVATE_DEFERRED = 1 << 0
 _NO_BENCHMARK = 1 << 1
+_KEYRING_KEY = 1 << 11
+_PRIORITY_NORMAL = 1
 _LOG_ERROR = 1
+#: What libcryptsetup counts in.
+_SECTOR = 512
 
 #: More than that no cipher has: two keys of 256 bits.
 _LONGEST_KEY = 64
@@ -79,8 +85,12 @@ _PROTOTYPES: Mapping[str, tuple[object, list[object]]] = {
     "crypt_get_cipher": (c_char_p, [_DEVICE]),
     "crypt_get_cipher_mode": (c_char_p, [_DEVICE]),
     "crypt_get_volume_key_size": (c_int, [_DEVICE]),
+    "crypt_get_data_offset": (ctypes.c_uint64, [_DEVICE]),
+    "crypt_resize": (c_int, [_DEVICE, c_char_p, ctypes.c_uint64]),
     "crypt_keyslot_max": (c_int, [c_char_p]),
     "crypt_keyslot_status": (c_int, [_DEVICE, c_int]),
+    "crypt_keyslot_get_priority": (c_int, [_DEVICE, c_int]),
+    "crypt_keyslot_get_pbkdf": (c_int, [_DEVICE, c_int, POINTER(_PbkdfType)]),
     "crypt_keyslot_add_by_volume_key": (c_int, [_DEVICE, c_int, *_KEY, *_KEY]),
     "crypt_keyslot_destroy": (c_int, [_DEVICE, c_int]),
     "crypt_volume_key_get": (c_int, [_DEVICE, c_int, c_void_p, POINTER(c_size_t), *_KEY]),
@@ -105,6 +115,21 @@ class Pbkdf(NamedTuple):
     iterations: int | None = None
 
 
+#: As little as the library allows; as systemd-homed has it for the words of tokens.
+LEAST: Final = Pbkdf("pbkdf2", "sha512", 0, 0, 0, iterations=1000)
+
+
+#: More the library uses for none, whatever a header says.
+MOST_THREADS: Final = 4
+
+
+class Cost(NamedTuple):
+    """What a try of a slot takes: bytes of memory, and threads."""
+
+    memory: int
+    threads: int
+
+
 class Layout(NamedTuple):
     """What a new volume is like; sizes in bytes, the header's as systemd-homed has them."""
 
@@ -121,16 +146,10 @@ class Layout(NamedTuple):
 @functools.cache
 def _library() -> ctypes.CDLL:
     # At first use: whoever has no such home needs no library.
-    try:
-        library = ctypes.CDLL(_SONAME)
-        for name, (result, arguments) in _PROTOTYPES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        raise NotSupported(
-            f"Encrypted volumes need the library {_SONAME}, which cannot be used here ({error})."
-            f" It is in the package {_PACKAGE}."
-        ) from error
+    if udev.is_running() and not udev.answers():
+        # Or libdevmapper would wait for it for ever; it reads this when it is loaded.
+        os.environ["DM_DISABLE_UDEV"] = "1"
+    library = load("Encrypted volumes", _SONAME, _PACKAGE, _PROTOTYPES)
     # What has no volume to tell it goes to standard error else.
     library.crypt_set_log_callback(None, _deaf, None)
     return library
@@ -220,7 +239,7 @@ class Volume:
             subsystem=layout.subsystem.encode(),
         )
         # Or the digest of the key would be measured too.
-        self.stretch(Pbkdf("pbkdf2", "sha512", 0, 0, 0, iterations=1000))
+        self.stretch(LEAST)
         texts = (layout.cipher, layout.mode, layout.uuid)
         names = [text.encode() for text in texts]
         self._check(lib.crypt_format(handle, _LUKS2, *names, *_pointer(key), byref(parameters)))
@@ -268,6 +287,21 @@ class Volume:
             if self._lib.crypt_keyslot_status(self._handle, number) in in_use
         ]
 
+    def tried(self) -> list[int]:
+        """Those that a word is tried with, in the library's order: who prefers some says so."""
+        priority = {
+            slot: self._lib.crypt_keyslot_get_priority(self._handle, slot) for slot in self.slots()
+        }
+        usual = [slot for slot in priority if priority[slot] >= _PRIORITY_NORMAL]
+        return sorted(usual, key=lambda slot: -priority[slot])
+
+    def cost(self, slot: int) -> Cost:
+        """What its header says that a try of it takes."""
+        kind = _PbkdfType()
+        self._check(self._lib.crypt_keyslot_get_pbkdf(self._handle, slot, byref(kind)))
+        threads = min(MOST_THREADS, max(1, kind.parallel_threads))
+        return Cost(kind.max_memory_kb << 10, threads)
+
     def add_slot(self, key: bytearray, word: str) -> int:
         """Have ``word`` unlock it too; the number of its slot."""
         data = word.encode()
@@ -278,31 +312,18 @@ class Volume:
         """Overwrite a slot."""
         self._check(self._lib.crypt_keyslot_destroy(self._handle, number))
 
-    def slot_behind(self, word: str) -> int | None:
-        """The number of a slot that ``word`` unlocks."""
-        found = self._unlock(word)
-        if found is None:
-            return None
-        number, key = found
-        key[:] = bytes(len(key))
-        return number
-
-    def key_behind(self, word: str) -> bytearray | None:
-        """The key, if ``word`` unlocks a slot."""
-        found = self._unlock(word)
-        return None if found is None else found[1]
-
-    def _unlock(self, word: str) -> tuple[int, bytearray] | None:
+    def key_behind(self, word: str, slot: int = _ANY_SLOT) -> bytearray | None:
+        """The key, if ``word`` unlocks the slot; all are tried if none is given."""
         data, size = word.encode(), c_size_t(_LONGEST_KEY)
         key = (ctypes.c_char * _LONGEST_KEY)()
-        arguments = (_ANY_SLOT, key, byref(size), data, len(data))
+        arguments = (slot, key, byref(size), data, len(data))
         status = self._lib.crypt_volume_key_get(self._handle, *arguments)
         try:
             if status in (-errno.EPERM, -errno.ENOENT):
                 self._said.clear()
                 return None
             self._check(status)
-            return status, bytearray(key.raw[: size.value])
+            return bytearray(key.raw[: size.value])
         finally:
             ctypes.memset(key, 0, _LONGEST_KEY)
 
@@ -334,6 +355,18 @@ class Volume:
         """Take the device away: at once, or EBUSY; or as soon as nobody uses it."""
         flags = _DEACTIVATE_DEFERRED if once_unused else 0
         self._check(self._lib.crypt_deactivate_by_name(self._handle, name.encode(), flags))
+
+    @property
+    def data_offset(self) -> int:
+        """Bytes before what is encrypted."""
+        return int(self._lib.crypt_get_data_offset(self._handle)) * _SECTOR
+
+    def resize(self, name: str, key: bytearray, size: int) -> None:
+        """Have the device called ``name`` show ``size`` bytes; who uses it goes on."""
+        # The kernel takes a table only with the key, which lies in the keyring of this process.
+        arguments = (None, *_pointer(key), _KEYRING_KEY)
+        self._check(self._lib.crypt_activate_by_volume_key(self._handle, *arguments))
+        self._check(self._lib.crypt_resize(self._handle, name.encode(), size // _SECTOR))
 
     def suspend(self, name: str) -> None:
         """Take the key out of memory; who reads or writes waits until `resume`."""

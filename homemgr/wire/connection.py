@@ -37,6 +37,10 @@ MAX_OUTSTANDING = 100
 #: Identities kept; unique names are never used again, so a kept one is never wrong.
 MAX_IDENTITIES = 1024
 
+#: Letters of the text of an error. It may quote what a caller has sent, who may send as much as
+#: fits into a message: the answer would not, and a bus disconnects whoever sends more.
+MAX_ERROR_TEXT = 16 << 10
+
 _DO_NOT_QUEUE = 4
 _PRIMARY_OWNER, _ALREADY_OWNER = 1, 4
 _FLUSH_TIMEOUT_S = 2.0
@@ -185,7 +189,7 @@ class Connection:
     def reply_error(self, request: Message, name: str, text: str) -> None:
         """Answer ``request`` with an error."""
         # A file name in the text may be no text at all; the bus would disconnect us.
-        clean = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        clean = _shortened(text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         frame = messages.error(self._next_serial(), request, name, encode("s", (clean,)))
         self._transport.send(frame)
 
@@ -294,3 +298,7 @@ class Connection:
             log.warning("The bus does not take our last messages; leaving without them.")
         self._transport.close()
         await self._gone.wait()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_ERROR_TEXT else f"{text[:MAX_ERROR_TEXT]}…"

@@ -37,6 +37,9 @@ __all__ = [
 #: limits calls that wait for a reply (128 each), but not those that want none.
 MAX_RUNNING_PER_SENDER = 128
 MAX_RUNNING = 8192
+#: Bytes of arguments with arrays or variants among them. Each item takes its time, for which
+#: everybody else waits; a text of any length takes none, nor do bytes.
+MAX_ITEM_BYTES = (1 << 20) + (64 << 10)
 
 
 class Dispatcher:
@@ -139,6 +142,9 @@ def _arguments(method: Method, message: Message) -> list[object]:
             f" not {message.signature!r}."
         )
         raise Refusal(messages.INVALID_ARGS, text)
+    if message.body_bytes > MAX_ITEM_BYTES and _holds_items(message.signature):
+        text = f"{method.name} takes at most {MAX_ITEM_BYTES} bytes, not {message.body_bytes}."
+        raise Refusal(messages.LIMITS_EXCEEDED, text)
     try:
         # The walk through the values is spared where no descriptor can be.
         if "h" in message.signature:
@@ -147,6 +153,10 @@ def _arguments(method: Method, message: Message) -> list[object]:
     except CodecError as wrong:
         text = f"The arguments of {method.name} are malformed."
         raise Refusal(messages.INVALID_ARGS, text) from wrong
+
+
+def _holds_items(signature: str) -> bool:
+    return not {"a", "v"}.isdisjoint(signature.replace("ay", ""))
 
 
 def _unknown(call: Call, node: Node | None, signature: str, *, knows_interface: bool) -> Refusal:

@@ -128,6 +128,11 @@ class Message:
         """Whether the sender waits for an answer."""
         return self.kind == CALL and not self.flags & NO_REPLY
 
+    @property
+    def body_bytes(self) -> int:
+        """Length of the encoded arguments."""
+        return len(self._data) - self._start
+
     def body(self) -> list[object]:
         """The decoded arguments; `CodecError` if they do not follow the signature."""
         return decode(self.signature, self._data, self._start, self._order)

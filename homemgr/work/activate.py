@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from homemgr.record import storages
 from homemgr.storage import idmapping, mountpoint
 from homemgr.work import extensions, inside, whole
 
@@ -42,6 +43,7 @@ def run(task: Task) -> dict[str, object]:
             with ExitStack() as closing:
                 merged = _merge(task, mount, effective, mode, closing)
                 mountpoint.publish(merged.home, target)
+                # Not before: until the home is seen, every failure has to take it all away again.
                 opened.area.keep()
                 merged.finish(effective.home_directory)
     return {**result(task, opened), "extensions": merged.report()}
@@ -68,8 +70,8 @@ def result(task: Task, opened: inside.Opened) -> dict[str, object]:
     return {
         "record": opened.record.for_host().data if opened.settled.rewrite_host else None,
         "binding": {
-            "imagePath": task.image_path,
-            "storage": task.effective.storage or "directory",
+            "imagePath": None if task.abilities.is_remote else task.image_path,
+            **storages.members(task.effective.storage or "directory"),
             "homeDirectory": effective.home_directory,
             "uid": task.local_uid,
             "gid": task.local_uid,

@@ -14,7 +14,7 @@ from homemgr.storage.ledger import Row
 from homemgr.transfer import content, frames, policy
 from homemgr.transfer.content import ContentDigest
 from homemgr.transfer.entry import MAX_PATH, Entry, Kind, join
-from homemgr.work.contents import PATCHABLE_BYTES
+from homemgr.work.contents import PATCHABLE_BYTES, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Arrival:
         writer: TreeWriter,
         ledger: Ledger,
         rules: Policy,
-        receive: Callable[[], Frame],
+        receive: Callable[[], Frame | Shared],
         progress: Callable[[int, int], None],
     ) -> None:
         """Write with ``writer``; ``receive`` gives the frames of a content that follows."""
@@ -55,7 +55,7 @@ class Arrival:
             frames.Delete: self._delete,
         }
 
-    def take(self, frame: Frame) -> None:
+    def take(self, frame: Frame | Shared) -> None:
         """Make the change that ``frame`` tells. Raises StreamError if it makes no sense."""
         taker = self._takers.get(type(frame))
         if taker is None:
@@ -168,6 +168,7 @@ class Arrival:
 
     def _content(self, path: bytes, entry: Entry, file: FileWriter, state: ContentDigest) -> None:
         """Take the content that follows, to its end."""
+        is_shared = False
         while True:
             frame = self._receive()
             if isinstance(frame, frames.Data):
@@ -178,11 +179,16 @@ class Arrival:
             elif isinstance(frame, frames.Hole):
                 state.hole(frame.offset, frame.length)
                 file.hole(frame.offset, frame.length)
+            elif isinstance(frame, Shared):
+                # Read by who hands it over; what became of it is read again by who has it made.
+                with frame.file as source:
+                    file.copy(source.fileno())
+                is_shared = True
             elif isinstance(frame, frames.Eof):
                 break
             else:
                 raise StreamError(f"The content of {path!r} is not complete.")
-        digest, blocks = state.finish()
+        digest, blocks = (frame.digest, b"") if is_shared else state.finish()
         if digest != frame.digest:
             raise _damaged(path)
         proof = file.finish()

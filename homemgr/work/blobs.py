@@ -71,6 +71,7 @@ def _check(name: str, fd: int) -> None:
             f"blobs: {name!r} is no blob name: expected letters, digits, -._~."
         )
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    # By its access mode an O_PATH descriptor looks as if it were open for reading.
     if flags & os.O_PATH or flags & os.O_ACCMODE == os.O_WRONLY:
         raise errors.InvalidArgs(f"blobs: {name} is not open for reading.")
     if not stat.S_ISREG(os.fstat(fd).st_mode):

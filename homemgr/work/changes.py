@@ -2,7 +2,8 @@
 
 Frames are relative to a directory: one is entered only when there is something to say of it
 or below it. Deletions are remembered until the end, so that what moved can be copied from
-its old place.
+its old place. Only the old name of a file that has no other than its new one by now goes sooner:
+where blocks are not shared a large directory that was renamed would take its room twice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.transfer import frames
-from homemgr.transfer.entry import Entry, Kind, join
+from homemgr.transfer.entry import Entry, Kind, join, split
+from homemgr.transfer.seen import Seen, Sort
 from homemgr.transfer.selection import ALL
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 #: Deletions that are remembered for the end of a pass; further ones happen at once.
 _MAX_DELETIONS = 100_000
+#: What was copied from its old place may take so much until the old one goes (bytes); less than
+#: the room that the other side requires to be left. Each file counts with a block besides.
+_MOST_TWICE = 8 << 20
+_BLOCK = 4096
 #: A change may be this much older than the time stamp that it gets (timer ticks, kernel/time).
 _TICK_NS = 20_000_000
 
@@ -59,24 +65,30 @@ class Changes:
         send: Callable[[Frame], None],
         settled_ns: int,
         only: Selection | None = ALL,
+        is_gone: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         """Tell through ``send``; nothing is to be deleted but what is selected by ``only``.
 
-        ``settled_ns``: a time before all that is in memory only was written out.
+        ``settled_ns``: a time before all that is in memory only was written out. ``is_gone`` says
+        whether there is nothing any more at a path.
         """
         self.ledger = ledger
         self.send = send
         self._settled_ns = settled_ns - _TICK_NS
         self._only = only
+        self._is_gone = is_gone
         #: How many changes were told.
         self.count = 0
         #: Whether the ledger has all that was met, with a proof.
         self.is_proven = True
         self._levels: list[_Level] = []
         #: First names whose file the other side made anew: its other names must follow.
-        self._renewed: set[bytes] = set()
+        self._renewed = Seen()
         self._deletions: list[tuple[bytes, list[bytes]]] = []
         self._pending = 0
+        #: Old places of files that moved, by directory, and what is there twice until they go.
+        self._moved: dict[bytes, list[bytes]] = {}
+        self._twice = 0
 
     # -- directories ------------------------------------------------------------------
 
@@ -134,12 +146,12 @@ class Changes:
     def renew(self, step: Step, frame: Frame) -> None:
         """Tell a change for which the other side makes a file anew."""
         if step.stat.st_nlink > 1:
-            self._renewed.add(step.path)
+            self._renewed.add(step.path, Sort.OTHER)
         self.tell(frame)
 
     def is_renewed(self, path: bytes) -> bool:
         """Whether the file with this first name was made anew in this pass."""
-        return path in self._renewed
+        return bool(self._renewed.sort_of(path))
 
     def clear(self, step: Step, known: Known | None) -> None:
         """Have a directory deleted there that is none here; all else is replaced as it is."""
@@ -159,15 +171,48 @@ class Changes:
     def delete_rest(self) -> None:
         """Delete what is not here any more."""
         for directory, names in self._deletions:
-            above = [b"", *directory.split(b"/")] if directory else [b""]
-            for name in above:
-                self.send(frames.Enter(name, None))
-            for name in names:
-                self.send(frames.Delete(name))
-                self.ledger.drop(join(directory, name))
-            for _ in above:
+            self._delete(directory, names)
+
+    def has_moved(self, old: bytes, size: int) -> None:
+        """A file of ``size`` bytes, copied by now, was at ``old``; it has one name only."""
+        directory, name = split(old)
+        self._moved.setdefault(directory, []).append(name)
+        self._twice += size + _BLOCK
+        if self._twice >= _MOST_TWICE:
+            self._delete_moved()
+
+    def _delete_moved(self) -> None:
+        """Delete what moved from its old places; the walk goes on where it was."""
+        for level in reversed(self._levels):
+            if level.is_entered:
                 self.send(frames.Leave())
-            self.count += len(names)
+                # What it looks like was told.
+                level.is_entered, level.entry = False, None
+        for directory, names in self._moved.items():
+            if gone := [name for name in names if self._is_to_go(join(directory, name))]:
+                self._delete(directory, gone)
+        self._moved.clear()
+        self._twice = 0
+
+    def _is_to_go(self, path: bytes) -> bool:
+        """Whether the other side has something there that is not here.
+
+        It may have lost it with a directory in the place of which something else was met. And in a
+        snapshot within the home each file is as in what that is of, which is still there.
+        """
+        return self.ledger.known(path) is not None and self._is_gone(path)
+
+    def _delete(self, directory: bytes, names: list[bytes]) -> None:
+        """Delete names in a directory, all the way from the top, where the pass is."""
+        above = [b"", *directory.split(b"/")] if directory else [b""]
+        for name in above:
+            self.send(frames.Enter(name, None))
+        for name in names:
+            self.send(frames.Delete(name))
+            self.ledger.drop(join(directory, name))
+        for _ in above:
+            self.send(frames.Leave())
+        self.count += len(names)
 
     def _delete_later(self, directory: bytes, names: list[bytes]) -> None:
         """Have ``names`` deleted at the end of the pass, or at once if there are too many."""

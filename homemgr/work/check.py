@@ -15,7 +15,7 @@ from homemgr import errors
 from homemgr.extension import whole
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
-from homemgr.storage import mountpoint, paths
+from homemgr.storage import block_device, mountpoint, paths
 from homemgr.storage.idmapping import NOBODY
 from homemgr.work import check_blobs, check_files, check_inside
 from homemgr.work.trouble import Trouble
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: What tells a thing that a repair moved away from what it was.
 KEPT = ".kept-"
+_DEVICES = "/dev/"
 
 
 def run(task: Task) -> dict[str, object]:
@@ -41,6 +42,10 @@ def repair(task: Task) -> dict[str, object]:
 
 def _home(task: Task) -> Iterator[Trouble]:
     path = task.image_path
+    if task.abilities.is_remote:
+        yield from _inside(task, path)
+        yield from _mountpoint(task)
+        return
     try:
         parent = paths.open_safe_parent(path)
     except errors.FileNotFound as error:
@@ -72,10 +77,17 @@ def _base(base: Fd) -> Iterator[Trouble]:
 
 def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
     path = task.image_path
+    if block_device.is_device(path):
+        yield from _block_device(task, path)
+        return
     try:
         found = os.stat(os.path.basename(path), dir_fd=parent.fileno(), follow_symlinks=False)
     except FileNotFoundError:
         yield Trouble("image-missing", path)
+        return
+    if task.storage.image_is_file and path.startswith(_DEVICES):
+        # What is plugged in looks after itself; `open_area` says if it is no home.
+        yield from _inside(task, path)
         return
     if not (stat.S_ISREG if task.storage.image_is_file else stat.S_ISDIR)(found.st_mode):
         yield Trouble("image-type", path)
@@ -95,19 +107,40 @@ def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
 
 def _inside(task: Task, path: str) -> Iterator[Trouble]:
     try:
-        area = task.open_area()
+        area = task.open_checked()
     except errors.BadPassword:
-        # Encrypted and not in use, or locked: what is in it is seen while it is in use.
+        # Not in use, or locked: what is in it is seen while it is in use.
         return
     except (errors.HostileHome, errors.UnrecognizedHomeFormat) as error:
-        if not task.abilities.has_key:
+        if task.abilities.has_key:
+            yield Trouble("image-key", path, error.message)
+        elif task.storage.image_is_file:
+            yield Trouble("image-format", path, error.message)
+        else:
             raise
-        yield Trouble("image-key", path, error.message)
+        return
+    except errors.BadSignature as error:
+        yield Trouble("inside-signature", path, error.message)
+        return
+    except errors.RecordMismatch as error:
+        yield Trouble("inside-other-user", path, error.message)
         return
     with area:
-        yield from check_inside.troubles(task, area.top)
+        yield from check_inside.troubles(task, area)
         yield from check_blobs.troubles(task, area.top)
         yield from check_files.troubles(task, area.top)
+
+
+def _block_device(task: Task, path: str) -> Iterator[Trouble]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        yield Trouble("image-missing", path)
+        return
+    if not stat.S_ISBLK(found.st_mode):
+        yield Trouble("image-type", path)
+        return
+    yield from _inside(task, path)
 
 
 def _image_file(task: Task, path: str, found: os.stat_result) -> Iterator[Trouble]:
@@ -146,7 +179,8 @@ def _mountpoint(task: Task) -> Iterator[Trouble]:
     if place == task.image_path:
         return
     if mountpoint.is_active(place):
-        if not _shows_home(place, task.image_path):
+        # What is mounted from an image or a server is not to be recognised by where it lies.
+        if not task.storage.goes_with_mount and not _shows_home(place, task.image_path):
             yield Trouble("mount-foreign", place)
         return
     try:

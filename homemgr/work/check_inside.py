@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.kernel.identity import filesystem_identity
 from homemgr.record import signature
 from homemgr.record.reconcile import Winner, reconcile
 from homemgr.record.validate import parse_embedded
 from homemgr.storage import embedded
 from homemgr.storage.guarded import open_guarded
-from homemgr.work.damage import Damage, replaced_by_host_copy
+from homemgr.work.damage import Damage, Obstacle, counts_alone, replaced_by_host_copy
 from homemgr.work.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from homemgr.storage.kind import Area
     from homemgr.storage.top import Top
     from homemgr.work.task import Task
 
 
-def troubles(task: Task, top: Top) -> Iterator[Trouble]:
+def troubles(task: Task, area: Area) -> Iterator[Trouble]:
     """What is wrong with it."""
+    top = area.top
     subject = os.path.join(task.image_path, embedded.IDENTITY)
     try:
         text = embedded.read_identity(top)
     except errors.HostileHome as error:
         yield Trouble(
-            "inside-hostile", subject, error.message, _if_good(task, _renaming(task, top))
+            "inside-hostile", subject, error.message, _if_good(task, _renaming(task, area))
         )
         return
     if text is None:
-        yield Trouble("inside-missing", subject, "", _if_good(task, lambda: _write(task, top)))
+        yield Trouble("inside-missing", subject, "", _if_good(task, lambda: _write(task, area)))
         return
     yield from _mode(top, subject)
     found = _judge(task, text)
     if found is not None:
         code, detail, is_replaceable = found
-        mend = _replacing(task, top, text) if is_replaceable else None
+        mend = _replacing(task, area, text) if is_replaceable else None
         yield Trouble(code, subject, detail, mend)
 
 
@@ -67,32 +67,30 @@ def _judge(task: Task, text: bytes) -> tuple[str, str, bool] | None:
 
 def _is_good(task: Task) -> bool:
     """Whether the host copy may be written into the home."""
-    return task.is_fixated and signature.verdict(task.record, task.keyring).is_accepted
+    return counts_alone(task)
 
 
 def _if_good(task: Task, mend: Callable[[], None]) -> Callable[[], None] | None:
     return mend if _is_good(task) else None
 
 
-def _write(task: Task, top: Top) -> None:
-    embedded.write_identity(top, task.record.embedded().pretty())
+def _write(task: Task, area: Area) -> None:
+    area.write_record(task.record.embedded().pretty())
 
 
-def _replacing(task: Task, top: Top, text: bytes) -> Callable[[], None]:
+def _replacing(task: Task, area: Area, text: bytes) -> Callable[[], None]:
     def mend() -> None:
+        # First: what cannot be kept is not replaced.
         Damage(task.channel, text).keep()
-        _write(task, top)
+        _write(task, area)
 
     return mend
 
 
-def _renaming(task: Task, top: Top) -> Callable[[], None]:
+def _renaming(task: Task, area: Area) -> Callable[[], None]:
     def mend() -> None:
-        kept = f"{embedded.IDENTITY}.kept-{secrets.token_hex(4)}"
-        with filesystem_identity(top.disk_uid, top.disk_gid):
-            fd = top.fd.fileno()
-            os.rename(embedded.IDENTITY, kept, src_dir_fd=fd, dst_dir_fd=fd)
-        _write(task, top)
+        Obstacle(area.top).keep()
+        _write(task, area)
 
     return mend
 
@@ -104,6 +102,7 @@ def _mode(top: Top, subject: str) -> Iterator[Trouble]:
         return
 
     def mend() -> None:
+        # Opened and judged anew: whoever owns the home may have put something else there since.
         with open_guarded(top.fd, embedded.IDENTITY, top.disk_uid) as fd:
             os.fchmod(fd.fileno(), 0o600)
 

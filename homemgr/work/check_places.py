@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.storage import paths
+from homemgr.storage import paths, rooms
 from homemgr.storage.directory import (
     GONE_PREFIX,
     NEW_PREFIX,
@@ -44,7 +44,10 @@ def _places(task: Task) -> Iterator[Trouble]:
             continue
         with parent:
             for name in sorted(os.listdir(parent.fileno())):
-                if name.startswith(_SWEPT) and _is_idle(parent, name):
+                if name.startswith(rooms.PREFIX):
+                    # Which of them conversions know the daemon says.
+                    yield Trouble("leftover-room", os.path.join(path, name))
+                elif name.startswith(_SWEPT) and _is_idle(parent, name):
                     yield Trouble(
                         "leftover-tree", os.path.join(path, name), "", _sweeping(path, name)
                     )

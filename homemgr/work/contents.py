@@ -8,8 +8,9 @@ meanwhile is told again from a copy of one moment, where the file system shares 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from homemgr.files import Fd
 from homemgr.storage import sparse
 from homemgr.storage.ledger import Row, proof
 from homemgr.transfer import codec, content, frames
@@ -19,11 +20,17 @@ from homemgr.transfer.report import Note, Report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from homemgr.files import Fd
     from homemgr.storage.ledger import Known
     from homemgr.storage.reader import Step
     from homemgr.work.changes import Changes
     from homemgr.work.tally import Tally
+
+
+class Shared(NamedTuple):
+    """In the place of the content of a file, within one process: the file that has it, open."""
+
+    file: Fd
+
 
 #: Files above this size are compared block by block when they changed.
 PATCHABLE_BYTES = 1 << 20
@@ -35,13 +42,20 @@ class Contents:
     """The files of one pass."""
 
     def __init__(
-        self, changes: Changes, tally: Tally, report: Report, still: Callable[[int], Fd | None]
+        self,
+        changes: Changes,
+        tally: Tally,
+        report: Report,
+        still: Callable[[int], Fd | None],
+        share: Callable[[Shared], None] | None = None,
     ) -> None:
         """Tell ``changes``; files that do not keep still go into ``report``.
 
         ``still`` gives the content of an open file as it is at one moment, if that can be had.
+        ``share`` takes whole files that do not change, where the other side can open them.
         """
         self._still = still
+        self._share = share
         #: Whether the file told of last changed meanwhile.
         self._is_torn = False
         self._changes = changes
@@ -64,10 +78,13 @@ class Contents:
 
     def _file_again(self, step: Step, entry: Entry, fd: int) -> None:
         """Tell of a file as it is at one moment; what was told may be of several."""
-        before = self._ledger.get(step.path)
         times = os.fstat(fd)
         still = self._still(fd)
+        # Asked for each file, the ledger would be slower than all the rest of a pass.
+        before = None if still is None else self._ledger.get(step.path)
         if still is None or before is None:
+            if still is not None:
+                still.close()
             if self._is_torn:
                 self._report.add(Note("changed-while-read", step.path, ""))
             return
@@ -93,6 +110,8 @@ class Contents:
             self._changes.clear(step, known)
         if before is None and self._may_have_moved and (proven := self._moved_unread(step)):
             self._copy(step, entry, proven[1].digest, proven[1].blocks, proven[0], mine)
+            if step.stat.st_nlink == 1:
+                self._changes.has_moved(proven[0], entry.size)
             return
         if _fits_frame(fd, step.stat):
             self._small(step, entry, before, fd, mine)
@@ -109,8 +128,10 @@ class Contents:
 
     def _small(self, step: Step, entry: Entry, before: Row | None, fd: int, mine: bytes) -> None:
         """A file that fits into one frame and has no holes."""
+        # One byte more than it should have, so that a file that has grown shows it.
         data = os.pread(fd, entry.size + 1, 0)
         if len(data) != entry.size:
+            # It is not as it was listed, or the read was cut short: all of it, if it still fits.
             data = sparse.read_at(fd, frames.SMALL + 1, 0)
         if len(data) > frames.SMALL:
             # It grew since it was looked at.
@@ -139,7 +160,10 @@ class Contents:
     def _whole(self, step: Step, entry: Entry, before: Row | None, fd: int, mine: bytes) -> None:
         """Send all of a file; its digest is known only after it was read."""
         self._changes.renew(step, frames.File(step.name, entry, None))
-        digest, blocks = self._read(fd, entry.size, is_sent=True)
+        if self._share is not None:
+            # A descriptor of its own: it is read when this one may be closed already.
+            self._share(Shared(Fd(os.dup(fd))))
+        digest, blocks = self._read(fd, entry.size, is_sent=self._share is None)
         self._changes.send(frames.Eof(digest))
         self._keep(step, entry, digest, blocks, fd, mine)
 
@@ -150,7 +174,7 @@ class Contents:
             state.data(at, data)
             if is_sent:
                 self._changes.send(frames.Data(at, data))
-                self._tally.tell(len(data))
+            self._tally.tell(len(data))
         return state.finish()
 
     def _patch(self, step: Step, entry: Entry, before: Row, fd: int, mine: bytes) -> None:
@@ -161,6 +185,7 @@ class Contents:
         for number, runs in enumerate(sparse.data_blocks(fd, entry.size, size)):
             digest = content.block_digest(runs)
             blocks += digest
+            self._tally.tell()
             if digest != content.nth_block(before.blocks, number):
                 if not is_told:
                     is_told = True

@@ -68,10 +68,13 @@ class Conversation:
             raise _told(frame.message[_FAILED])
         return frame
 
-    def hear_message(self, expected: str) -> dict[str, object]:
-        """The next thing that comes, which must be a message with ``expected`` in it."""
+    def hear_message(self, expected: str, *or_else: str) -> dict[str, object]:
+        """The next thing that comes, which must be a message with ``expected`` in it.
+
+        One with any of ``or_else`` is as good.
+        """
         frame = self.receive()
-        if not isinstance(frame, Control) or expected not in frame.message:
+        if not isinstance(frame, Control) or not {expected, *or_else}.intersection(frame.message):
             raise StreamError(f"The other machine sent something else than {expected!r}.")
         return frame.message
 

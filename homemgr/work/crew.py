@@ -90,6 +90,7 @@ class Crew:
     def hear(self, sock: socket.socket) -> None:
         """A worker is ready for more, or gone."""
         word = b""
+        # A worker that was killed says nothing, which below is as good as its end.
         with suppress(ConnectionError):
             word = sock.recv(1)
         worker = self._busy.pop(sock, None)

@@ -10,16 +10,21 @@ the old one must not open the home as long as nobody has decided.
 from __future__ import annotations
 
 import base64
+import os
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.job import KEEP_DAMAGED
+from homemgr.kernel.identity import filesystem_identity
 from homemgr.record import signature
 from homemgr.record.model import UserRecord
+from homemgr.storage.embedded import IDENTITY
 
 if TYPE_CHECKING:
     from homemgr.job import Channel
+    from homemgr.storage.top import Top
     from homemgr.work.task import Task
 
 
@@ -35,9 +40,31 @@ class Damage:
         self.channel.ask(KEEP_DAMAGED, {"text": base64.b64encode(self.text).decode()})
 
 
+@dataclass(frozen=True)
+class Obstacle:
+    """What lies in the place of the record and is no file that could be read as one."""
+
+    top: Top
+
+    def keep(self) -> None:
+        """Give it another name in the home; raises NoDiskSpace, SystemFailure."""
+        kept = f"{IDENTITY}.kept-{secrets.token_hex(4)}"
+        fd = self.top.fd.fileno()
+        try:
+            with filesystem_identity(self.top.disk_uid, self.top.disk_gid):
+                os.rename(IDENTITY, kept, src_dir_fd=fd, dst_dir_fd=fd)
+        except OSError as error:
+            raise errors.from_os_error(error, f"Renaming {IDENTITY} to {kept}") from error
+
+
+def counts_alone(task: Task) -> bool:
+    """Whether the host copy counts where none can be read in the home."""
+    return task.is_fixated and signature.verdict(task.record, task.keyring).is_accepted
+
+
 def replaced_by_host_copy(task: Task, text: bytes) -> bool:
     """Whether the host copy counts in the place of ``text``, which was not accepted."""
-    if not task.is_fixated or not signature.verdict(task.record, task.keyring).is_accepted:
+    if not counts_alone(task):
         return False
     try:
         found = UserRecord.parse(text)

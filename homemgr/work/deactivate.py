@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.storage import mountpoint
-from homemgr.work import cleaning
+from homemgr.work import cleaning, fitting, lost
 
 if TYPE_CHECKING:
     from homemgr.storage.kind import Area
@@ -19,12 +19,17 @@ log = logging.getLogger(__name__)
 
 def run(task: Task) -> dict[str, object]:
     """Unmount; raises HomeBusy naming who holds it. Tells whether its key is out of memory."""
+    if task.argument("is_lost"):
+        return lost.run(task)
     with ExitStack() as opened:
         area = _opened(task, opened) if task.storage.goes_with_mount else None
         mountpoint.take_away(task.effective.home_directory)
         area = area or _opened(task, opened)
         if area is not None:
             _clean(task, area)
+            area.tidy()
+            if task.argument("shrinks"):
+                fitting.shrink(task, area)
     return {"is_closed": task.storage.close(task.image)}
 
 

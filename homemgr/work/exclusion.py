@@ -50,12 +50,13 @@ def alone_with_home(task: Task) -> Iterator[None]:
 
 def _wait_for(lock: Fd, task: Task) -> None:
     name = task.record.name
-    position = _position(name)
-    if try_lock_byte(lock.fileno(), position):
+    place = position(name)
+    if try_lock_byte(lock.fileno(), place):
         return
     log.warning("Home area %s: a worker of an earlier service still runs, waiting for it.", name)
     deadline = time.monotonic() + _PATIENCE_S
-    while not try_lock_byte(lock.fileno(), position):
+    # Tried again and again, so that whether it is still wanted is asked in between.
+    while not try_lock_byte(lock.fileno(), place):
         if time.monotonic() > deadline:
             raise errors.HomeBusy(
                 f"A worker that an earlier service started is still at work on home area {name};"
@@ -66,6 +67,6 @@ def _wait_for(lock: Fd, task: Task) -> None:
         time.sleep(_PAUSE_S)
 
 
-def _position(name: str) -> int:
+def position(name: str) -> int:
     """Where in the lock file the lock of home ``name`` is; a file position has 63 bits."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")

@@ -16,6 +16,7 @@ from homemgr import errors
 from homemgr.errors import StreamError
 from homemgr.files import write_all
 from homemgr.storage import reader
+from homemgr.storage.first_names import FirstNames
 from homemgr.storage.sparse import pieces
 from homemgr.transfer import codec, policy, tar
 from homemgr.transfer.entry import Entry, Kind
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from homemgr.work.task import Task
 
 #: What the archive says it is; another version may mean something else by its members.
-FORMAT = "homemgr export 3"
+FORMAT = "homemgr export 4"
 
 #: Written at once.
 _BATCH_BYTES = 1 << 20
@@ -96,7 +97,6 @@ class Manifest:
 
 def run(task: Task) -> dict[str, object]:
     """Write the archive to the one descriptor; gives what was written and the report."""
-    task.require_no_key()
     wait_s = Options.of(task).wait_s
     try:
         task.channel.ask("freeze", {"wait_s": wait_s if wait_s < _FOR_EVER_S else None})
@@ -106,7 +106,7 @@ def run(task: Task) -> dict[str, object]:
         ) from error
     with ExitStack() as closing:
         closing.enter_context(alone_with_home(task))
-        top = closing.enter_context(task.open_area()).top
+        top = closing.enter_context(task.open_checked()).top
         clean_home(task, top.fd)
         tell_record(task, top)
         size, needs = survey(top.fd, LEFT_OUT, list(Ability))
@@ -129,7 +129,7 @@ class _Export:
         self._telling = Telling(task.channel)
         self._manifest = Manifest()
         self._report = Report()
-        self._first: dict[tuple[int, int], bytes] = {}
+        self._first = FirstNames()
         self._batch = bytearray()
         self._written = 0
 
@@ -170,8 +170,7 @@ class _Export:
         if entry is None:
             return
         if entry.kind != Kind.DIRECTORY and step.stat.st_nlink > 1:
-            inode = (step.stat.st_dev, step.stat.st_ino)
-            first = self._first.setdefault(inode, step.path)
+            first = self._first.meet(step.stat, step.path)
             if first != step.path:
                 entry = Entry(Kind.LINK, 0, 0, 0, 0, 0, 0, first, ())
         self._manifest.entry(step.path, entry)

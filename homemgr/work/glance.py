@@ -16,6 +16,8 @@ from homemgr.work.survey import survey
 from homemgr.work.tally import Totals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from homemgr.files import Fd
     from homemgr.storage.ledger import Ledger
     from homemgr.transfer.needs import Needs
@@ -26,6 +28,9 @@ LIKELY = frozenset(Ability) - {Ability.ODD_NAMES, Ability.ALIKE_NAMES}
 
 #: What the ledger remembers it under.
 _SEEN = "seen"
+
+#: Between how many names somebody else has his turn: every few milliseconds.
+_TURN = 0x1FF
 
 
 class Sight:
@@ -53,15 +58,27 @@ class Glance(NamedTuple):
     asked: frozenset[Ability]
 
 
-def glance(top: Fd, leave_out: frozenset[bytes], *, has_copy: bool) -> Glance:
+def glance(
+    top: Fd, leave_out: frozenset[bytes], *, has_copy: bool, meanwhile: Callable[[], None]
+) -> Glance:
     """Look at all names below ``top`` but those in ``leave_out``.
 
     If the other side ``has_copy`` it does not ask again what the home needs. What is in memory
     only has to be written out before: a file that is mapped gets its new times only then.
+    ``meanwhile`` is called again and again, and may raise.
     """
     asked = frozenset() if has_copy else LIKELY
     sight = Sight()
-    size, needs = survey(top, leave_out, asked, sight.take)
+    count = 0
+
+    def see(path: bytes, mark: bytes) -> None:
+        nonlocal count
+        sight.take(path, mark)
+        count += 1
+        if not count & _TURN:
+            meanwhile()
+
+    size, needs = survey(top, leave_out, asked, see)
     return Glance(sight.digest(), size, needs, asked)
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import HomeExists, StreamError, TransferBusy
-from homemgr.storage import staging
+from homemgr.record.storages import abilities_of
 from homemgr.storage.abilities import probe, storable_flags
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.writer import FileWriter, TreeWriter
@@ -23,11 +23,13 @@ from homemgr.transfer.frames import Data
 from homemgr.transfer.report import Report
 from homemgr.work.allowance import Size
 from homemgr.work.export import FORMAT, Manifest
+from homemgr.work.opening import Opening
 from homemgr.work.staged import (
     Content,
     Place,
     become_home,
     prepare,
+    record_in,
     require_able,
     require_room,
     rules_for,
@@ -65,26 +67,32 @@ def run(task: Task) -> dict[str, object]:
     header = _header(_document(events, tar.RECORD))
     size = size_of(header.size)
     telling.expect(size.files, size.bytes)
-    about = {"nonce": header.nonce, "introduction": header.introduction}
+    about = {"nonce": header.nonce, "introduction": header.introduction, "storage": "directory"}
     place = Place.of(task.channel.ask("hello", about))
     if place.phase == "prepared":
         raise TransferBusy(
             "This home area is about to arrive from its machine; run the same `homemgr migrate`"
-            " again there to its end, or `homemgr transfers forget` here."
+            " again there to its end, or `homemgr transfers forget --force` here."
         )
     if place.phase not in ("new", "receiving"):
         raise HomeExists("This home area has arrived here already.")
     rules = rules_for(task, header.introduction)
+    opening = Opening(task, record_in(header.introduction))
+    opening.expect(size.files)
+    if abilities_of(place.storage).has_key:
+        opening.take_words([*task.spellings()])
     with ExitStack() as closing:
         parent = closing.enter_context(place.open_parent())
         # What came earlier over a stream has a ledger, and this has none.
-        staging.abandon(parent, place.stage_name)
+        place.abandon()
         with Ledger(place.ledger) as ledger:
             ledger.drop(b"")
             ledger.commit()
         undo = closing.enter_context(ExitStack())
-        undo.callback(staging.abandon, parent, place.stage_name)
-        stage = closing.enter_context(staging.open_stage(parent, place.stage_name))
+        # Of no use to a later run: a file is read from its beginning, or not at all.
+        undo.callback(place.abandon)
+        area = closing.enter_context(opening.made(place, parent))
+        stage = area.top.fd
         require_room(stage, Size(0, 0), size)
         require_able(probe(stage), header.needs)
         rules = rules._replace(flags=storable_flags(stage))
@@ -93,9 +101,9 @@ def run(task: Task) -> dict[str, object]:
         manifest = restoring.run(events)
         assert isinstance(header.introduction, dict)
         record, seal = header.introduction["record"], manifest.get("seal")
-        place = prepare(task, stage, place, Content(record, str(manifest["digest"]), seal))
+        place = prepare(task, area, place, Content(record, str(manifest["digest"]), seal))
         undo.pop_all()
-    arrived = become_home(task, place)
+    arrived = become_home(task, place, opening)
     report = restoring.report
     report.merge(Report.from_json(arrived["report"]))
     return {**arrived, "user": place.user, "report": report.to_json()}

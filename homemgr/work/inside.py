@@ -12,18 +12,18 @@ import errno
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homemgr import errors
 from homemgr.record import signature
+from homemgr.record.model import UserRecord
 from homemgr.record.reconcile import Mode, Reconciled, Winner, reconcile
 from homemgr.record.validate import parse_embedded
 from homemgr.storage import embedded
-from homemgr.work.damage import Damage, replaced_by_host_copy
+from homemgr.work.damage import Damage, Obstacle, counts_alone, replaced_by_host_copy
 
 if TYPE_CHECKING:
-    from homemgr.record.model import UserRecord
     from homemgr.storage.kind import Area
     from homemgr.storage.top import Top
     from homemgr.work.task import Task
@@ -41,7 +41,7 @@ class Opened:
     area: Area
     settled: Reconciled
     #: What lies in the place of the home's own record, if it does not count.
-    damage: Damage | None = None
+    damage: Damage | Obstacle | None = None
     #: Whether other passwords and recovery keys are to unlock it than before.
     has_other_hashes: bool = False
 
@@ -68,8 +68,7 @@ class Opened:
         if self.damage is not None:
             self.damage.keep()
         text = record.embedded().pretty()
-        embedded.write_identity(self.top, text)
-        self.area.note_record(text)
+        self.area.write_record(text)
 
     def write_through_if_possible(self) -> None:
         """The same for a login, which a full or read-only disk must not stop.
@@ -88,11 +87,18 @@ class Opened:
 
 
 def _open_area(task: Task) -> Area:
-    """Open the home; if the credentials do not, say which of them are missing most."""
+    """Open the home; if the credentials do not, say which of them are missing most.
+
+    Nothing but a key can keep what is not encrypted from being mounted: there the password
+    has to be right before that.
+    """
+    if not task.abilities.has_key:
+        return task.open_area(lambda found: task.check_credentials(_settle(task, found).record))
     try:
         return task.open_area()
     except errors.BadPassword:
-        if not task.is_fixated:
+        # Of a home on a server the credentials were checked before that.
+        if task.abilities.is_remote or not task.is_fixated:
             raise
         task.check_credentials(task.record)
         if not task.token_words.words:
@@ -113,6 +119,15 @@ def open_home(task: Task) -> Opened:
         task.check_credentials(settled.record)
         on_failure.pop_all()
         return Opened(area, settled, damage)
+
+
+def record_in_effect(task: Task, top: Top) -> UserRecord:
+    """The record that counts now, without anybody's credentials: other files shall have it.
+
+    Raises BadSignature, RecordMismatch and HostileHome, as a login would.
+    """
+    found, _ = _read(task, top)
+    return _settle(task, found).record
 
 
 def open_for_update(task: Task, new: UserRecord) -> Opened:
@@ -160,21 +175,34 @@ def _settle(task: Task, found: UserRecord | None) -> Reconciled:
             f"{task.image_path} holds the record of {found.user_and_realm}, "
             f"expected {host.user_and_realm}."
         )
-    _require_not_older(task, found)
+    if _is_older_than_the_lost(task, found):
+        kept = _kept(task, found).with_local_sections_of(host)
+        log.warning("The record in %s is older than the lost one, which was kept.", task.image_path)
+        return replace(reconcile(kept, found), rewrite_host=True)
     merged = found.with_local_sections_of(host)
     return Reconciled(merged, Winner.EMBEDDED, rewrite_host=True, rewrite_embedded=False)
 
 
-def _require_not_older(task: Task, found: UserRecord) -> None:
-    """Raise RecordDowngrade if this machine had a newer record, which was lost or damaged."""
-    least, stamp = task.argument("least_change_usec"), found.last_change_usec or 0
-    if isinstance(least, int) and stamp < least:
-        raise errors.RecordDowngrade(
-            f"The record in {task.image_path} is older than the one of {found.user_and_realm} that"
-            f" this machine had, which is lost: its lastChangeUSec is {stamp}, expected at least"
-            f" {least}. Bring the lost one back; or delete {task.text('stamp_file')} to accept the"
-            " older one, with the password and the rights of that time."
-        )
+def _is_older_than_the_lost(task: Task, found: UserRecord) -> bool:
+    """Whether this machine had a newer record, which was lost or damaged."""
+    least = task.argument("least_change_usec")
+    return isinstance(least, int) and (found.last_change_usec or 0) < least
+
+
+def _kept(task: Task, found: UserRecord) -> UserRecord:
+    """The record that was lost, from where it is kept besides; raises RecordDowngrade."""
+    kept = task.argument("kept_record")
+    if isinstance(kept, dict):
+        record = UserRecord(kept)
+        if signature.verdict(record, task.keyring).is_accepted:
+            return record
+    raise errors.RecordDowngrade(
+        f"The record in {task.image_path} is older than the one of {found.user_and_realm} that"
+        f" this machine had, which is lost: its lastChangeUSec is {found.last_change_usec or 0},"
+        f" expected at least {task.argument('least_change_usec')}. Bring the lost one back; or"
+        f" delete {task.text('stamp_file')} to accept the older one, with the password and the"
+        " rights of that time."
+    )
 
 
 def _lost(host: UserRecord) -> Reconciled:
@@ -182,12 +210,19 @@ def _lost(host: UserRecord) -> Reconciled:
     return Reconciled(host, Winner.HOST, rewrite_host=False, rewrite_embedded=True)
 
 
-def _read(task: Task, top: Top) -> tuple[UserRecord | None, Damage | None]:
+def _read(task: Task, top: Top) -> tuple[UserRecord | None, Damage | Obstacle | None]:
     """The record inside the home, with a signature we accept; or what lies there in its place.
 
     Raises BadSignature and HostileHome if that is not to be replaced by the host copy.
     """
-    text = embedded.read_identity(top)
+    try:
+        text = embedded.read_identity(top)
+    except errors.HostileHome as error:
+        # Another name for it or a directory in its place: who can do that could delete it as well.
+        if not counts_alone(task):
+            raise
+        log.warning("The record in home area %s does not count: %s", task.record.name, error)
+        return None, Obstacle(top)
     if text is None:
         return None, None
     try:

@@ -11,14 +11,18 @@ the next pass reads it again.
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from typing import TYPE_CHECKING
 
+from homemgr.errors import StreamError
 from homemgr.storage import reader
+from homemgr.storage.first_names import FirstNames
 from homemgr.storage.ledger import Ledger, Row, proof
+from homemgr.storage.writer import open_directory
 from homemgr.transfer import codec, frames, policy
-from homemgr.transfer.entry import Entry, Kind
+from homemgr.transfer.entry import Entry, Kind, split
 from homemgr.transfer.report import Report
 from homemgr.transfer.selection import ALL
 from homemgr.work import glance
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from homemgr.storage.reader import Step
     from homemgr.transfer.frames import Frame
     from homemgr.transfer.selection import Selection
+    from homemgr.work.contents import Shared
 
 
 class Pass:
@@ -54,10 +59,12 @@ class Pass:
         progress: Callable[[int, int], None],
         only: Selection | None = ALL,
         still: Callable[[int], Fd | None] = lambda _: None,
+        share: Callable[[Shared], None] | None = None,
     ) -> None:
         """Walk below ``top``; ``progress`` is told of entries and bytes that were dealt with.
 
-        ``still`` gives what an open file holds at one moment, if that can be had.
+        ``still`` gives what an open file holds at one moment, if that can be had; ``share``
+        takes whole files in the place of their content.
         """
         self._top = top
         self._ledger = ledger
@@ -65,11 +72,10 @@ class Pass:
         self.report = Report()
         self._tally = Tally(progress)
         self._only = only
-        self._changes = Changes(ledger, send, settled_ns, only)
-        self._contents = Contents(self._changes, self._tally, self.report, still)
+        self._changes = Changes(ledger, send, settled_ns, only, self._is_gone)
+        self._contents = Contents(self._changes, self._tally, self.report, still, share)
         self._sight = Sight()
-        #: First name of each file with several, by device and inode.
-        self._first: dict[tuple[int, int], bytes] = {}
+        self._first = FirstNames()
 
     def run(self, leave_out: frozenset[bytes]) -> Totals:
         """Walk the tree once; ``leave_out`` are paths that do not travel."""
@@ -87,6 +93,20 @@ class Pass:
         if self._only is ALL and self._changes.is_proven and not self.report.counts:
             glance.remember(self._ledger, self._sight, totals)
         return totals
+
+    def _is_gone(self, path: bytes) -> bool:
+        """Whether there is nothing at a path; False where that cannot be found out."""
+        directory, name = split(path)
+        try:
+            with open_directory(self._top, directory) as parent:
+                os.stat(name, dir_fd=parent.fileno(), follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except StreamError as error:
+            return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+        except OSError:
+            return False
+        return False
 
     # -- directories ------------------------------------------------------------------
 
@@ -149,13 +169,12 @@ class Pass:
 
     def _is_further_name(self, step: Step, known: Known | None, mine: bytes) -> bool:
         """Tell that this is another name of a file that was there already."""
-        inode = (step.stat.st_dev, step.stat.st_ino)
-        first = self._first.setdefault(inode, step.path)
+        first = self._first.meet(step.stat, step.path)
         if first == step.path:
             return False
         if self._ledger.known(first) is None:
             # The first name vanished, or did not travel: neither can this one be linked.
-            self._first[inode] = step.path
+            self._first.put(step.stat, step.path)
             return False
         entry = Entry(Kind.LINK, 0, 0, 0, 0, 0, 0, first, ())
         signature = codec.signature(entry, b"")

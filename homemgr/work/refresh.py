@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.extension import difference, refresh, whole
 from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.record.storages import is_tree
 from homemgr.storage import mountpoint
 from homemgr.work import extensions
 from homemgr.work.cleaning import MergedLayers
@@ -140,9 +141,15 @@ def _mode_of(task: Task) -> whole.WholeMode | None:
 def _open_plain(task: Task) -> Fd:
     """The home without what is merged into it: under the mounts, or at rest."""
     home_directory = task.effective.home_directory
-    if mountpoint.is_active(home_directory) and _mode_of(task) is None:
+    is_active = mountpoint.is_active(home_directory)
+    if is_active and _mode_of(task) is None:
         with Fd.open(home_directory, DIRECTORY_FLAGS) as root:
             return refresh.plain_view(root)
+    if not (is_active or is_tree(task.effective.storage)):
+        # Without a password what is in a file is not opened, whether or not it needs one.
+        raise errors.HomeNotActive(
+            f"Home area {task.record.name} can be looked into only while its user is logged in."
+        )
     with task.open_area() as area:
         return area.top.fd.duplicate()
 

@@ -6,14 +6,24 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.storage import mountpoint, paths
+from homemgr.storage import block_device, hidden, inner, mountpoint, paths, snapshot_shelf
 
 if TYPE_CHECKING:
     from homemgr.work.task import Task
 
 
 def run(task: Task) -> dict[str, object]:
-    """Carry out the step the daemon names; the record is dropped between the two."""
+    """Carry out the step the daemon names; the record is dropped between the two.
+
+    What lies on a file server or a device stays there: it may be somebody's only copy.
+    """
+    if task.text("step") == "set-aside":
+        # A worker that was killed may have left a mount, which would hold the image for ever.
+        hidden.take_away(inner.name_of(task.image))
+    if task.abilities.is_remote or block_device.is_device(task.image_path):
+        if task.text("step") != "set-aside":
+            mountpoint.discard(task.effective.home_directory)
+        return {}
     file_name = os.path.basename(task.image_path)
     try:
         parent = paths.open_safe_parent(task.image_path)
@@ -23,7 +33,10 @@ def run(task: Task) -> dict[str, object]:
     with parent:
         if task.text("step") == "set-aside":
             task.storage.set_aside(parent, file_name)
+            # What was removed must not come back, nor be there for who has the name next.
+            snapshot_shelf.set_aside(parent, task.record.name)
             return {}
         mountpoint.discard(task.effective.home_directory)
         task.storage.delete_aside(parent, file_name)
+        snapshot_shelf.sweep_aside(parent, task.record.name)
     return {}

@@ -21,7 +21,7 @@ from homemgr import crypt, job
 from homemgr.extension import shelf
 from homemgr.extension.shelf import Shelf
 from homemgr.files import Fd
-from homemgr.kernel import memory, process
+from homemgr.kernel import keyring, memory, process
 from homemgr.work import worker
 from homemgr.work.crew import READY, Crew
 from homemgr.work.rehearsal import Rehearsal
@@ -63,6 +63,7 @@ def start() -> socket.socket:
         serve(theirs)
         code = 0
     finally:
+        # Never back into the code of the daemon, of which this process is a copy.
         os._exit(code)
 
 
@@ -72,6 +73,9 @@ def serve(control: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     # Ignored, so that the kernel reaps workers; nobody waits for them here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # What one worker keeps there others find, and nobody else; it goes with the last of them.
+    with suppress(OSError):
+        keyring.begin()
     JobServer(control).run()
 
 
@@ -135,9 +139,12 @@ class JobServer:
         """The life of a worker: jobs come over ``waiting``, one at a time."""
         self._control.close()
         self._returns.close()
+        # They come with each job, as they are then: what the server lets go of has to go.
         self._forget(len(self._mounts))
+        # Jobs wait for what they fork; ignored, the kernel would have reaped it before.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         process.set_name(SPARE)
+        # A job that is there already does not wait for it.
         if not _readable([waiting], _PAUSE_S):
             self._rehearsal.run()
         for _ in range(_JOBS):
@@ -164,6 +171,7 @@ class JobServer:
     def _leave(self, name: str, mount: Fd) -> None:
         """In a worker: leave a mount for others, if there is room."""
         with suppress(OSError):
+            # The caller does not wait for it: what is not left is only mounted once more.
             self._leaving.setblocking(False)  # noqa: FBT003 -- its only form
             socket.send_fds(self._leaving, [name.encode()], [mount.fileno()])
 

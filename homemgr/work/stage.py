@@ -7,28 +7,37 @@ they are known to agree, and a tree of which that is not known is looked through
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import HomeError, StreamError
+from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.synchronization import syncfs
-from homemgr.storage import staging
 from homemgr.storage.abilities import probe, storable_flags
 from homemgr.storage.verify import verify
 from homemgr.transfer import flags
 from homemgr.work.allowance import Size
 from homemgr.work.send import LEFT_OUT
+from homemgr.work.staged import id_of
 from homemgr.work.survey import survey
 
 if TYPE_CHECKING:
-    from homemgr.files import Fd
+    from homemgr.storage.kind import Area
     from homemgr.storage.ledger import Ledger
     from homemgr.transfer.needs import Limits
+    from homemgr.work.opening import Opening
     from homemgr.work.staged import Place
 
 log = logging.getLogger(__name__)
 
 #: Says in the ledger whether nothing was changed since files and ledger were made to agree.
 _CLEAN = "clean"
+
+#: In the ledger which tree or image, of all that lay in that place, it is about.
+_TREE = "tree"
+
+#: In the ledger for which hashes (a digest) what needs a word was made; empty until it is.
+_HASHES = "hashes"
 
 #: Says in the ledger whether the file system was found to be able to hold the home.
 _ABLE = "able"
@@ -43,27 +52,55 @@ _SEALED = "sealed"
 class Stage(NamedTuple):
     """The tree that is arriving."""
 
-    top: Fd
+    area: Area
     ledger: Ledger
     place: Place
 
     @classmethod
-    def begun(cls, parent: Fd, ledger: Ledger, place: Place, *, is_subvolume: bool) -> Stage:
+    def begun(cls, parent: Fd, ledger: Ledger, place: Place, opening: Opening) -> Stage:
         """The tree as far as it came, made sure of; empty if there is none yet."""
-        if not staging.is_there(parent, place.stage_name):
+        area = opening.found(place, parent, ledger.meta(_HASHES) or "")
+        if area is None:
             # What was known of a tree that is gone is forgotten before there is another one.
             ledger.drop(b"")
-            ledger.set_meta(_ABLE, "no")
+            for key in (_ABLE, _CLEAN, _HASHES, _SEALED):
+                ledger.set_meta(key, "")
             ledger.commit()
-        top = staging.open_stage(parent, place.stage_name, is_subvolume=is_subvolume)
+            area = opening.made(place, parent)
+            ledger.set_meta(_HASHES, opening.hashes)
+        stage = cls(area, ledger, place)
         try:
-            if ledger.meta(_CLEAN) != "yes":
-                verify(top, ledger, LEFT_OUT)
+            tree = id_of(place)
+            is_of_it = ledger.meta(_CLEAN) == "yes" and ledger.meta(_TREE) == tree
+            if not is_of_it or not stage.is_as_known():
+                verify(area.top.fd, ledger, LEFT_OUT)
+                ledger.set_meta(_TREE, tree)
                 ledger.commit()
         except BaseException:
-            top.close()
+            area.close()
             raise
-        return cls(top, ledger, place)
+        return stage
+
+    @property
+    def top(self) -> Fd:
+        """Its top directory."""
+        return self.area.top.fd
+
+    def is_as_known(self) -> bool:
+        """Whether at least the top has those names that the ledger has; the rest is not read."""
+        # Opened anew: btrfs shows who lists a directory only what was in it when it was opened.
+        with Fd.open(".", DIRECTORY_FLAGS, dir_fd=self.top.fileno()) as top:
+            names = {os.fsencode(name) for name in os.listdir(top.fileno())}
+        return names - LEFT_OUT == self.ledger.children(b"").keys()
+
+    def require_there(self) -> None:
+        """Raise StreamError if what is on disk is not what the ledger has: it is no home then."""
+        if not self.is_as_known():
+            self.mark_changing()
+            raise StreamError(
+                "What has arrived is not on disk as it was noted down; run the command again to"
+                " have what is missing sent."
+            )
 
     def limits(self) -> Limits:
         """What the file system cannot do; nothing once it was found to do for this home."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from homemgr.transfer.frames import Content, Frame
 
 #: The first line of each direction; another version is refused before anything is believed.
-GREETING = b"homemgr transfer 3\n"
+GREETING = b"homemgr transfer 5\n"
 
 #: Fast enough for a network of several hundred megabytes a second, and most of the gain. Level 1
 #: looks for matches of seven bytes; of five there are more, in text, and they cost no more time.
@@ -81,9 +81,11 @@ def start_thread(target: Callable[[], None]) -> threading.Thread:
 def _widen(fd: int) -> None:
     """Let more be under way between us and who holds the other end: fewer turns for both."""
     with suppress(OSError):
+        # Where that is refused it works as it is, in more turns.
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _UNDER_WAY_BYTES)
         elif stat.S_ISSOCK(os.fstat(fd).st_mode):
+            # Of a copy, since the object closes the descriptor that it has.
             with socket.socket(fileno=os.dup(fd)) as end:
                 end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _UNDER_WAY_BYTES)
 
@@ -137,6 +139,7 @@ class Outgoing:
             with suppress(queue.Empty):
                 while True:
                     self._batches.get_nowait()
+        # Who does not read any more gets no last word.
         with suppress(queue.Full):
             if self._broken is None and self._parts:
                 self._batches.put(_Batch(self._parts, is_urgent=True), timeout=_LAST_WORDS_S)
@@ -208,6 +211,11 @@ class Incoming:
     def receive(self) -> Frame:
         """The next frame. Raises TransferInterrupted at the end, StreamError for nonsense."""
         return next(self._frames)
+
+    @property
+    def has_come(self) -> bool:
+        """Whether something has come since the last frame that was received."""
+        return not self._chunks.empty()
 
     def give_up(self) -> None:
         """Want nothing more; what still comes is thrown away."""

@@ -13,6 +13,7 @@ from homemgr.transfer.policy import is_acl, is_of_user
 from homemgr.work.allowance import Size
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Collection
 
     from homemgr.files import Fd
@@ -41,27 +42,28 @@ def survey(
     every name.
     """
     looking = _Survey(asked)
-    files = size = content = 0
+    files = blocks = content = 0
     #: Files with several names, by device and inode: each is there, and travels, once.
     met: set[tuple[int, int]] = set()
     for step in reader.walk(top, leave_out=leave_out):
-        if step.what != reader.LEAVE:
+        what, found = step.what, step.stat
+        if what != reader.LEAVE:
             files += 1
-            if not _was_met(step, met):
-                size += step.stat.st_blocks * 512
-                content += step.stat.st_size if step.what == reader.ENTRY else 0
+            if what != reader.ENTRY:
+                blocks += found.st_blocks
+            elif found.st_nlink == 1 or not _was_met(found, met):
+                blocks += found.st_blocks
+                content += found.st_size
             if see is not None:
-                see(step.path, proof(step.stat))
+                see(step.path, proof(found))
         if asked:
             looking.look(step)
-    return Size(files, size, content), looking.needs
+    return Size(files, blocks * 512, content), looking.needs
 
 
-def _was_met(step: Step, met: set[tuple[int, int]]) -> bool:
+def _was_met(found: os.stat_result, met: set[tuple[int, int]]) -> bool:
     """Whether this is a further name of a file that was ``met``; notes its first."""
-    if step.what != reader.ENTRY or step.stat.st_nlink == 1:
-        return False
-    inode = (step.stat.st_dev, step.stat.st_ino)
+    inode = (found.st_dev, found.st_ino)
     if inode in met:
         return True
     met.add(inode)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.extension import verified
 from homemgr.files import DIRECTORY_FLAGS, Fd
-from homemgr.storage import paths, public_blobs
+from homemgr.storage import paths, public_blobs, snapshot_sweep
 from homemgr.storage.kinds import STORAGES
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ def run(task: Task) -> dict[str, object]:
             log.warning("Leftovers in %s stay: %s", path, error)
             continue
         with parent:
+            snapshot_sweep.orphans(parent)
             for storage in STORAGES.values():
                 gone = storage.sweep(parent)
                 removed += (os.path.join(path, file_name) for file_name in gone)
+            snapshot_sweep.sweep(parent)
     if task.argument("blob_root") is not None:
         with Fd.open(task.text("blob_root"), DIRECTORY_FLAGS) as root:
             public_blobs.recover(root)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
-from homemgr import crypt, errors, job
+from homemgr import errors, job
 from homemgr.extension.image import NO_SHELF
-from homemgr.kernel import memory
 from homemgr.record import password, unasked
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
@@ -23,10 +20,12 @@ from homemgr.record.validate import parse_embedded
 from homemgr.storage import mountpoint
 from homemgr.storage.kind import Image, Words
 from homemgr.storage.kinds import storage_named
+from homemgr.work.checking import CHECK_S, Checks
 from homemgr.work.tokens import TokenWords
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from homemgr.extension.shelf import Shelf
     from homemgr.files import Fd
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from homemgr.record.jsontext import JsonObject
     from homemgr.record.storages import Abilities
     from homemgr.storage.kind import Area, Storage
-
-#: Processor time for one check of a password. The slowest usual hashes take a tenth of it.
-_CHECK_S = 3.0
 
 
 class Task:
@@ -55,6 +51,7 @@ class Task:
         self.fds = fds
         self.channel = channel
         self._arguments = request.arguments
+        self._checks = Checks(channel)
 
     def argument(self, name: str) -> object:
         """A plain argument; None if the daemon did not send it."""
@@ -110,6 +107,10 @@ class Task:
         """The credentials the client gave."""
         return Secret.from_json(self.object("secret"))
 
+    def take_words(self, words: Iterable[str]) -> None:
+        """Have words in the secret that came by another way than the request."""
+        self.secret = self.secret.merged(Secret(words))
+
     @cached_property
     def keyring(self) -> Keyring:
         """The public keys whose signatures count."""
@@ -141,9 +142,9 @@ class Task:
     @property
     def image(self) -> Image:
         """The home as its storage has to know it."""
-        return Image(self.image_path, self.effective, self._judge)
+        return Image(self.image_path, self.effective, self._judged)
 
-    def _judge(self, identity: bytes | None) -> None:
+    def _judged(self, identity: bytes | None) -> UserRecord | None:
         """Refuse an image whose header holds a record that is another's, or nobody's here.
 
         One that is lost counts like a lost copy inside: then the host copy has to be there.
@@ -151,7 +152,7 @@ class Task:
         if identity is None:
             if not self.is_fixated:
                 raise errors.HomeAbsent(f"{self.image_path} holds no user record in its header.")
-            return
+            return None
         record = parse_embedded(identity)
         require_accepted(record, self.keyring)
         if not record.is_same_user(self.record):
@@ -159,40 +160,72 @@ class Task:
                 f"{self.image_path} holds the record of {record.user_and_realm}, expected"
                 f" {self.record.user_and_realm}."
             )
+        return record
 
-    def open_area(self) -> Area:
+    def open_area(self, before: Callable[[UserRecord | None], None] | None = None) -> Area:
         """Open the home as it lies on disk, with the secret if that is needed.
 
-        Raises HomeAbsent, HostileHome; BadPassword if it is needed and does not unlock it.
+        ``before`` gets the record that can be read without mounting, if there is a place for
+        one; what it raises keeps the home closed. Raises HomeAbsent, HostileHome;
+        BadPassword if a key is needed and nothing unlocks it; of a home on a server all that
+        `check_credentials` raises.
         """
         is_active = mountpoint.is_active(self.effective.home_directory)
-        return self.storage.open(self.image, self.words(self.spellings()), is_active=is_active)
+        if self.abilities.is_remote and self.is_fixated and not is_active:
+            # A server that was asked with too many guesses locks the account for all it is for.
+            self.check_credentials(self.record)
+        image = self.image
+        if before is not None:
+            image = image._replace(judge=lambda identity: before(self._judged(identity)))
+        return self.storage.open(image, self.words(self.spellings()), is_active=is_active)
+
+    def open_checked(self) -> Area:
+        """Open the home to copy all of it: one in a file only for who proves that it is his.
+
+        Nobody else but him has decided what file system is in there. Of a home with a key the
+        key is that proof.
+        """
+        needs_proof = self.storage.image_is_file and not self.abilities.has_key
+
+        def check(found: UserRecord | None) -> None:
+            self.check_credentials(found or self.record)
+
+        return self.open_area(check if needs_proof else None)
 
     def spellings(self) -> Iterator[str]:
         """Every word of the secret, and of tokens, that a key slot may know it by."""
         yield from self.token_words.words
         for word in self.secret.passwords:
-            yield word
             recovery_key = normalise_recovery_key(word)
+            # Nearly surely one; each spelling that is tried in vain takes its time.
             if recovery_key not in (None, word):
                 yield recovery_key
-
-    def require_no_key(self) -> None:
-        """Raise NotSupported for a home that cannot be read once its user has logged out."""
-        if self.abilities.has_key:
-            raise errors.NotSupported(
-                f"Home area {self.record.name} has storage {self.effective.storage}: at rest nobody"
-                " but its user can read it, so it cannot be sent or exported by this version."
-            )
+            yield word
 
     def words(self, words: Iterable[str]) -> Words:
         """What may unlock the home, with this process's share of a processor."""
-        return Words(tuple(words), self._working)
+        given = tuple(words)
+        random = (w for w in given if w in self.token_words.words or normalise_recovery_key(w) == w)
+        # Of a home that is found or arrives there is no host copy to compare with.
+        is_known = self.is_fixated and self.argument("record") is not None
+        return Words(given, self._working, frozenset(random), self._fits if is_known else None)
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        with self.channel.processor(), _check_limited():
-            yield
+    def _fits(self, word: str) -> bool:
+        """Whether the host copy of the record has a hash of ``word``, or a token has said it."""
+        if word in self.token_words.words:
+            return True
+        pairs = password.pairs(self.effective, Secret((word,)))
+        return any(self.verify(*pair) for pair in pairs)
+
+    def _working(
+        self, seconds: float = CHECK_S, memory: int = 0, *, beside: bool = False
+    ) -> AbstractContextManager[Callable[[str], bool]]:
+        # What comes next is the check of the password, nearly always against the host copy. A
+        # check that turns out to be of no use has cost nobody any time. Of a home that arrives
+        # there is no host copy, and its words were checked before.
+        is_checked = beside and self.argument("record") is not None
+        expected = password.pairs(self.effective, self.secret) if is_checked else ()
+        return self._checks.working(expected, seconds, memory)
 
     @property
     def local_uid(self) -> int:
@@ -204,13 +237,11 @@ class Task:
 
     def verify(self, word: str, hashed: str) -> bool:
         """Whether ``word`` is the password behind ``hashed``; takes a processor meanwhile."""
-        with self.channel.processor(), _check_limited(), _memory_at_once():
-            return crypt.verify(word, hashed)
+        return self._checks.verify(word, hashed)
 
     def hash_password(self, word: str) -> str:
         """A fresh hash; takes a processor meanwhile."""
-        with self.channel.processor(), _memory_at_once():
-            return crypt.hash_password(word, os.environ.get("SYSTEMD_CRYPT_PREFIX"))
+        return self._checks.hash_password(word, os.environ.get("SYSTEMD_CRYPT_PREFIX"))
 
     @cached_property
     def token_words(self) -> TokenWords:
@@ -237,27 +268,3 @@ class Task:
         """``secret`` with the words of all security tokens of ``record``; raises what they miss."""
         self.token_words.require_all(record.on(self.machine), secret)
         return secret.merged(Secret(self.token_words.words))
-
-
-@contextmanager
-def _check_limited() -> Iterator[None]:
-    """Let this process be killed if a check takes too long: libcrypt cannot be interrupted.
-
-    Users may choose their own hashes, and how expensive it is to check them: without
-    a limit two of them could keep all processors from everybody else's logins.
-    """
-    signal.setitimer(signal.ITIMER_PROF, _CHECK_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-@contextmanager
-def _memory_at_once() -> Iterator[None]:
-    """Have libcrypt's work area allocated in one go, and never written to swap.
-
-    It has 16 MiB: four thousand page faults would take nearly half the time of a check.
-    """
-    with memory.locked_when_new() if memory.may_lock_all() else nullcontext():
-        yield

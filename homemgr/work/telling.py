@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from homemgr.job import Channel
 
 #: Between two messages (s).
@@ -17,9 +19,10 @@ _MEMORY_S = 5.0
 class Telling:
     """Turns counts of entries and bytes into progress with a rate and the time that is left."""
 
-    def __init__(self, channel: Channel) -> None:
-        """Tell over ``channel``."""
+    def __init__(self, channel: Channel, patience: Callable[[], None] = lambda: None) -> None:
+        """Tell over ``channel``; ``patience`` is called as often, and may raise."""
         self._channel = channel
+        self._patience = patience
         self._phase = ""
         self._files = self._bytes = 0
         self._told_at = 0.0
@@ -46,6 +49,7 @@ class Telling:
         if now - self._told_at < _INTERVAL_S:
             return
         self._told_at = now
+        self._patience()
         self._measure(now, size)
         left = max(0, self._bytes - size)
         progress: dict[str, object] = {

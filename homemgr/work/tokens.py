@@ -16,7 +16,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from homemgr import errors, job
-from homemgr.kernel import process
+from homemgr.kernel import capabilities, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -94,6 +94,7 @@ def _answers(
         return
 
     def ask() -> Iterator[Answer]:
+        # Loaded only by who asks a token, for the memory it takes.
         from homemgr.token.answers import Given, answers
 
         told = secret.flags
@@ -141,6 +142,7 @@ def apart(
         try:
             yield from _heard(pipe.fileno(), count, time.monotonic() + limit_s)
         finally:
+            # Whatever it still waits for, nobody wants its answer any more.
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
@@ -182,6 +184,8 @@ def _told(message: job.Message) -> Answer:
 def _live(ask: Callable[[], Iterator[Answer]], pipe: int, parent: int) -> NoReturn:
     """The life of that process."""
     try:
+        # The devices are root's, as whom it goes on; nothing else of root's power is needed.
+        capabilities.give_up_all()
         process.end_with_parent(parent)
         process.set_name(NAME)
         # Neither the home nor the daemon's socket is a driver's business.

@@ -7,7 +7,6 @@ becomes one that tells strangers nothing.
 from __future__ import annotations
 
 import logging
-import resource
 import traceback
 from contextlib import nullcontext
 from importlib import import_module
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from homemgr import errors, job
 from homemgr.extension.image import NO_SHELF
-from homemgr.kernel import process
+from homemgr.kernel import address_space, process
 from homemgr.work import (
     abandon,
     activate,
@@ -69,17 +68,28 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "authenticate": authenticate.run,
     "check": _when_needed("check"),
     "check-places": _when_needed("check_places"),
+    "classic-give-back": _when_needed("classic", "give_back"),
+    "classic-put-back": _when_needed("classic_account", "put_back"),
+    "classic-survey": _when_needed("classic_survey"),
+    "classic-take": _when_needed("classic", "take"),
+    "classic-take-out": _when_needed("classic_account", "take_out"),
+    "clear": _when_needed("switching", "clear"),
+    "convert": _when_needed("conversion"),
     "copy": blobs.copy,
     "create": create.run,
     "deactivate": deactivate.run,
     "export": _when_needed("export"),
+    "fit": _when_needed("fitting", "fit"),
     "fixate": authenticate.run,
+    "former-uid": _when_needed("former_uid"),
     "import": _when_needed("importing"),
     "lock": locking.lock,
     "passwd": passwd.run,
     "receive": _when_needed("receive"),
     "repair": _when_needed("check", "repair"),
     "repair-places": _when_needed("check_places", "repair"),
+    "restore": _when_needed("snapshot_restore", "whole"),
+    "returnable": _when_needed("returning"),
     "refresh": refresh.run,
     "difference": refresh.differences,
     "discard": refresh.discard,
@@ -88,21 +98,37 @@ VERBS: dict[str, Callable[[Task], dict[str, object]]] = {
     "distrust": inventory.distrust,
     "publish": blobs.publish,
     "remove": remove.run,
+    "resize": _when_needed("resize"),
     "send": _when_needed("send"),
     "settle": locking.settle,
     "slot": slots.run,
+    "snapshot": _when_needed("snapshots", "take"),
+    "snapshot-diff": _when_needed("snapshot_diff"),
+    "snapshot-files": _when_needed("snapshot_restore", "files"),
+    "snapshot-forget": _when_needed("snapshots", "forget"),
+    "snapshot-list": _when_needed("snapshots", "show"),
+    "snapshot-mount": _when_needed("snapshot_mount"),
+    "snapshot-prune": _when_needed("snapshots", "prune"),
+    "snapshot-remove": _when_needed("snapshots", "remove"),
+    "snapshot-unmount": _when_needed("snapshot_mount", "end"),
     "sweep": sweep.run,
+    "switch": _when_needed("switching"),
     "unlock": locking.unlock,
     "update": update.run,
+    "usage": _when_needed("usage"),
+    "weigh": _when_needed("fitting", "weigh"),
 }
 
 #: Verbs that work while the home may be in use; they see to it themselves that they are alone.
-BESIDE_OTHERS = {"export", "import", "receive", "send"}
+BESIDE_OTHERS = frozenset(
+    {"export", "import", "receive", "send", "snapshot", "snapshot-diff", "snapshot-files"}
+    | {"snapshot-list", "snapshot-mount", "snapshot-remove", "snapshot-unmount"}
+)
 
 
 #: Verbs after which a process is as it was before, if they succeed with a home that is itself:
 #: they keep nothing open, and take up no identity for good. Every other job is its process's last.
-REPEATABLE = {"activate", "authenticate", "create", "deactivate"}
+REPEATABLE = {"activate", "authenticate", "create", "deactivate", "former-uid"}
 
 
 def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> bool:
@@ -112,7 +138,7 @@ def run(sock: socket.socket, shelf: Shelf = NO_SHELF) -> bool:
     """
     # Passwords pass through this memory: no core dumps, no ptrace by the user.
     process.set_dumpable(dumpable=False)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    address_space.limit(_MEMORY_BYTES)
     channel = job.Channel(sock)
     try:
         request, fds = channel.receive()

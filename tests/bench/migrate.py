@@ -3,6 +3,8 @@
 All copy the same generated home over the same ssh, in turns. The bytes are those of the wire.
 Each way has machines and file systems of its own: who writes after others pays for what they left,
 such as inodes that ext4 does not give again for a minute, and disk space that its image lacks yet.
+Those file systems are written to like disks, past the memory of the machine that runs both: only
+homemgr waits until what it copied is on disk, and would pay for the second copy in memory alone.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from .table import VERDICTS, aligned
 
 IMAGE = "/home/.homemgr/{}.homedir"
 RIVAL = "/home/rival"
+#: By its side the same with what homemgr waits for: that all of it is on disk.
+TAR, TAR_ON_DISK = "tar | zstd -1", "tar | zstd -1, sync"
 MEMORY_BYTES = 200 << 20
 OFFLINE_S = 2.0
 
@@ -69,7 +73,7 @@ def measure(size: Size) -> Samples:
     """Boot, fill a home and let all ways take turns, each on machines of its own."""
     samples = Samples({})
     for _ in range(size.rounds):
-        for who in ("tar | zstd -1", "rsync -z", "rsync"):
+        for who in (TAR, TAR_ON_DISK, "rsync -z", "rsync"):
             with _turn(size, samples) as turn:
                 turn.first_copy(who)
         with _turn(size, samples) as turn:
@@ -83,8 +87,8 @@ def measure(size: Size) -> Samples:
 def _turn(size: Size, samples: Samples) -> Iterator[_Turn]:
     """Two machines just booted, and a home on the first."""
     with (
-        Box(home_size="10G") as here,
-        Box(home_size="10G") as there,
+        Box(home_size="10G", is_disk=True) as here,
+        Box(home_size="10G", is_disk=True) as there,
         machines.wired(here, there),
     ):
         alice = users.create(here)
@@ -143,7 +147,8 @@ class _Turn:
     def first_copy(self, who: str) -> None:
         """The whole home, one way."""
         ways: dict[str, Callable[[], object]] = {
-            "tar | zstd -1": self._tar,
+            TAR: self._tar,
+            TAR_ON_DISK: lambda: self._tar("sync -f"),
             "rsync -z": lambda: self._rsync("-aHAXSz", "-z"),
             "rsync": self._rsync,
             "homemgr": self._ours,
@@ -174,8 +179,8 @@ class _Turn:
         by_who = self._samples.runs.setdefault(what, {})
         by_who.setdefault(who, []).append(Sample(passed, sent))
 
-    def _tar(self) -> None:
-        receive = f"mkdir {RIVAL}-tar && zstd -dq | tar -C {RIVAL}-tar -xpf -"
+    def _tar(self, finish: str = "true") -> None:
+        receive = f"mkdir {RIVAL} && zstd -dq | tar -C {RIVAL} -xpf - && {finish} {RIVAL}"
         send = f"tar -C {self._image} -cf - . | zstd -1 -q | ssh {self._there.name} '{receive}'"
         self._here.run(["bash", "-o", "pipefail", "-c", send], timeout=600)
 
@@ -266,7 +271,8 @@ class Aim:
 
 
 AIMS = (
-    Aim("first copy", "tar | zstd -1", seconds=1.0, bytes=1.0),
+    Aim("first copy", TAR, seconds=1.0, bytes=1.0),
+    Aim("first copy", TAR_ON_DISK, seconds=1.0),
     Aim("no change", "rsync", seconds=0.5),
     Aim("1 % changed", "rsync", bytes=0.2),
 )

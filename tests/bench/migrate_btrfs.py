@@ -35,8 +35,8 @@ def measure(size: Size) -> Samples:
     """Boot, fill a home and let both ways take turns."""
     samples = Samples({})
     with (
-        Box(home_size="10G", file_system="btrfs") as here,
-        Box(home_size="10G", file_system="btrfs") as there,
+        Box(home_size="10G", file_system="btrfs", is_disk=True) as here,
+        Box(home_size="10G", file_system="btrfs", is_disk=True) as there,
         machines.wired(here, there),
     ):
         alice = users.create(here, "--storage=subvolume")

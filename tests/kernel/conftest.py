@@ -17,7 +17,7 @@ import pytest
 from homemgr.files import Fd
 from homemgr.kernel import mounts
 from homemgr.storage import paths
-from tests import volumes
+from tests import stretching, volumes
 from tests.kernel import forks
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def private_mounts() -> Iterator[None]:
         if os.environ.get("CI"):
             pytest.fail("kernel tests need root")
         pytest.skip("kernel tests need root")
-    with volumes.private_mount_namespace(), forks.nursery():
+    with volumes.private_mount_namespace(), forks.nursery(), stretching.short():
         yield
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from homemgr.files import Fd
+from tests import stretching
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What a process is told to begin, and says at its end; one that is killed says nothing.
@@ -49,7 +50,11 @@ class Process:
                 end = select.poll()
                 end.register(self._pidfd.fileno(), select.POLLIN)
                 end.poll()
-                self._last_word = self._gate.recv(1)
+                try:
+                    self._last_word = self._gate.recv(1)
+                except ConnectionResetError:
+                    # Killed before it had taken the word to begin.
+                    self._last_word = b""
                 with self._closing:
                     self._pidfd.close()
                 self._gate.close()
@@ -159,4 +164,5 @@ def _live(gate: socket.socket, main: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
+    stretching.make_short()
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -49,6 +49,8 @@ class Worker:
     kept: list[bytes] = field(default_factory=list)
     #: What the service answers to one that it cannot keep.
     keeping_fails: errors.HomeError | None = None
+    #: How often jobs were given a processor so far.
+    granted: int = 0
 
     def __post_init__(self) -> None:
         private, public = signature.generate_key_pair()
@@ -111,7 +113,7 @@ class Worker:
         with ours:
             ours.sendall(self.request(verb))
             assert "begun" in job.unpack(_frame(ours))
-            assert job.unpack(_frame(ours)) == {"need": "processor"}
+            assert job.unpack(_frame(ours))["need"] == "processor"
             yield
         worker.wait()
 
@@ -130,9 +132,12 @@ class Worker:
         while True:
             message = job.unpack(_frame(sock))
             if message.get("need"):
+                self.granted += 1
                 channel.send({"granted": "processor"})
             elif message.get("ask") == job.KEEP_DAMAGED:
                 channel.send(self._keep(message["about"]))
+            elif message.get("ask") == "exchange":
+                channel.send({"answer": {}})
             elif "error" in message:
                 raise job.revive(message["error"])
             elif "result" in message:

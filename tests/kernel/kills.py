@@ -21,17 +21,16 @@ def recording(trace: Path, calls: Iterable[str]) -> list[str]:
 
 
 def recorded(trace: Path, calls: Iterable[str]) -> list[Step]:
-    """The calls of the first process in ``trace``, in their order."""
+    """The calls of the process in ``trace`` that made the first one, in their order."""
     wanted = frozenset(calls)
     seen: Counter[str] = Counter()
     found = []
-    lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
-    first = lines[0].split(maxsplit=1)[0] if lines else ""
-    for line in lines:
+    first = ""
+    for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
         pid, _, rest = line.partition(" ")
         name = rest.lstrip().partition("(")[0]
-        # An old strace also tells of calls that it has no name for.
-        if pid == first and name in wanted:
+        # An old strace also tells of calls that it has no name for, and each of threads that end.
+        if name in wanted and pid == (first := first or pid):
             seen[name] += 1
             found.append(Step(name, seen[name]))
     return found

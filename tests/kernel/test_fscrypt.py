@@ -15,8 +15,9 @@ from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import fscrypt, mounts
 from homemgr.kernel.fscrypt import KeyStatus
 from homemgr.record.model import UserRecord
-from homemgr.storage import key_slots, mountpoint
-from tests import volumes
+from homemgr.storage import accelerators, key_slots, mountpoint
+from homemgr.storage.accelerators import Making
+from tests import stretching, volumes
 from tests.kernel.jobs import CHANGING, PASSWORD, KilledError, Worker
 
 NOBODY, ALICE = 65534, 60456
@@ -81,6 +82,28 @@ def slots(alice: Worker) -> dict[int, bytes]:
         return {n: os.getxattr(top.fileno(), key_slots.attribute(n)) for n in found}
 
 
+def beside(alice: Worker) -> list[int]:
+    """The numbers of all accelerators that are there, whatever they are of."""
+    names = os.listxattr(image(alice))
+    prefix = accelerators.PREFIX
+    return sorted(int(name.removeprefix(prefix)) for name in names if name.startswith(prefix))
+
+
+def take_accelerators(alice: Worker) -> None:
+    """As a home of systemd-homed has none."""
+    for number in beside(alice):
+        os.removexattr(image(alice), f"{accelerators.PREFIX}{number}")
+
+
+def accelerated(alice: Worker) -> list[int]:
+    """The numbers of the slots that have one of their own; with one processor all count."""
+    if not accelerators.is_useful():
+        return sorted(slots(alice))
+    with Fd.open(str(image(alice)), DIRECTORY_FLAGS) as top:
+        found = key_slots.read(top.fileno())
+        return [slot.number for slot in found if accelerators.read(top.fileno(), slot)]
+
+
 def as_alice(*argv: str) -> bytes:
     done = subprocess.run(
         argv, check=True, user=ALICE, group=ALICE, extra_groups=[], capture_output=True
@@ -139,7 +162,8 @@ def test_the_key_of_a_home_in_use_stays_whoever_else_asks(alice: Worker) -> None
     assert status(alice) is KeyStatus.PRESENT
     change_password(alice)
     assert status(alice) is KeyStatus.PRESENT
-    assert list(slots(alice)) == [1]
+    assert list(slots(alice)) == accelerated(alice) == [1]
+    assert beside(alice) in ([1], [])
     alice.run("deactivate")
     assert status(alice) is KeyStatus.ABSENT
 
@@ -210,10 +234,11 @@ def test_every_password_and_recovery_key_has_a_slot(alice: Worker) -> None:
     with pytest.raises(errors.BadRecoveryKey):
         alice.run("create", storage="fscrypt", secret={"password": words[:2]})
     alice.run("create", storage="fscrypt", secret={"password": words})
-    assert sorted(slots(alice)) == [0, 1, 2]
+    assert sorted(slots(alice)) == accelerated(alice) == [0, 1, 2]
     for word in ("second password", RECOVERY, RECOVERY.replace("-", "").upper()):
         alice.run("authenticate", secret={"password": [word]})
     # Room for twice as many slots there is not: nothing is changed, and that is said.
+    take_accelerators(alice)
     os.setxattr(image(alice), "trusted.filler", bytes(3200))
     arguments = passwd_arguments(alice)
     with pytest.raises(errors.NoDiskSpace, match="key slots"):
@@ -227,6 +252,7 @@ def test_every_password_and_recovery_key_has_a_slot(alice: Worker) -> None:
     assert sorted(slots(alice)) == [0, 1, 2]
     result = alice.run("passwd", **arguments, secret={"password": words[:2]})
     assert sorted(slots(alice)) == [2, 3]
+    assert beside(alice) in ([3], [])
     alice.record = UserRecord(result["record"])  # type: ignore[arg-type]
     result = alice.run(
         "slot", do="add", name="spare", kind="password",
@@ -249,6 +275,66 @@ def test_every_password_and_recovery_key_has_a_slot(alice: Worker) -> None:
                 alice.run("authenticate", secret={"password": [word]})
 
 
+def test_a_login_stretches_its_word_once_and_checks_it_meanwhile(alice: Worker) -> None:
+    recovery = {"type": "modhex64", "hashedPassword": crypt.hash_password(RECOVERY, "$6$")}
+    hashes = [crypt.hash_password(PASSWORD, "$6$")]
+    alice.extra["privileged"] = {"hashedPassword": hashes, "recoveryKey": [recovery]}
+    alice.record = alice.signed(PASSWORD, 1_000_000)
+    alice.run("create", storage="fscrypt", secret={"password": [PASSWORD, RECOVERY]})
+    assert processors_for(alice, PASSWORD) == 1
+    result = alice.run("passwd", **passwd_arguments(alice))
+    alice.record = UserRecord(result["record"])  # type: ignore[arg-type]
+    assert sorted(slots(alice)) == [1, 2]
+    # The slot of the recovery key is the first by now, and is tried first, but once only.
+    assert [processors_for(alice, NEW) for _ in range(3)] == [2, 1, 1]
+    # What is remembered is a hint: whatever it says, the right word opens, and no other.
+    for hint in (b"1", b"77", b"x"):
+        os.setxattr(image(alice), "trusted.homemgr.slot", hint)
+        alice.run("authenticate", secret={"password": [NEW]})
+    with pytest.raises(errors.BadPassword):
+        alice.run("authenticate")
+
+
+def processors_for(alice: Worker, word: str) -> int:
+    """How often a login has to wait for a processor."""
+    before = alice.granted
+    alice.run("authenticate", secret={"password": [word]})
+    return alice.granted - before
+
+
+def test_every_slot_gets_an_accelerator_by_a_login_with_its_word(alice: Worker) -> None:
+    recovery = {"type": "modhex64", "hashedPassword": crypt.hash_password(RECOVERY, "$6$")}
+    hashes = [crypt.hash_password(word, "$6$") for word in (PASSWORD, NEW)]
+    alice.extra["privileged"] = {"hashedPassword": hashes, "recoveryKey": [recovery]}
+    alice.record = alice.signed(PASSWORD, 1_000_000)
+    words = (PASSWORD, NEW, RECOVERY)
+    alice.run("create", storage="fscrypt", secret={"password": list(words)})
+    take_accelerators(alice)
+    with pytest.raises(errors.BadPassword):
+        alice.run("authenticate", secret={"password": ["wrong"]})
+    for word in words:
+        alice.run("authenticate", secret={"password": [word]})
+    assert accelerated(alice) == [0, 1, 2]
+    for word in words:
+        alice.run("authenticate", secret={"password": [word]})
+
+
+def test_an_accelerator_that_lies_keeps_nobody_out(alice: Worker) -> None:
+    create(alice)
+    if not accelerators.is_useful():
+        pytest.skip("with one processor they are not asked")
+    slot = key_slots.parse(0, slots(alice)[0])
+    with Making("wrong", slot.salt, slot.iterations) as making:
+        pass
+    lie = making.sealed(bytes(64), slot)
+    for is_fixated, is_mended in ((False, False), (True, True)):
+        os.setxattr(image(alice), f"{accelerators.PREFIX}0", lie)
+        with pytest.raises(errors.BadPassword):
+            alice.run("authenticate", is_fixated=is_fixated, secret={"password": ["wrong"]})
+        alice.run("authenticate", is_fixated=is_fixated)
+        assert (os.getxattr(image(alice), f"{accelerators.PREFIX}0") != lie) == is_mended
+
+
 def test_slots_that_are_none_are_passed_over(alice: Worker) -> None:
     create(alice)
     (good,) = slots(alice).values()
@@ -259,7 +345,7 @@ def test_slots_that_are_none_are_passed_over(alice: Worker) -> None:
     os.setxattr(image(alice), f"{key_slots.PREFIX}x", good)
     alice.run("authenticate")
     # One that opens with the password, to the key of another home.
-    alien = key_slots.seal(os.urandom(64), PASSWORD, is_old=False)
+    alien = key_slots.seal(os.urandom(64), PASSWORD, bytes(64), is_old=False)
     os.setxattr(image(alice), key_slots.attribute(5), alien)
     alice.run("authenticate")
     os.removexattr(image(alice), key_slots.attribute(77))
@@ -281,9 +367,6 @@ def test_what_only_looks_like_an_encrypted_home_is_refused(alice: Worker, area: 
     os.setxattr(image(alice), key_slots.attribute(0), good)
     with pytest.raises(errors.HostileHome, match="not encrypted"):
         alice.run("activate")
-    for verb in ("send", "export"):
-        with pytest.raises(errors.NotSupported, match="cannot be sent"):
-            alice.run(verb)
     # A file system without encryption says what is missing.
     elsewhere = Worker(area, extra={"storage": "fscrypt"})
     with pytest.raises(errors.NotSupported, match="tune2fs"):
@@ -301,7 +384,7 @@ def make_foreign(alice: Worker) -> None:
     with Fd.open(str(image(alice)), DIRECTORY_FLAGS) as top:
         fscrypt.add_key(top.fileno(), key, 1)
         fscrypt.set_policy(top.fileno(), fscrypt.key_name(key, 1))
-        sealed = key_slots.seal(key, PASSWORD, is_old=True)
+        sealed = key_slots.seal(key, PASSWORD, bytes(64), is_old=True)
         os.setxattr(top.fileno(), key_slots.attribute(0), sealed)
     (image(alice) / ".identity").write_bytes(identity)
     for path in (image(alice), image(alice) / ".identity"):
@@ -338,14 +421,13 @@ def works(alice: Worker, password: str, record: UserRecord) -> bool:
 SLOT_CALLS = ("fsetxattr", "fremovexattr", "rename", "renameat", "fsync")
 
 
-def test_a_killed_change_of_passwords_leaves_one_that_works(
-    alice: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_change_of_passwords_leaves_one_that_works(alice: Worker, tmp_path: Path) -> None:
     create(alice)
-    fresh = make_cheap(alice, monkeypatch)
+    fresh = slots(alice)
     record = alice.record
     arguments = passwd_arguments(alice)
     text = record.embedded().pretty()
+    restore(alice, fresh, text)
     steps = alice.steps(tmp_path / "trace", "passwd", SLOT_CALLS, **arguments)
     assert len(steps) > 6
     seen = []
@@ -353,25 +435,15 @@ def test_a_killed_change_of_passwords_leaves_one_that_works(
         restore(alice, fresh, text)
         with pytest.raises(KilledError):
             alice.run_killed(step, "passwd", **arguments)
+        assert set(beside(alice)) <= set(accelerated(alice)), step
         new, old = works(alice, NEW, record), works(alice, PASSWORD, record)
         assert new != old, step
         # Whoever opened it has removed what the other password had.
         assert len(slots(alice)) == 1, step
+        assert set(beside(alice)) <= set(accelerated(alice)), step
         seen.append(new)
     assert seen == sorted(seen)
     assert set(seen) == {False, True}
-
-
-def make_cheap(alice: Worker, monkeypatch: pytest.MonkeyPatch) -> dict[int, bytes]:
-    """Slots that cost little to try, in the place of those that there are; for many tries."""
-    monkeypatch.setattr(key_slots, "_ITERATIONS", 1000)
-    found = slots(alice)
-    for number, text in found.items():
-        key = key_slots.parse(number, text).unseal(PASSWORD)
-        assert key is not None
-        found[number] = key_slots.seal(key, PASSWORD, is_old=False)
-        os.setxattr(image(alice), key_slots.attribute(number), found[number])
-    return found
 
 
 def restore(alice: Worker, known: dict[int, bytes], identity: bytes) -> None:
@@ -388,10 +460,9 @@ def restore(alice: Worker, known: dict[int, bytes], identity: bytes) -> None:
 
 @pytest.mark.parametrize("verb", ["activate", "deactivate", "authenticate"])
 def test_a_kill_leaves_no_key_that_settling_does_not_take(
-    alice: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    alice: Worker, tmp_path: Path, verb: str
 ) -> None:
     create(alice)
-    make_cheap(alice, monkeypatch)
     before = "deactivate" if verb == "activate" else "activate"
 
     def begin() -> None:
@@ -488,12 +559,18 @@ def remove(alice: Worker) -> None:
     alice.run("remove", step="delete")
 
 
-def test_slots_of_systemd_homed_are_read_as_it_writes_them() -> None:
+def test_slots_of_systemd_homed_are_read_as_it_writes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(key_slots, "ITERATIONS", stretching.USUAL)
     slot = key_slots.parse(3, SLOT)
     assert not slot.is_old
     key = slot.unseal("fredsPasswort11")
     assert key is not None
     assert fscrypt.key_name(key, 2).name.hex() == "1fce4397ece7b85ba183cc9616194a2c"
     assert slot.unseal("wrong") is None
-    assert key_slots.seal(key, "word", is_old=False).startswith(b"$v2:600000:")
-    assert key_slots.parse(0, key_slots.seal(key, "word", is_old=True)).unseal("word") == key
+    assert key_slots.seal(key, "word", bytes(64), is_old=False).startswith(b"$v2:600000:")
+    assert (
+        key_slots.parse(0, key_slots.seal(key, "word", bytes(64), is_old=True)).unseal("word")
+        == key
+    )

@@ -123,7 +123,7 @@ def test_a_newer_embedded_record_wins_with_its_password(alice: Worker) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "device", "hardlink", "huge"])
-def test_a_hostile_embedded_record_is_refused(alice: Worker, kind: str) -> None:
+def test_what_is_no_file_of_the_home_is_put_aside_and_never_read(alice: Worker, kind: str) -> None:
     alice.run("create")
     path = image(alice) / ".identity"
     path.unlink()
@@ -143,11 +143,26 @@ def test_a_hostile_embedded_record_is_refused(alice: Worker, kind: str) -> None:
         case "huge":
             with path.open("wb") as file:
                 file.truncate(1 << 30)
-    with pytest.raises(errors.HomeError) as refused:
-        alice.run("activate")
-    assert isinstance(refused.value, errors.HostileHome)
-    assert ".identity" in refused.value.message
+    before = path.lstat()
+    alice.run("activate")
+    assert path.read_bytes() == alice.record.embedded().pretty()
+    assert (path.lstat().st_mode, path.lstat().st_nlink) == (0o100600, 1)
+    (kept,) = image(alice).glob(".identity.kept-*")
+    assert (kept.lstat().st_ino, kept.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert secret.read_text(encoding="utf-8") == "{}"
+
+
+def test_without_a_host_copy_that_counts_it_is_refused(alice: Worker) -> None:
+    alice.run("create")
+    path = image(alice) / ".identity"
+    path.rename(path.with_name("record"))
+    path.symlink_to("record")
+    stranger = Worker(alice.area)
+    stranger.record = alice.record
+    with pytest.raises(errors.HostileHome, match=r"\.identity"):
+        stranger.run("activate")
     assert not mounted(alice)
+    assert path.is_symlink()
 
 
 def usable_or_absent(alice: Worker, passwords: tuple[str, ...]) -> str:

@@ -87,11 +87,11 @@ def test_file_system_without_idmapped_mounts_is_named(area: Path) -> None:
         mounts.umount2(str(merged), 0)
 
 
-def test_storages_not_built_are_refused_by_name() -> None:
+def test_storages_that_nobody_knows_are_refused_by_name() -> None:
     assert kinds.storage_named("directory") is kinds.STORAGES["directory"]
     assert set(kinds.STORAGES) == set(ABILITIES)
-    with pytest.raises(NotSupported, match=r"'cifs'.*directory"):
-        kinds.storage_named("cifs")
+    with pytest.raises(NotSupported, match=r"'tape'.*directory"):
+        kinds.storage_named("tape")
 
 
 SERVICE = """

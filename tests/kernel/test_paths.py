@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from homemgr.errors import FileNotFound, InvalidArgs, UnsafePath
+from homemgr.storage import rooms
 from homemgr.storage.paths import ensure_base, open_safe_parent
 
 if TYPE_CHECKING:
@@ -142,3 +143,14 @@ def test_base_that_is_a_link_is_refused(way: Path) -> None:
     (way / "base").symlink_to(way)
     with pytest.raises(UnsafePath, match="must be a directory"):
         ensure_base(str(way / "base"))
+
+
+def test_what_is_no_directory_is_no_room_and_stays(way: Path) -> None:
+    place = way / f"{rooms.PREFIX}anna"
+    for take_it in (place.touch, lambda: place.symlink_to("/")):
+        take_it()
+        for use in (lambda: rooms.make(str(place)), lambda: rooms.clear(str(place), ())):
+            with pytest.raises(UnsafePath, match=f"{place} is not a directory.*move away"):
+                use()
+        place.unlink()
+    rooms.clear(str(place), ())

@@ -24,6 +24,7 @@ from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.needs import Ability, Need
 from homemgr.work.allowance import Size
 from homemgr.work.conversation import Conversation
+from homemgr.work.glance import glance
 from homemgr.work.survey import survey
 
 from .. import homes, volumes
@@ -134,6 +135,27 @@ def test_everything_that_a_home_needs_is_found(tmp_path: Path) -> None:
         Ability.ACLS: Need(1, b"some/Alike"),
     }
     assert totals.files == len(list(tmp_path.rglob("*"))) + 1
+
+
+class Asked(Exception):
+    """The other side waits."""
+
+
+def test_during_a_look_the_other_side_is_heard(tmp_path: Path) -> None:
+    """A home has a hundred thousand names, and the other machine has things to do meanwhile."""
+
+    def ask() -> None:
+        raise Asked
+
+    for number in range(600):
+        (tmp_path / f"{number}").touch()
+    turns: list[None] = []
+    with opened(tmp_path) as top:
+        seen = glance(top, frozenset(), has_copy=True, meanwhile=lambda: turns.append(None))
+        assert seen.size.files == 601
+        assert len(turns) == 1
+        with pytest.raises(Asked):
+            glance(top, frozenset(), has_copy=True, meanwhile=ask)
 
 
 def test_a_file_with_many_names_takes_its_room_once(tmp_path: Path) -> None:
@@ -331,9 +353,10 @@ def a_file(size: int) -> frames.File:
 @pytest.mark.parametrize(
     ("announced", "failure"),
     [
-        ((2, 0, 1000), None),
-        ((2, 0, 999), "announced 2 files and directories of 999 bytes"),
-        ((1, 0, 1000), "announced 1 files"),
+        ((2, 1000, 1000), None),
+        ((2, 1000, 999), "announced 2 files and directories of 999 bytes"),
+        ((2, 999, 1000), "999 of them stored"),
+        ((1, 1000, 1000), "announced 1 files"),
     ],
 )
 def test_who_sends_more_than_he_announced_is_refused(

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from homemgr.files import Fd
-from homemgr.storage import directory
+from homemgr.kernel import btrfs
+from homemgr.storage import directory, staging
 from homemgr.storage.snapshot import Snapshots
 
 from .. import homes
@@ -258,3 +259,18 @@ def test_what_a_killed_process_left_goes_with_the_next_snapshot(
     with ExitStack() as closing:
         snapshots(home, closing)
         assert os.listdir(home.parent) == [NAME]
+
+
+def test_every_snapshot_is_another_tree(home: Path) -> None:
+    with opened(home.parent) as parent, opened(home) as top:
+        for name in ("one", "two"):
+            btrfs.create_snapshot(top.fileno(), parent.fileno(), name, is_writable=True)
+        names = (NAME, "one", "two")
+        found = [staging.tree_at(parent, name) for name in names]
+        assert found[0] == staging.tree_id(top)
+        # Their top directories have one number and one time of birth.
+        assert len(set(found)) == len(names)
+        (home.parent / "one").rename(home.parent / "three")
+        assert staging.tree_at(parent, "three") == found[1]
+        for name in ("two", "three"):
+            btrfs.destroy_subvolume(parent.fileno(), name)

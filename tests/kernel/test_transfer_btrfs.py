@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import threading
 import time
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from homemgr import errors, job
+from homemgr.kernel.synchronization import syncfs
 
 from .. import homes
 from .test_snapshot import subvolume
 from .test_transfer import QUESTIONS, Gone, Pair, assert_moved, machines
+from .travels import opened
 
 
 @pytest.fixture
@@ -168,7 +171,7 @@ def test_a_subvolume_stays_one(pair: Pair, storage: str) -> None:
     pair.go()
     assert_moved(pair)
     assert (pair.there.stat().st_ino == 256) == (storage == "subvolume")
-    assert told == [{"storage": storage}]
+    assert [about["storage"] for about in told] == [storage]
 
 
 @pytest.mark.parametrize("moment", ["asked", "answered"])
@@ -204,3 +207,24 @@ def test_a_sender_killed_at_any_time_leaves_no_snapshot(pair: Pair, after_s: flo
     assert os.listdir(pair.here.parent)
     pair.go()
     assert_moved(pair)
+
+
+def test_a_snapshot_within_a_home_is_not_taken_for_what_it_is_of(
+    btrfs_volume: Path,
+) -> None:
+    """Its files are as if they had moved there: same inode, same times, one name."""
+    for pair in machines(btrfs_volume / "transfer", Path.mkdir):
+        inner = pair.here / "inner"
+        subvolume(inner)
+        for number in range(4):
+            (inner / f"file-{number}").write_bytes(random.Random(number).randbytes(3_000_000))
+        homes.give_away(pair.here)
+        with opened(pair.here) as top:
+            syncfs(top.fileno())
+        pair.go(keep=True)
+        pair.target.phase = "receiving"
+        snapshot = str(pair.here / "a snapshot")
+        subprocess.run(["btrfs", "-q", "subvolume", "snapshot", inner, snapshot], check=True)
+        pair.go()
+        assert_moved(pair)
+        assert len(list(pair.there.glob("*/file-*"))) == 8

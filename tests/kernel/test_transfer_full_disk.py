@@ -17,7 +17,7 @@ from homemgr.kernel.synchronization import syncfs
 
 from .. import homes, volumes
 from .test_transfer import Line, Origin, Pair, Target, assert_moved
-from .travels import opened
+from .travels import NOBODY, opened
 
 #: Files of the home, and the size of each (bytes).
 COUNT, SIZE = 40, 300_000
@@ -80,3 +80,33 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(pair: Pair) -
     assert_moved(pair)
     # Half of it had come before the disk was full, and the ledger on the same disk knows.
     assert int(str(result["sent_bytes"])) < COUNT * SIZE * 0.7
+
+
+@pytest.mark.parametrize("pair", ["ext4"], indirect=True)
+def test_a_directory_that_was_renamed_takes_no_room_twice(pair: Pair) -> None:
+    """Where blocks are not shared: less is free than is in it."""
+    one, two = pair.here / "one/deep", pair.here / "two"
+    for directory in (one, two):
+        directory.mkdir(parents=True)
+    for path in pair.here.glob("file-*"):
+        path.rename(one / path.name)
+        (two / path.name).write_bytes(random.Random(path.name).randbytes(SIZE))
+    for directory in (one, two):
+        directory.chmod(0o500)
+    homes.give_away(pair.here)
+    pair.go(keep=True)
+    pair.target.phase = "receiving"
+    (pair.here / "one").rename(pair.here / "a new")
+    two.rename(pair.here / "z new")
+    # What was a directory may be something else before all of it has gone from its old place.
+    for name in ("one", "zz"):
+        (pair.here / name).write_text("and more")
+        os.chown(pair.here / name, NOBODY, NOBODY)
+    found = os.statvfs(pair.target.area)
+    with (pair.target.area / "ballast").open("wb") as ballast:
+        left = found.f_bavail * found.f_frsize - (17 << 20)
+        os.posix_fallocate(ballast.fileno(), 0, left)
+    assert 2 * COUNT * SIZE > 17 << 20
+    result = pair.go()
+    assert_moved(pair)
+    assert int(str(result["sent_bytes"])) < COUNT * SIZE // 10

@@ -35,6 +35,7 @@ class Liar:
         self._incoming, self._outgoing = Fd(os.dup(here.fileno())), Fd(here.detach())
         self.talk = Conversation(self._incoming, self._outgoing, lambda: None)
         self.digest = ""
+        self.size = {"files": 100, "bytes": 10 * LARGE, "content": 10 * LARGE}
 
     def begin(self, go: str) -> None:
         """Up to the word what is to be done."""
@@ -46,8 +47,7 @@ class Liar:
         if go != "passes":
             self.talk.tell(go=go)
             return
-        size = {"files": 100, "bytes": 10 * LARGE, "content": 10 * LARGE}
-        self.talk.tell(go=go, size=size, needs=needs_to_json({}))
+        self.talk.tell(go=go, size=self.size, needs=needs_to_json({}))
         self.talk.hear("fits")
 
     def change(self, *changes: Frame) -> None:
@@ -82,8 +82,9 @@ class Liar:
 
 
 @contextmanager
-def lying(pair: Pair, go: str = "passes") -> Iterator[Liar]:
+def lying(pair: Pair, go: str = "passes", **size: int) -> Iterator[Liar]:
     liar = Liar(pair)
+    liar.size |= size
     try:
         liar.begin(go)
         yield liar
@@ -162,6 +163,32 @@ def test_a_patch_leaves_nothing_where_the_file_has_a_hole(pair: Pair) -> None:
         with pytest.raises(HomeError):
             sender.compare()
     assert isinstance(sender.receiver.failure, StreamError)
+
+
+@pytest.mark.parametrize("is_announced", [False, True])
+def test_no_more_is_stored_than_was_announced(pair: Pair, is_announced: bool) -> None:
+    """Of what may be holes as well."""
+    entry, piece = travels.file_entry(1 << 30), bytes(256 << 10)
+    state = content.ContentDigest(entry.size)
+    data = [frames.Data(at, piece) for at in range(0, 2 << 20, len(piece))]
+    for frame in data:
+        state.data(*frame)
+    more = {"files": 100, "bytes": 3 << 20, "content": 1 << 40}
+    told = [frames.Control({"more": more})] if is_announced else []
+    with lying(pair, bytes=1 << 20, content=1 << 40) as sender:
+        sender.change(
+            frames.File(b"file", entry, None),
+            *(*data[:4], *told, *data[4:]),
+            frames.Eof(state.finish()[0]),
+        )
+        if is_announced:
+            sender.compare()
+            return
+        with pytest.raises(HomeError):
+            sender.compare()
+    assert "sends more" in str(sender.receiver.failure)
+    for path in pair.there.parent.glob(".#homemgr-in-*/*"):
+        assert path.stat().st_blocks * 512 <= 1 << 20
 
 
 def test_the_data_of_an_exported_file_stay_where_they_are(pair: Pair, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "crypt": set(),
+    "qrencode": set(),
     "job": {"errors", "files"},
     "record": {"errors"},
-    "token": {"errors"},
+    "library": {"errors"},
+    "token": {"errors", "library"},
     "kernel": {"files"},
     "transfer": {"errors"},
-    "volume": {"errors", "files", "kernel"},
+    "volume": {"errors", "files", "kernel", "library"},
     "storage": {"errors", "files", "record", "kernel", "transfer", "volume"},
     "extension": {"errors", "files", "record", "kernel", "volume"},
     "work": {
@@ -53,14 +55,16 @@ MAY_IMPORT = {
         "bus",
         "work",
     },
-    "cli": {"errors", "files", "crypt", "record", "wire", "token"},
+    "cli": {"errors", "files", "crypt", "qrencode", "record", "wire", "token"},
 }
 
 #: Outside module -> the rooms that may use it.
 KEPT_TO = {
-    "ctypes": {"kernel", "crypt", "token", "volume"},
+    "ctypes": {"kernel", "library", "crypt", "qrencode", "token", "volume"},
     "subprocess": {"cli", "volume"},
     "dbus_next": {"wire"},
+    "pyudev": {"storage"},
+    "blake3": {"transfer"},
     "argparse": {"cli"},
     "asyncio": {"wire", "daemon", "bus", "offline", "entry"},
 }

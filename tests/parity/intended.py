@@ -126,13 +126,6 @@ INTENDED = (
         "/var/cache/systemd/home/.*|60400|60111",
         "An explicit uid is bound at once: no later change of the record can move it.",
     ),
-    Intended(
-        "(adopt|signals): .*",
-        rf"{BINDING}[ug]id|body\[[02]\]",
-        "60111",
-        "60358",
-        "The owner of the files is nobody and tells no uid.",
-    ),
     _accepted(
         "refuse records: CreateHome: uid as text",
         f"{DBUS}InvalidArgs",
@@ -175,13 +168,6 @@ INTENDED = (
         "(refuse records: CreateHome: weak password|passwords: weak)",
         f"{HOME1}LowPasswordQuality",
         "There is a least quality even where no library judges it.",
-    ),
-    Intended(
-        "register: cifs: .*",
-        r"|body\[0\]\.status\.MACHINE\.state",
-        "inactive",
-        "absent",
-        "What cannot be used here is not shown as if it could.",
     ),
     Intended(
         "register: luks: record",
@@ -271,13 +257,6 @@ INTENDED = (
         "passwords: wrong: change",
         f"{HOME1}BadPassword",
         "Knowing the new password is no right to change the old one.",
-    ),
-    Intended(
-        "passwords: wrong: resize",
-        "error",
-        f"{HOME1}BadPassword",
-        f"{DBUS}NotSupported",
-        "What cannot be done is said before a password is tried.",
     ),
     Intended(
         "passwords: own name",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from threading import Event, Thread
-from typing import TYPE_CHECKING
+from threading import Event
 
-from homemgr.wire.connection import Connection
-from homemgr.wire.dispatch import Call, Dispatcher, Interface, Method, Node
+from homemgr.wire.dispatch import Call, Interface, Method
+from tests.service.stand_in import StandIn
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+_NAME, _PATH = "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority"
 _QUESTION = (
     ("subject", "(sa{sv})"),
     ("action_id", "s"),
@@ -22,26 +18,17 @@ _QUESTION = (
 )
 
 
-class Authority:
+class Authority(StandIn):
     """Grants actions as soon as ``granting`` is set; ``asked`` once there was a question."""
 
     def __init__(self, only: str = "") -> None:
         """Grant nothing yet, and never anything else than ``only``, if that is given."""
+        super().__init__(_NAME, _PATH, _INTERFACE)
         self._only = only
         self.asked = Event()
         self.granting = Event()
         #: The actions asked about, without their common prefix.
         self.actions: list[str] = []
-        self._ready = Event()
-        self._ending = Event()
-
-    def resolve(self, path: str) -> Node | None:
-        """Its only object."""
-        return Node(self, (_INTERFACE,)) if path.endswith("/Authority") else None
-
-    def children(self, _path: str) -> list[str]:
-        """None below it."""
-        return []
 
     async def check(self, action: str) -> tuple[object]:
         """Yes, some time; or no."""
@@ -51,29 +38,6 @@ class Authority:
         while not self.granting.is_set():
             await asyncio.sleep(0.01)
         return ((self._only in ("", name), False, {}),)
-
-    async def _serve(self, address: str) -> None:
-        connection = await Connection.open(address)
-        dispatcher = Dispatcher(self)
-        connection.serve(dispatcher)
-        await connection.request_name("org.freedesktop.PolicyKit1")
-        self._ready.set()
-        while not self._ending.is_set():
-            await asyncio.sleep(0.01)
-        await dispatcher.drain(timeout_s=0.1)
-        await connection.close()
-
-    @contextmanager
-    def on(self, address: str) -> Iterator[Authority]:
-        """Be on the bus until the end of the block."""
-        thread = Thread(target=lambda: asyncio.run(self._serve(address)))
-        thread.start()
-        assert self._ready.wait(5)
-        try:
-            yield self
-        finally:
-            self._ending.set()
-            thread.join()
 
 
 async def _check(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def disk(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     image = tmp_path_factory.mktemp("disk") / "image"
     target = ground / "disk"
     make = ["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "encrypt"]
-    volumes.mount_image(image, "ext4", target, 192 * volumes.MIB, make)
+    volumes.mount_image(image, "ext4", target, 1024 * volumes.MIB, make)
     yield target
     mounts.umount2(str(target), 0)
     target.rmdir()
@@ -65,15 +66,31 @@ def disk(ground: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 
 @pytest.fixture(scope="package")
-def new_site(ground: Path, disk: Path) -> Iterator[Callable[..., Site]]:
+def numbers() -> Iterator[int]:
+    """Tells installations apart."""
+    return itertools.count()
+
+
+@pytest.fixture(scope="module")
+def new_site(ground: Path, disk: Path, numbers: Iterator[int]) -> Iterator[Callable[..., Site]]:
     """Makes installations that share nothing but the disk."""
+    with sites(ground, disk, numbers) as make:
+        yield make
+
+
+@contextmanager
+def sites(ground: Path, disk: Path, numbers: Iterator[int]) -> Iterator[Callable[..., Site]]:
+    """Their buses end with this: a user can have no more than 128 that watch their files.
+
+    Their homes go too: some are images of a hundred megabytes.
+    """
     with ExitStack() as stack:
-        numbers = itertools.count()
 
         def make(**settings: str) -> Site:
             number = next(numbers)
             home_root, state = disk / f"home{number}", ground / f"state{number}"
             home_root.mkdir(0o755)
+            stack.callback(shutil.rmtree, home_root, ignore_errors=True)
             bus = Bus(state)
             stack.callback(bus.close)
             return Site(home_root, state, bus.address, **settings)
@@ -90,11 +107,12 @@ def service(new_site: Callable[..., Site]) -> Iterator[Service]:
 
 
 @pytest.fixture
-def own_service(new_site: Callable[..., Site]) -> Iterator[Service]:
+def own_service(ground: Path, disk: Path, numbers: Iterator[int]) -> Iterator[Service]:
     """A daemon for one test, which may kill it."""
-    running = Service(new_site())
-    yield running
-    _end(running)
+    with sites(ground, disk, numbers) as make:
+        running = Service(make())
+        yield running
+        _end(running)
 
 
 @pytest.fixture(scope="module")

@@ -137,3 +137,30 @@ def write_as(uid: object, path: Path, text: str) -> None:
         group=uid,
         extra_groups=[],
     )
+
+
+#: By mmap(2) itself: Python's own module keeps the file open.
+_MAPPER = """
+import ctypes, os, sys
+uid = int(sys.argv[2])
+os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)
+fd = os.open(os.fsencode(sys.argv[1]), os.O_RDWR | os.O_CREAT)
+os.write(fd, b"x" * 4096)
+ctypes.CDLL(None).mmap(None, 4096, 1, 1, fd, 0)
+os.close(fd)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def mapping(path: bytes, uid: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a user that has a new file in memory, not open, until the end of the block."""
+    argv = [sys.executable.encode(), b"-c", _MAPPER.encode(), path, b"%d" % uid]
+    program = subprocess.Popen(argv, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"\n"
+    try:
+        yield program
+    finally:
+        program.communicate()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import contextmanager
-from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from homemgr.files import Fd
 from homemgr.wire.connection import Connection
-from homemgr.wire.dispatch import Call, Dispatcher, Interface, Method, Node, Property
+from homemgr.wire.dispatch import Call, Interface, Method, Property
 from tests.service.site import MANAGER_PATH, NAME
+from tests.service.stand_in import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,19 +21,17 @@ MANAGER = "org.freedesktop.login1.Manager"
 _WHAT = (("what", "s"), ("who", "s"), ("why", "s"), ("mode", "s"))
 
 
-class Login1:
+class Login1(StandIn):
     """A logind whose machine goes to sleep when it is told to."""
 
     def __init__(self, longest_delay_s: float = 5.0) -> None:
         """Wait ``longest_delay_s`` at most for locks, or say so."""
+        super().__init__("org.freedesktop.login1", PATH, _INTERFACE)
         self.longest_delay_s = longest_delay_s
         #: What each lock was asked for with, in order.
         self.asked: list[tuple[object, ...]] = []
         #: Our ends of the locks: they hang up when a lock is given back.
         self._locks: list[Fd] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._connection: Connection | None = None
-        self._ready, self._ending = Event(), Event()
 
     @property
     def held(self) -> int:
@@ -42,10 +40,10 @@ class Login1:
 
     def tell(self, *, is_about_to: bool) -> None:
         """PrepareForSleep: the machine is about to sleep, or has woken up."""
-        assert self._loop is not None
-        assert self._connection is not None
+        assert self.loop is not None
+        assert self.connection is not None
         body = (PATH, MANAGER, "PrepareForSleep", "b", (is_about_to,))
-        self._loop.call_soon_threadsafe(self._connection.emit, *body)
+        self.loop.call_soon_threadsafe(self.connection.emit, *body)
 
     def forge(self, address: str) -> None:
         """PrepareForSleep, sent by somebody else straight to the service, and seen there."""
@@ -59,14 +57,6 @@ class Login1:
 
         asyncio.run(send())
 
-    def resolve(self, path: str) -> Node | None:
-        """Its only object."""
-        return Node(self, (_INTERFACE,)) if path == PATH else None
-
-    def children(self, _path: str) -> list[str]:
-        """None below it."""
-        return []
-
     def inhibit(self, *asked: object) -> Fd:
         """Give a lock."""
         self.asked.append(asked)
@@ -74,27 +64,13 @@ class Login1:
         self._locks.append(Fd(ours))
         return Fd(theirs)
 
-    async def _serve(self, address: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._connection = await Connection.open(address)
-        self._connection.serve(Dispatcher(self))
-        await self._connection.request_name("org.freedesktop.login1")
-        self._ready.set()
-        while not self._ending.is_set():
-            await asyncio.sleep(0.01)
-        await self._connection.close()
-
     @contextmanager
-    def on(self, address: str) -> Iterator[Login1]:
-        """Be on the bus until the end of the block."""
-        thread = Thread(target=lambda: asyncio.run(self._serve(address)))
-        thread.start()
-        assert self._ready.wait(5)
+    def on(self, address: str) -> Iterator[Self]:
+        """Be on the bus until the end of the block; locks end with it."""
         try:
-            yield self
+            with super().on(address):
+                yield self
         finally:
-            self._ending.set()
-            thread.join()
             for lock in self._locks:
                 lock.close()
 

@@ -43,7 +43,8 @@ MANAGER = NAME + ".Manager"
 HOME = NAME + ".Home"
 
 _PROGRAM = (
-    "import sys; from homemgr.daemon import attempts;"
+    "import sys; from tests import stretching; stretching.make_short();"
+    " from homemgr.daemon import attempts;"
     " attempts.FAILURE_DELAY_S = float(sys.argv.pop());"
     " from homemgr.entry import homemgrd; sys.exit(homemgrd())"
 )
@@ -63,6 +64,7 @@ class Site:
         self.blobs = state / "blobs"
         self.runtime = state / "run"
         self.log = state / "log"
+        self.accounts = state / "etc"
         self.bus_address = bus_address
         self._config = state / "homemgr.conf"
         state.mkdir(exist_ok=True)
@@ -91,6 +93,7 @@ class Site:
             "SYSTEMD_HOME_RECORD_DIR": str(self.records),
             "SYSTEMD_HOME_SYSTEM_BLOB_DIR": str(self.blobs),
             "HOMEMGR_RUNTIME_DIR": str(self.runtime),
+            "HOMEMGR_ACCOUNT_DIR": str(self.accounts),
             "HOMEMGR_CONFIG": str(self._config),
             "HOMEMGR_LOG_LEVEL": "DEBUG",
             # Cheap to compute: these tests are about the service.
@@ -212,8 +215,8 @@ class Service:
 
     # -- its life ----------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the daemon and wait until it says that it is ready."""
+    def start(self, *under: str) -> None:
+        """Start the daemon, ``under`` a program that becomes it, and wait until it is ready."""
         assert self._process is None
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             name = f"\0homemgr-test-{os.getpid()}-{time.monotonic_ns()}"
@@ -221,7 +224,7 @@ class Service:
             ready.settimeout(_START_S)
             with self.site.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    self._argv,
+                    [*under, *self._argv],
                     cwd=ROOT,
                     env={**self.site.environment(), "NOTIFY_SOCKET": f"@{name[1:]}"},
                     stdin=subprocess.DEVNULL,

@@ -2,7 +2,7 @@
 
 Started as ``slow_line.py BUS DIRECTORY [OPTION...] -- HOST COMMAND``. What the sender says passes
 at once up to so many bytes as the file ``limit`` in DIRECTORY says, all else slowly while there is
-such a file.
+such a file. Writes down in ``seen`` what the other end is started with.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def main() -> int:
     bus, directory, *words = sys.argv[1:]
     environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": bus}
     argv = ["sh", "-c", words[words.index("--") + 2]]
+    # What somebody who looks at processes sees of it.
+    (Path(directory) / "seen").write_text(f"{argv} {environment}")
     with subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment) as there:
         assert there.stdin is not None
         passed = 0

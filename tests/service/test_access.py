@@ -221,3 +221,39 @@ def test_every_member_has_the_privileged_annotation_where_it_is_roots(anna: Serv
     assert annotated_members(anna, MANAGER_PATH, MANAGER) == {call[0] for call in PRIVILEGED}
     home = annotated_members(anna, f"{MANAGER_PATH}/home/anna", HOME)
     assert home == {call[0] for call in PRIVILEGED_OF_HOME}
+
+
+def test_who_guesses_uses_up_nobody_elses_attempts(anna: Service) -> None:
+    """PAM asks as root, for everybody who logs in."""
+    anna.create("greta", uid=60119, rateLimitBurst=3, rateLimitIntervalUSec=600_000_000)
+    wrong = ("AuthenticateHome", "ss", "greta", secret(people.WRONG_PASSWORD))
+    with stranger(60119, anna.site.bus_address) as owner:
+        for answer in (*["BadPassword"] * 3, "AuthenticationLimitHit"):
+            with pytest.raises(BusError) as caught:
+                owner.call(*wrong)
+            assert short(caught.value.name) == answer
+        # As good a password as any: his own limit is his own fault.
+        with pytest.raises(BusError) as caught:
+            owner.call("AuthenticateHome", "ss", "greta", secret(PASSWORD))
+        assert short(caught.value.name) == "AuthenticationLimitHit"
+        anna.activate("greta")
+        anna.deactivate("greta")
+        assert anna.error(*wrong) == "BadPassword"
+        assert anna.error(*wrong) == "BadPassword"
+        assert anna.error(*wrong) == "AuthenticationLimitHit"
+
+
+def test_who_acquires_with_guesses_uses_up_nobody_elses_attempts(anna: Service) -> None:
+    """Nobody is asked whether he may: the password is what he needs."""
+    anna.create("hanna", rateLimitBurst=3, rateLimitIntervalUSec=600_000_000)
+    wrong = ("AcquireHome", "ssb", "hanna", secret(people.WRONG_PASSWORD), False)
+    with stranger(60120, anna.site.bus_address) as other:
+        answers = []
+        for _ in range(4):
+            with pytest.raises(BusError) as caught:
+                other.call(*wrong)
+            answers.append(short(caught.value.name))
+    assert answers[-1] == "AuthenticationLimitHit"
+    assert "AuthenticationLimitHit" not in answers[:-1]
+    anna.acquire("hanna").close()
+    anna.wait_for("hanna", "inactive")

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from homemgr.bus import homemgr1
+from homemgr.kernel import mounts
 from homemgr.record.model import UserRecord
 from homemgr.record.signature import PrivateKey, sign
+from homemgr.wire import messages
 from homemgr.wire.messages import BusError
 from tests.service import people
 from tests.service.people import PASSWORD, hashed, secret
@@ -216,7 +219,8 @@ def test_wrong_arguments_are_refused_by_name(anna: Service) -> None:
     assert short(anna.failure("ActivateHome", "s", "anna").name) == "InvalidArgs"
     assert short(anna.failure("ListHomes", "s", "x").name) == "InvalidArgs"
     assert short(anna.failure("NoSuchMember").name) == "UnknownMethod"
-    for path in (f"{MANAGER_PATH}/home/kim", f"{MANAGER_PATH}/home/anna/x", "/nowhere"):
+    homes = f"{MANAGER_PATH}/home"
+    for path in (f"{homes}/kim", f"{homes}/anna/x", f"{homes}/{'9' * 5000}", "/nowhere"):
         with pytest.raises(BusError) as caught:
             anna.client.call(NAME, path, NAME + ".Home", "Activate", "s", ("{}",))
         assert short(caught.value.name) == "UnknownObject"
@@ -229,6 +233,25 @@ def test_strange_names_in_look_ups_are_just_unknown(anna: Service) -> None:
     for name in ("../anna", "anna/../anna", "\x7f", "a" * 5000, "anna@", "@", "*", "0"):
         assert anna.error("GetHomeByName", "s", name) == "NoSuchHome"
         assert anna.error("ActivateHome", "ss", name, "{}") == "NoSuchHome"
+
+
+def test_what_an_error_quotes_may_be_as_long_as_a_message(anna: Service) -> None:
+    before = anna.pid
+    path = "/" + "x" * (messages.MAX_MESSAGE_BYTES - 140)
+    with anna.new_client() as client, pytest.raises(BusError) as refusal:
+        client.call(NAME, path, "org.freedesktop.DBus.Peer", "X")
+    assert refusal.value.name == messages.UNKNOWN_METHOD
+    assert len(refusal.value.message) < 100_000
+    assert anna.pid == before
+    assert "anna" in anna.states()
+
+
+def test_more_items_than_anybody_needs_are_not_looked_at(anna: Service) -> None:
+    paths = ["path"] * 200_000
+    call = (homemgr1.NAME, homemgr1.PATH, homemgr1.MANAGER, "DiscardExtensionChanges", "sast")
+    with anna.new_client() as client, pytest.raises(BusError) as refusal:
+        client.call(*call, ("anna", paths, 0))
+    assert refusal.value.name == messages.LIMITS_EXCEEDED
 
 
 def test_update_for_another_user_or_realm_is_refused(anna: Service) -> None:
@@ -254,3 +277,16 @@ def test_weak_hash_in_the_record_is_no_way_in(anna: Service) -> None:
     for bad in ("", "*", "!", PASSWORD, hashed()[:-5]):
         record = people.record("kim", privileged={"hashedPassword": [bad]})
         assert anna.error("CreateHome", "s", people.text(record)) in ("BadPassword", "InvalidArgs")
+
+
+def test_a_home_on_a_file_server_needs_the_kernel_and_the_server(service: Service) -> None:
+    fields = {"storage": "cifs", "cifsService": "//127.0.0.1/homes/nobodys"}
+    refused = service.failure("CreateHome", "s", people.text(people.record("nobodys", **fields)))
+    try:
+        mounts.fsopen("cifs").close()
+    except OSError:
+        assert short(refused.name) == "NotSupported"
+        assert "it has no file system cifs" in str(refused)
+    else:
+        assert short(refused.name) == "System.Error.ECONNREFUSED"
+    assert "nobodys" not in service.states()

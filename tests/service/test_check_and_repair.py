@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -296,19 +298,66 @@ def test_files_that_cannot_be_walked_are_told(service: Service) -> None:
     assert codes(service, "walk") == []
 
 
-def test_home_that_this_version_cannot_open_is_told_among_others(own_service: Service) -> None:
+def test_home_that_is_not_what_its_record_says_is_told_among_others(own_service: Service) -> None:
     own_service.create("alice")
     own_service.create("bob")
     own_service.stop()
     path = host(own_service, "alice")
     text = path.read_text()
     assert '"storage" : "directory"' in text
-    path.write_text(text.replace('"storage" : "directory"', '"storage" : "cifs"'))
+    path.write_text(text.replace('"storage" : "directory"', '"storage" : "luks"'))
     own_service.start()
     identity(own_service, "bob").unlink()
-    assert codes(own_service) == ["unchecked", "inside-missing"]
-    assert codes(own_service, member="RepairHomes") == ["unchecked", "inside-missing"]
-    assert codes(own_service) == ["unchecked"]
+    assert codes(own_service) == ["image-type", "inside-missing"]
+    assert codes(own_service, member="RepairHomes") == ["image-type", "inside-missing"]
+    assert codes(own_service) == ["image-type"]
+
+
+def is_within(pid: int, path: Path) -> bool:
+    """Whether a process has something of that directory open."""
+    try:
+        opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(one.startswith(str(path)) for one in opened)
+
+
+def kill(pid: int) -> None:
+    """Kill a process, unless it has ended since it was looked at."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_home_whose_check_was_killed_is_told_among_others(own_service: Service) -> None:
+    own_service.create("bob")
+    own_service.create("huge")
+    inside = image(own_service, "huge") / "many"
+    inside.mkdir()
+    os.chown(inside, NOBODY, NOBODY)
+    for number in range(20_000):
+        put(inside / str(number), b"")
+    identity(own_service, "bob").unlink()
+    with ThreadPoolExecutor(1) as threads:
+        check = threads.submit(codes, own_service)
+        while not check.done():
+            for pid in own_service.workers():
+                if is_within(pid, inside.parent):
+                    kill(pid)
+    assert check.result() == ["inside-missing", "unchecked"]
+    assert codes(own_service) == ["inside-missing"]
+    # The same of what lies beside homes.
+    for number in range(5000):
+        (own_service.site.base / f".#homemgr-gone-old.homedir.{number:08x}").mkdir()
+    with ThreadPoolExecutor(1) as threads:
+        check = threads.submit(call, own_service, "CheckHomes")
+        while not check.done():
+            for pid in own_service.workers():
+                if is_within(pid, own_service.site.base / ".#homemgr-gone-"):
+                    kill(pid)
+    assert {one["code"]: one["user"] for one in check.result()} == {
+        "unchecked": "",
+        "inside-missing": "bob",
+    }
 
 
 def test_owner_of_a_home_leads_nobody_out_of_it(service: Service) -> None:
@@ -350,14 +399,18 @@ def test_what_killed_operations_left_is_found(own_service: Service) -> None:
     service.site.base.mkdir(0o700, exist_ok=True)
     swept = service.site.base / ".#homemgr-gone-old.homedir.01234567"
     moved = service.site.base / ".#homemgr-left-old.homedir.01234567"
-    for path in (swept, moved):
+    room = service.site.base / ".#homemgr-room-old.homedir.01234567"
+    for path in (swept, moved, room):
         path.mkdir()
-    assert sorted(codes(service)) == ["leftover-transfer", "leftover-tree"]
+    kept = ["leftover-room", "leftover-transfer"]
+    assert sorted(codes(service)) == [*kept, "leftover-tree"]
     call(service, "RepairHomes")
     assert not swept.exists()
     assert moved.exists()
-    assert codes(service) == ["leftover-transfer"]
+    assert room.exists()
+    assert sorted(codes(service)) == kept
     moved.rmdir()
+    room.rmdir()
 
 
 def test_record_that_does_not_count_is_told_without_a_home(own_service: Service) -> None:
@@ -436,6 +489,16 @@ def test_command_line_tells_what_is_wrong_and_mends_it(service: Service) -> None
     done = run(service, "check")
     assert (done.returncode, done.stdout) == (0, "")
     service.call("AuthenticateHome", "ss", "line", secret(PASSWORD))
+
+
+def test_an_image_that_is_cut_off(service: Service) -> None:
+    own = {"storage": "directory", "org.homemgr.storage": "image", "diskSize": 40 << 20}
+    service.create("cutoff", **own, luksDiscard=True)
+    path = service.site.base / "cutoff.homeimage"
+    assert codes(service, "cutoff") == []
+    os.truncate(path, 20 << 20)
+    assert codes(service, "cutoff") == ["image-format"]
+    service.call("RemoveHome", "s", "cutoff")
 
 
 def test_every_code_is_made_here() -> None:

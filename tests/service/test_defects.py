@@ -203,3 +203,19 @@ def test_defect_12_home_is_created_under_a_hidden_name(service: Service) -> None
     names = os.listdir(service.site.base)
     assert "lotte.homedir" in names
     assert not [name for name in names if name.startswith(".#homemgr")]
+
+
+def test_where_no_watch_is_left_homes_are_used_and_found_at_the_start(
+    own_service: Service,
+) -> None:
+    own_service.create("wanda")
+    own_service.stop()
+    lacking = ["-e", "trace=inotify_init1", "-e", "inject=inotify_init1:error=EMFILE"]
+    # The tracer is not the parent: what is started is the daemon.
+    own_service.start("strace", "-D", "-o", "/dev/null", *lacking)
+    assert "Cannot watch for homes: Too many open files" in own_service.site.log.read_text()
+    own_service.activate("wanda")
+    own_service.deactivate("wanda")
+    own_service.site.plant("willi")
+    own_service.restart()
+    assert own_service.states() == {"wanda": "inactive", "willi": "unfixated"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,7 @@ from tests import volumes
 from tests.service import people
 from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
 from tests.service.site import Service, Site, wait_until
-
-
-def fill(directory: Path) -> Path:
-    """Take all space there is; returns the file that holds it."""
-    ballast = directory / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
-    return ballast
+from tests.volumes import fill
 
 
 @pytest.fixture
@@ -43,7 +32,13 @@ def small_disk(new_site: Callable[..., Site], tmp_path: Path) -> Iterator[Servic
 @pytest.fixture
 def small_state(new_site: Callable[..., Site]) -> Iterator[Service]:
     """A service whose records lie on a tiny file system."""
-    site = new_site()
+    with small_state_of(new_site()) as service:
+        yield service
+
+
+@contextmanager
+def small_state_of(site: Site) -> Iterator[Service]:
+    """A service on ``site`` whose records lie on a tiny file system."""
     site.records.mkdir()
     volumes.mount_new("tmpfs", "tmpfs", site.records, size="64k", mode="0700")
     service = Service(site)
@@ -132,6 +127,22 @@ def test_full_record_directory_leaves_no_home_without_a_record(small_state: Serv
     small_state.create("elsa")
     small_state.restart()
     assert small_state.states() == {"dirk": "inactive", "elsa": "inactive"}
+
+
+def test_full_record_directory_leaves_no_image_without_a_record(
+    new_site: Callable[..., Site],
+) -> None:
+    site = new_site(DefaultStorage="image")
+    with small_state_of(site) as service:
+        service.create("dirk", diskSize=32 * volumes.MIB)
+        ballast = fill(site.records)
+        before = site.digest()
+        # Not in the record how it is stored: that is the service's choice.
+        record = people.text(people.record("elsa", diskSize=32 * volumes.MIB))
+        assert service.error("CreateHome", "s", record) == "NoDiskSpace"
+        assert site.digest() == before
+        assert set(service.states()) == {"dirk"}
+        ballast.unlink()
 
 
 def test_full_record_directory_keeps_nobody_from_logging_in(small_state: Service) -> None:

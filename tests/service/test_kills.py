@@ -261,7 +261,8 @@ def test_operation_on_a_home_whose_worker_hangs_can_be_waited_out(service: Servi
         # Everything else goes on.
         assert "falk" in service.states()
         service.site.plant("gerd")
-        service.wait_for("gerd", "unfixated")
+        # Longer than a home that was found is asked whose it was.
+        service.wait_for("gerd", "unfixated", within_s=15.0)
     first.result()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 
-from tests.service.holders import sitting_in
+from tests.service.holders import mapping, sitting_in
 from tests.service.people import PASSWORD, secret
 from tests.service.site import Service, short
 
@@ -22,6 +23,18 @@ def test_busy_home_names_the_process_that_holds_it(service: Service) -> None:
         assert str(service.path_of("anna")) in failure.message
         assert service.state("anna") in ("lingering", "deactivating")
     service.wait_for("anna", "inactive")
+
+
+def test_what_holds_a_home_may_have_any_name(service: Service) -> None:
+    service.create("alma")
+    service.activate("alma")
+    uid = service.call("GetHomeByName", "s", "alma")[0]
+    assert isinstance(uid, int)
+    with mapping(os.fsencode(service.path_of("alma")) + b"/\xff", uid) as holder:
+        failure = service.failure("DeactivateHome", "s", "alma")
+        assert short(failure.name) == "HomeBusy"
+        assert f"[{holder.pid}] (mapping of {service.path_of('alma')}/" in failure.message
+    service.wait_for("alma", "inactive")
 
 
 def test_busy_home_is_tried_again_until_the_process_leaves(service: Service) -> None:

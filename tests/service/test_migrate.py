@@ -9,7 +9,10 @@ import uuid
 
 import pytest
 
+from homemgr.wire.messages import BusError
 from tests.service import people
+from tests.service.converting import begin as begin_conversion
+from tests.service.converting import call, wait
 from tests.service.moving import (
     Line,
     assert_idle,
@@ -35,6 +38,11 @@ def user(here: Service) -> str:
     return name
 
 
+def has_some(there: Service, user: str) -> bool:
+    """Whether some of it has come."""
+    return any(any(path.glob("file-0*")) for path in stages(there, user))
+
+
 def test_interrupted_on_the_terminal_it_ends_in_order_and_goes_on(
     here: Service, there: Service, line: Line, user: str
 ) -> None:
@@ -42,7 +50,7 @@ def test_interrupted_on_the_terminal_it_ends_in_order_and_goes_on(
     line.slow_from(COUNT * SIZE // 8)
     with line.moving(user) as screen:
         screen.wait_for(r"\[=+> +\] +\d+%.* of 11\.\d MiB")
-        wait_until(lambda: any(path.glob("file-0*") for path in stages(there, user)), "some of it")
+        wait_until(lambda: has_some(there, user), "some of it")
         screen.program.send_signal(signal.SIGINT)
         assert screen.end() == 130
     assert "Ending it" in screen.shown
@@ -70,6 +78,13 @@ def test_a_caller_who_leaves_the_bus_calls_off_what_he_began(
         ):
             forward(one, other, COUNT * SIZE // 2)
             assert here.error("RemoveHome", "s", user) == "org.homemgr1.Error.TransferBusy"
+            # Nor is anything put in its place.
+            for job in (
+                begin_conversion(here, user, people.PASSWORD, storage="fscrypt"),
+                str(call(here, "RestoreSnapshot", "sss", user, "first", "{}")[0]),
+            ):
+                with pytest.raises(BusError, match="is being copied"):
+                    wait(here, job)
             sender.close()
             receiver.close()
             # The stream stays: nothing but the caller is gone.
@@ -86,7 +101,7 @@ def test_a_start_leaves_alone_what_is_on_its_way_and_what_has_left(
     dead = there.site.base / ".#homemgr-in-ghost.homedir.01234567"
     line.slow_from(COUNT * SIZE // 2)
     with line.moving(user) as screen:
-        wait_until(lambda: any(path.glob("file-0*") for path in stages(there, user)), "some of it")
+        wait_until(lambda: has_some(there, user), "some of it")
         for service in (here, there):
             service.kill()
         screen.end()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from homemgr.record import jsontext
 from tests.service import people
 from tests.service.people import PASSWORD, WRONG_PASSWORD, secret
 from tests.service.site import Service, short
@@ -42,6 +45,48 @@ def test_record_in_the_home_comes_back_from_the_host_copy(service: Service, what
     service.deactivate(name)
     service.call("RemoveHome", "s", name)
     assert not kept.exists()
+
+
+def _directory(identity: Path) -> None:
+    identity.unlink()
+    identity.mkdir()
+    (identity / "note").write_text("mine")
+
+
+def _link(identity: Path) -> None:
+    identity.rename(identity.with_name("record"))
+    identity.symlink_to("record")
+
+
+OBSTACLES: dict[str, Callable[[Path], object]] = {
+    "a directory": _directory,
+    "a link": _link,
+    # As a backup in the home makes them that spares room.
+    "another name": lambda identity: os.link(identity, identity.with_name("backup")),
+    "too long": lambda identity: identity.write_bytes(bytes(2 << 20)),
+}
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+def test_what_is_no_record_in_the_home_locks_nobody_out(service: Service, what: str) -> None:
+    name = f"olga{list(OBSTACLES).index(what)}"
+    service.create(name)
+    identity = service.site.base / f"{name}.homedir" / ".identity"
+    good = identity.read_bytes()
+    OBSTACLES[what](identity)
+    for path in (identity.parent).rglob("*"):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    before = identity.lstat().st_ino
+    assert service.error("ActivateHome", "ss", name, secret(WRONG_PASSWORD)) == "BadPassword"
+    assert identity.lstat().st_ino == before
+    service.activate(name)
+    assert identity.read_bytes() == good
+    assert identity.lstat().st_nlink == 1
+    (kept,) = identity.parent.glob(".identity.kept-*")
+    assert kept.lstat().st_ino == before
+    service.deactivate(name)
+    service.activate(name)
+    service.deactivate(name)
 
 
 @pytest.mark.parametrize("what", DAMAGE)
@@ -120,21 +165,34 @@ def test_record_of_before_does_not_take_the_place_of_a_lost_one(own_service: Ser
     new = people.secret(people.OTHER_PASSWORD)
     service.call("ChangePasswordHome", "sss", "gina", new, secret(PASSWORD))
     current = identity.read_bytes()
+    stamp = service.site.records / "record-stamps" / "gina"
+    assert (stamp.stat().st_uid, stamp.stat().st_mode & 0o777) == (0, 0o600)
+    # The one that is kept beside it does.
     identity.write_bytes(old)
     lose_host_copy(service, "gina")
     for member in ("ActivateHome", "AuthenticateHome", "FixateHome"):
-        refused = service.failure(member, "ss", "gina", secret(PASSWORD))
-        assert short(refused.name) == "RecordDowngrade"
-    assert service.error("AcquireHome", "ssb", "gina", secret(PASSWORD), False) == "RecordDowngrade"
-    assert service.state("gina") == "unfixated"
-    stamp = service.site.records / "record-stamps" / "gina"
-    assert f"delete {stamp}" in refused.message
-    assert (stamp.stat().st_uid, stamp.stat().st_mode & 0o777) == (0, 0o600)
-    # The one that was current is as good as ever.
-    identity.write_bytes(current)
+        assert service.error(member, "ss", "gina", secret(PASSWORD)) == "BadPassword"
     service.activate("gina", people.OTHER_PASSWORD)
     service.deactivate("gina")
     assert "wheel" not in str(service.user_record("gina"))
+    assert identity.read_bytes() == current
+    # Without it, or if a version of before wrote the time alone, nobody can tell.
+    for text in (f"{json.loads(current)['lastChangeUSec']}\n", unsigned(current)):
+        identity.write_bytes(old)
+        stamp.write_text(text)
+        lose_host_copy(service, "gina")
+        for member in ("ActivateHome", "AuthenticateHome", "FixateHome"):
+            refused = service.failure(member, "ss", "gina", secret(PASSWORD))
+            assert short(refused.name) == "RecordDowngrade"
+        acquire = ("AcquireHome", "ssb", "gina", secret(PASSWORD), False)
+        assert service.error(*acquire) == "RecordDowngrade"
+        assert service.state("gina") == "unfixated"
+        assert f"delete {stamp}" in refused.message
+        # The one that was current is as good as ever.
+        identity.write_bytes(current)
+        service.activate("gina", people.OTHER_PASSWORD)
+        service.deactivate("gina")
+        assert "wheel" not in str(service.user_record("gina"))
     # An administrator may decide otherwise.
     identity.write_bytes(old)
     lose_host_copy(service, "gina")
@@ -144,6 +202,24 @@ def test_record_of_before_does_not_take_the_place_of_a_lost_one(own_service: Ser
     assert service.user_record("gina")["memberOf"] == ["wheel"]
     service.call("RemoveHome", "s", "gina")
     assert not stamp.exists()
+
+
+def unsigned(identity: bytes) -> str:
+    return json.dumps({**json.loads(identity), "signature": []})
+
+
+def test_an_update_that_did_not_reach_the_home_survives_the_host_copy(own_service: Service) -> None:
+    """Its files were away, or nobody gave the password: the home has the record of before."""
+    service = own_service
+    service.create("greta")
+    offline = people.record("greta", realName="Greta G", secret=None)
+    service.call("UpdateHomeEx", "sa{sh}t", people.text(offline), {}, 1)
+    lose_host_copy(service, "greta")
+    service.activate("greta")
+    service.deactivate("greta")
+    for text in (service.site.records, service.site.base / "greta.homedir"):
+        (copy,) = (*text.glob("greta.identity"), *text.glob(".identity"))
+        assert json.loads(copy.read_text())["realName"] == "Greta G"
 
 
 def test_home_that_is_unregistered_is_known_by_any_record_again(service: Service) -> None:
@@ -158,4 +234,31 @@ def test_home_that_is_unregistered_is_known_by_any_record_again(service: Service
     service.deactivate("hugo")
     assert service.user_record("hugo")["lastChangeUSec"] == 1
     stamp = service.site.records / "record-stamps" / "hugo"
-    assert stamp.read_text() == "1\n"
+    assert json.loads(stamp.read_text())["lastChangeUSec"] == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"realName": "Z" * (jsontext.MAX_RECORD_BYTES - 4096)},
+        # Short in one line, and long with a line and its tabs for each value.
+        {"org.example": [[[[[[[[[[[[[[[[0] * 60_000]]]]]]]]]]]]]]]},
+    ],
+    ids=["long", "deep"],
+)
+def test_a_record_that_nobody_could_read_again_is_not_taken(
+    own_service: Service, fields: dict[str, object]
+) -> None:
+    own_service.create("anna")
+    text = json.dumps(people.record("anna", **fields), separators=(",", ":"))
+    assert len(text) <= jsontext.MAX_RECORD_BYTES
+    refusals = [
+        own_service.begin("UpdateHome", "s", text).failure(),
+        own_service.begin("CreateHome", "s", text.replace("anna", "bert")).failure(),
+        own_service.begin("RegisterHome", "s", text.replace("anna", "cleo")).failure(),
+    ]
+    own_service.restart()
+    assert own_service.states() == {"anna": "inactive"}
+    own_service.activate("anna")
+    own_service.deactivate("anna")
+    assert refusals == ["InvalidArgs"] * 3

@@ -291,34 +291,3 @@ def test_locking_all_succeeds_and_says_in_the_log_what_stays_readable(service: S
     told = [line for line in service.site.log.read_text().splitlines() if "stays readable" in line]
     assert len(told) == 1
     assert "xaver" in told[0]
-
-
-def test_resizing_is_refused_and_changes_nothing(service: Service) -> None:
-    service.create("yuri")
-    before = service.site.digest()
-    failure = service.failure("ResizeHome", "sts", "yuri", 1 << 30, secret(PASSWORD))
-    assert short(failure.name) == "NotSupported"
-    assert "yuri" in failure.message
-    assert "no size of its own" in failure.message
-    assert short(service.failure_of_home("yuri", "Resize", "ts", 0, "{}").name) == "NotSupported"
-    assert service.site.digest() == before
-
-
-def test_resizing_to_the_recorded_size_needs_one(service: Service) -> None:
-    service.create("yvonne")
-    as_recorded = ("ResizeHome", "sts", "yvonne", AS_RECORDED, secret(PASSWORD))
-    assert service.error(*as_recorded) == "InvalidArgs"
-    service.call("UpdateHome", "s", people.text(people.record("yvonne", diskSize=1 << 30)))
-    assert service.error(*as_recorded) == "NotSupported"
-
-
-def test_a_size_that_is_not_kept_to_is_in_the_log(service: Service) -> None:
-    service.create("zacharias", diskSize=1 << 30)
-    service.create("zeno")
-    told = [line for line in service.site.log.read_text().splitlines() if "no effect" in line]
-    assert len(told) == 1
-    assert "zacharias" in told[0]
-
-
-def test_rebalancing_is_answered_as_where_no_home_takes_part(service: Service) -> None:
-    assert service.error("Rebalance") == "RebalanceNotNeeded"

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from homemgr.work import tokens
 from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD
-from tests.service.site import ROOT, Service, children, wait_until
+from tests.service.site import ROOT, Service, children, name_of, wait_until
 from tests.soft_tokens import PIN, Port, SoftHsm
 
 PROGRAM = "import sys; from homemgr.entry import homemgr; sys.exit(homemgr())"
@@ -154,6 +156,9 @@ def test_a_token_that_hangs_holds_up_nobody_else(service: Service, port: Port) -
         service.activate("gina")
         service.deactivate("gina")
         assert hanging.is_alive()
+        # Nor has the driver, whoever wrote it, anything of the worker's power.
+        for pid in token_processes(service):
+            assert powers(pid) == {"Inh": 0, "Prm": 0, "Eff": 0, "Bnd": 0, "Amb": 0, "new": 1}
         # A driver that dies is no answer either; the worker and the home live on.
         for pid in token_processes(service):
             os.kill(pid, signal.SIGKILL)
@@ -163,8 +168,17 @@ def test_a_token_that_hangs_holds_up_nobody_else(service: Service, port: Port) -
 
 
 def token_processes(service: Service) -> list[int]:
-    """Processes that ask tokens."""
-    return [pid for worker in service.workers() for pid in children(worker)]
+    """Processes that ask tokens, and are ready to."""
+    found = [pid for worker in service.workers() for pid in children(worker)]
+    return [pid for pid in found if name_of(pid) == tokens.NAME]
+
+
+def powers(pid: int) -> dict[str, int]:
+    """Its sets of capabilities, and whether it can never get new ones."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    sets = {name: int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+    return {**sets, "new": int(status["NoNewPrivs"])}
 
 
 def test_lists_name_what_is_plugged_in(service: Service, hsm: SoftHsm, port: Port) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from homemgr.kernel import mounts
+from homemgr.record.uids import candidates
 from homemgr.wire.messages import BusError
 from tests import volumes
 from tests.service import crowd, people
@@ -42,6 +44,26 @@ def test_uid_of_the_record_is_kept_when_it_is_free(service: Service) -> None:
     for name, uid in (("anna", 60222), ("bert", 5000), ("cleo", 70000)):
         service.create(name, uid=uid)
         assert uid_of(service, name) == uid
+
+
+def test_a_home_found_on_disk_keeps_the_uid_of_its_record_while_it_is_free(
+    service: Service,
+) -> None:
+    """In the range alone, as with systemd-homed, which goes by the owner of the files."""
+    wanted = {"ada": 60321, "ben": 60322, "cora": 5001}
+    service.create("taker", uid=60322)
+    for name, uid in wanted.items():
+        service.site.plant(name, uid=uid)
+        service.wait_for(name, "unfixated")
+    unsigned = service.site.signed(people.record("dan", secret=None)).data
+    service.site.plant_text("dan", json.dumps({**unsigned, "uid": 60323}).encode())
+    service.wait_for("dan", "unfixated")
+    chosen = {name: next(candidates(name)) for name in ("ben", "cora", "dan")}
+    assert uid_of(service, "ada") == 60321
+    assert {name: uid_of(service, name) for name in chosen} == chosen
+    service.activate("ada")
+    assert uid_of(service, "ada") == service.path_of("ada").stat().st_uid == 60321
+    service.deactivate("ada")
 
 
 def test_uid_of_another_home_is_refused(service: Service) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,9 +84,24 @@ def test_user_is_found_by_every_key(database: UserDatabase, key: dict[str, objec
     assert answer["incomplete"] is False
 
 
+def status(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of this machine."""
+    (found,) = record["status"].values()
+    assert isinstance(found, dict)
+    return found
+
+
 def test_user_record_is_that_of_the_bus(homes: Service, database: UserDatabase) -> None:
+    # Whoever asks the bus has the disk asked; the database tells what is known.
+    of_bus = homes.user_record("anna")
     answer = database.ask("GetUserRecord", userName="anna")
-    assert answer["record"] == homes.user_record("anna")
+    assert {**answer["record"], "status": {}} == {**of_bus, "status": {}}
+    of_machine, there = (status(record) for record in (of_bus, answer["record"]))
+    assert "diskSize" in of_machine
+    assert there.keys() == of_machine.keys()
+    # What is free and in use may be another by now.
+    steady = ("service", "signedLocally", "state", "useFallback", "diskSize", "fileSystemType")
+    assert [there.get(key) for key in steady] == [of_machine.get(key) for key in steady]
 
 
 def test_conflicting_keys_are_said_so(database: UserDatabase) -> None:

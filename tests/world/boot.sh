@@ -2,9 +2,11 @@
 # Boots systemd as PID 1 of a box. Runs as the first process of fresh mount, pid, uts, ipc and
 # network namespaces (box.py starts it); the order of the steps matters, see the reasons below.
 #
-# Environment: BOX_STATE (directory of this box), BOX_NAME, BOX_MACHINE_ID, BOX_LOWERS (lower
-# directories, topmost first; an image is IMAGE:SUBDIRECTORY, a plain directory ":DIRECTORY";
-# separated by blanks), BOX_HOME_IMAGE, BOX_HOME_OPTIONS (mount options of the /home image).
+# Environment: BOX_STATE (directory of this box; what is in its "nodes" goes to /dev, what is in
+# its "files" to /), BOX_NAME, BOX_MACHINE_ID, BOX_LOWERS (lower directories, topmost first; an
+# image is IMAGE:SUBDIRECTORY, a plain directory ":DIRECTORY"; separated by blanks),
+# BOX_HOME_IMAGE, BOX_HOME_OPTIONS (mount options of the /home image), BOX_HOME_IS_DISK (not
+# empty: what is written to the image goes past the page cache).
 set -euo pipefail
 umask 022
 
@@ -41,6 +43,11 @@ mkdir "$BOX_STATE"/top/{upper,work}
 mount -t overlay box -o "lowerdir=$lowers,upperdir=$BOX_STATE/top/upper,workdir=$BOX_STATE/top/work" "$root"
 mount --make-private "$root"
 mount -o "loop${BOX_HOME_OPTIONS:+,$BOX_HOME_OPTIONS}" "$BOX_HOME_IMAGE" "$root/home"
+if [ -n "$BOX_HOME_IS_DISK" ]; then
+    losetup --direct-io=on "$(findmnt -nro SOURCE "$root/home")"
+fi
+# What root's shell does at login where the tests run is none of the box's: it may take its time.
+mount -t tmpfs -o mode=700 root "$root/root"
 
 if [ -d "$root/home/lost+found" ]; then rmdir "$root/home/lost+found"; fi
 if [ -d "$BOX_STATE/files" ]; then cp -r "$BOX_STATE/files/." "$root/"; fi
@@ -53,12 +60,12 @@ mount -t tmpfs -o mode=755 run "$root/run"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t tmpfs -o mode=755 dev "$root/dev"
 
-for node in null zero full random urandom tty kmsg loop-control btrfs-control fuse; do
+mkdir "$root"/dev/{pts,shm,mqueue,mapper}
+nodes="null zero full random urandom tty kmsg loop-control btrfs-control fuse mapper/control"
+for node in $nodes; do
     if [ -e "/dev/$node" ]; then cp -a "/dev/$node" "$root/dev/$node"; fi
 done
-# Loop numbers are global to the kernel, and nodes do not appear by themselves in a tmpfs.
-for number in $(seq 0 127); do mknod -m 660 "$root/dev/loop$number" b 7 "$number"; done
-mkdir "$root"/dev/{pts,shm,mqueue}
+cp -a "$BOX_STATE/nodes/." "$root/dev/"
 mount -t devpts -o newinstance,ptmxmode=0666,gid=5,mode=620 devpts "$root/dev/pts"
 mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
 ln -s pts/ptmx "$root/dev/ptmx"

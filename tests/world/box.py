@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from .product import layers_of
+from .product import lowers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ POLL_S = 0.02
 
 PRIMARY_GROUPS = {"nobody": "nogroup"}  # all others have a group of their own name
 FIRST_HOME_UID, LAST_HOME_UID = 60001, 60513
+BLOCK_DEVICES = 128  # of each kind that a box has nodes of
+LOOP_MAJOR = 7  # Documentation/admin-guide/devices.txt of the kernel
 
 SEPARATE = ("unshare", "-mpfuin", "--kill-child", "--propagation", "private")
 ENTER = ("-m", "-p", "-C", "-u", "-i", "-n", "-r", "-w")
@@ -112,7 +115,8 @@ class Box:
 
     `daemon` says whose home service it runs ("homemgr", or "homed" as the reference), `base` which
     distribution ("debian12" or "sid"), `file_system` what lies under /home, `files` what is written
-    into it before it boots.
+    into it before it boots. With `is_disk` what lies under /home takes no processor time to write
+    it, like a disk: not a second copy through the memory of the machine that runs the box.
     """
 
     def __init__(
@@ -122,13 +126,14 @@ class Box:
         base: str = "debian12",
         file_system: str = "ext4",
         home_size: str = "4G",
+        is_disk: bool = False,
         files: Mapping[str, str] | None = None,
     ) -> None:
         self.daemon, self.base, self.file_system = daemon, base, file_system
         self.name = f"box-{uuid.uuid4().hex[:8]}"
         self.machine_id = uuid.uuid4().hex
         self.pid1 = 0
-        self._home_size = home_size
+        self._home_size, self._is_disk = home_size, is_disk
         self._files = dict(files or {})
         self._state = Path()
         self._process: subprocess.Popen[bytes] | None = None
@@ -154,10 +159,11 @@ class Box:
 
     def boot(self) -> None:
         """Start systemd and wait until it is up; a box that does not come up is wiped again."""
-        lowers = " ".join(layers_of(self.daemon, self.base).lowers())
+        lowers = " ".join(lowers_of(self.daemon, self.base))
         self._state = Path(tempfile.mkdtemp(prefix=f"homemgr-{self.name}-"))
         try:
             self._make_home_image()
+            self._make_nodes()
             self._write_files()
             self._start(lowers)
             self._wait_until_up()
@@ -329,6 +335,16 @@ class Box:
             stdout=subprocess.DEVNULL,
         )
 
+    def _make_nodes(self) -> None:
+        # The numbers are global to the kernel, and nodes do not appear by themselves in a tmpfs.
+        # Not by mknod(1), as guests, in which boxes boot too, take long to start a program.
+        nodes = self._state / "nodes"
+        nodes.mkdir()
+        for name, major in (("loop", LOOP_MAJOR), ("dm-", _major("device-mapper"))):
+            for number in range(BLOCK_DEVICES if major else 0):
+                device = os.makedev(major, number)
+                os.mknod(nodes / f"{name}{number}", stat.S_IFBLK | 0o660, device)
+
     def _write_files(self) -> None:
         for inside, text in (DEFAULT_FILES | self._files).items():
             target = self._state / "files" / inside.lstrip("/")
@@ -348,6 +364,7 @@ class Box:
                     "BOX_LOWERS": lowers,
                     "BOX_HOME_IMAGE": str(self._state / "home.img"),
                     "BOX_HOME_OPTIONS": MOUNT_OPTIONS.get(self.file_system, ""),
+                    "BOX_HOME_IS_DISK": "yes" if self._is_disk else "",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -396,6 +413,13 @@ def _kill_and_collect(process: subprocess.Popen[str]) -> tuple[str, str]:
     except subprocess.TimeoutExpired as error:
         # A descendant that left the process group still holds the pipes; it dies with the box.
         return str(error.stdout or ""), str(error.stderr or "")
+
+
+def _major(driver: str) -> int:
+    """The number of a driver of block devices; 0 if this kernel does not have it."""
+    _, _, blocks = Path("/proc/devices").read_text().partition("Block devices:\n")
+    rows = [line.split() for line in blocks.splitlines()]
+    return next((int(number) for number, name in rows if name == driver), 0)
 
 
 def _bytes_of(size: str) -> int:

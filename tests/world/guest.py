@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 MEMORY = "1G"
 PACKAGES = "libc6,user-mode-linux,linux-image-cloud-amd64,qemu-system-x86,virtiofsd"
+#: A udevd, a homectl and an mkfs for tests in the guests, see tests/plugs.py.
+PACKAGES += ",udev,dmsetup,systemd-homed,f2fs-tools"
 
 
 class Done(NamedTuple):

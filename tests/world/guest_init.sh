@@ -29,6 +29,9 @@ mount -t tmpfs -o mode=755 run run
 mkdir -m 1777 run/tmp
 export TMPDIR=/run/tmp
 mount --bind "$modules" lib/modules
+# Programs of the distribution that these kernels are of, for those who make a root of it.
+mkdir run/kernels
+mount --bind "$GUEST_STATE/root" run/kernels
 mkdir run/state
 case $GUEST_KIND in
     uml) mount -t hostfs -o "/mnt$GUEST_STATE" none run/state ;;

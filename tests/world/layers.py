@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from . import guest
-from .product import BASES, layers_of
+from .product import BASES, layers_of, with_volumes
 
 
 def make(base: str) -> str:
@@ -18,6 +18,7 @@ def make(base: str) -> str:
     started = time.monotonic()
     for daemon in ("homed", "both", "homemgr"):
         layers_of(daemon, base).image()
+    with_volumes(BASES[base]()).image()
     return f"{base}: {time.monotonic() - started:.1f} s"
 
 

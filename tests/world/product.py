@@ -6,6 +6,7 @@ an administrator would install it, then `homemgr setup`. Must not know how boxes
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,25 @@ PLACE = "/opt/homemgr"  # of the virtual environment in a box
 BASES = {"debian12": debian_12, "sid": debian_sid}
 PARTS_OF_WHEEL = ("homemgr", "units", "policy", "pyproject.toml", "README.md", "LICENSE")
 PIP_TIMEOUT_S = 300
+
+#: In the environment of a guest (guest.py), for each daemon and base: what a box lies on.
+GIVEN = "HOMEMGR_TEST_LOWERS_{}_{}"
+
+
+def lowers_of(daemon: str, base: str) -> list[str]:
+    """What a box lies on, topmost first; in a guest, which cannot make it, what was made before."""
+    given = os.environ.get(GIVEN.format(daemon, base))
+    return given.split() if given else layers_of(daemon, base).lowers()
+
+
+def given_to_guests() -> dict[str, str]:
+    """What lies under boxes in there, where systemd-homed can have what encrypted volumes need."""
+    given = {}
+    for base, make in BASES.items():
+        ours, theirs = (layers_of(daemon, base).lowers() for daemon in ("homemgr", "homed"))
+        given[GIVEN.format("homemgr", base)] = " ".join(ours)
+        given[GIVEN.format("homed", base)] = " ".join([with_volumes(make()).lowers()[0], *theirs])
+    return given
 
 
 @cache
@@ -50,6 +70,22 @@ def reference(base: Layer) -> Layer:
         above=(base,),
         on_host=base.on_host,
         size="64M",
+    )
+
+
+def with_volumes(base: Layer) -> Layer:
+    """What systemd-homed needs for encrypted volumes, which it otherwise does without."""
+    return Layer(
+        name=f"volumes-on-{base.name}",
+        recipe="""
+            apt-get -q -o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false update
+            apt-get -q -y --no-install-recommends install libcryptsetup12 libfdisk1
+            apt-get clean
+            rm -rf /var/lib/apt/lists/*
+        """,
+        above=(base,),
+        on_host=base.on_host,
+        size="512M",
     )
 
 

@@ -21,7 +21,7 @@ WORLDS = (World(), World(base="sid"))
 LOOK = 'grep -c " $HOME " /proc/self/mounts; stat -c %u .; echo x >>count'
 
 
-@pytest.mark.parametrize(("method", "logins"), [("password", 40), ("keyboard-interactive", 15)])
+@pytest.mark.parametrize(("method", "logins"), [("password", 20), ("keyboard-interactive", 8)])
 def test_every_session_is_in_the_home(box: Box, alice: User, method: str, logins: int) -> None:
     sessions = [alice.ssh(LOOK, method=method, check=False) for _ in range(logins)]
     good = ["1", str(alice.uid)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .conftest import World
+from .product import PLACE
 from .users import NOBODY
 
 if TYPE_CHECKING:
@@ -54,3 +55,36 @@ def test_files_come_and_go_by_their_thousands(box: Box, alice: User) -> None:
     alice.wait_until("inactive")
     assert len(alice.owners_on_disk()[NOBODY]) > 5000
     alice.homectl("remove")
+
+
+KEEP = f"""
+set -e; PATH="{PLACE}/bin:$PATH"
+echo before >note; mkdir -p deep; echo deep >deep/er
+homemgr snapshot create $USER first --full-copy --reason="a good day"
+echo after >note; rm -r deep
+homemgr snapshot restore $USER first --path=$HOME/note 2>refused && exit 1
+homemgr snapshot restore $USER first --path=deep --path=../../etc/passwd 2>>refused && exit 1
+homemgr snapshot restore $USER first --path=note --force
+homemgr snapshot restore $USER first --path=deep
+homemgr snapshot restore $USER first 2>>refused </dev/null && exit 1
+homemgr snapshot list | cut -f 1,5; cat note deep/er; stat -c %u note deep/er | sort -u
+echo later >note
+"""
+
+
+def test_its_user_has_his_files_again(box: Box, alice: User) -> None:
+    """Who logs in needs nobody for that; the home as a whole is root's to give back."""
+    seen = alice.ssh(KEEP).stdout.split("\n")
+    listed = ["NAME\tREASON", "first\ta good day"]
+    assert seen == ["first", *listed, "before", "deep", str(alice.uid), ""]
+    alice.wait_until("inactive")
+    alice.homectl("passwd", new_password="changed since then")
+    old, alice.password = alice.password, "changed since then"
+    box.run(["homemgr", "snapshot", "restore", alice.name, "first"])
+    assert set(alice.owners_on_disk()) == {NOBODY}
+    alice.homectl_refuses("authenticate", old)
+    said = alice.ssh("cat note; test -e refused || echo as it was").stdout
+    assert said.split("\n")[:2] == ["before", "as it was"]
+    alice.wait_until("inactive")
+    alice.homectl("remove")
+    assert not list(box.path("/home/.homemgr").glob(f".homemgr-snapshots/*{alice.name}*"))

@@ -10,6 +10,7 @@ import pytest
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import fscrypt
 from homemgr.kernel.fscrypt import KeyStatus
+from homemgr.storage import accelerators, key_slots
 
 from . import logins
 from .box import Box, wait_for
@@ -68,6 +69,14 @@ def slots(user: User) -> list[bytes]:
     return [os.getxattr(path, name)[:4] for name in names]
 
 
+def accelerated(user: User) -> bool:
+    """Whether each key slot that may has an accelerator of its own, and no other has one."""
+    with Fd.open(str(user.box.path(user.image)), DIRECTORY_FLAGS) as top:
+        found = key_slots.read(top.fileno())
+        expected = [not slot.is_old and accelerators.is_useful() for slot in found]
+        return expected == [bool(accelerators.read(top.fileno(), slot)) for slot in found]
+
+
 def change_password(user: User, new: str) -> str:
     """Change it; gives the old one."""
     user.homectl("passwd", new_password=new)
@@ -75,13 +84,26 @@ def change_password(user: User, new: str) -> str:
     return old
 
 
+def su_of_homed(user: User, command: str) -> list[str]:
+    """The words that a session by su prints, under systemd-homed.
+
+    Of 252 not every session finds the home: the end of one attempt of PAM to have it can close
+    what the next one has just opened. A session that is elsewhere is tried again.
+    """
+    for _ in range(5):
+        seen = logins.su(user.box, user.name, user.password, f'cd "$HOME" && {command} && pwd')
+        words = seen.stdout.split()
+        user.wait_until("inactive")
+        if words[-1:] == [f"/home/{user.name}"]:
+            break
+    return words
+
+
 def test_homes_of_systemd_homed_open_where_they_are(
     homed: Box, new_user: Callable[..., User]
 ) -> None:
     bob = new_user(ENCRYPTED)
-    # By su: of 252 not every session of ssh finds the home.
-    logins.su(homed, bob.name, bob.password, f"echo {SECRET} >letter")
-    bob.wait_until("inactive")
+    su_of_homed(bob, f"echo {SECRET} >letter")
     image, uid = bob.image, bob.uid
     made = policy(bob).version, bool(slots(bob)[0].startswith(b"$v2:"))
     take_over(homed)
@@ -90,15 +112,16 @@ def test_homes_of_systemd_homed_open_where_they_are(
     seen = bob.ssh("cat letter; stat -c %u letter .; echo reply >reply")
     assert seen.stdout.split() == [SECRET, str(uid), str(uid)]
     assert_closed(bob)
+    assert accelerated(bob)
     old = change_password(bob, "new under homemgr")
     # It stays what it was, as a systemd-homed of its age may have to open it.
     assert (policy(bob).version, bool(slots(bob)[0].startswith(b"$v2:"))) == made
     assert len(slots(bob)) == 1
+    assert accelerated(bob)
     give_back(homed)
     bob.homectl_refuses("authenticate", old)
-    seen = logins.su(homed, bob.name, bob.password, "cat reply; stat -c %u reply")
-    assert seen.stdout.split()[-2:] == ["reply", str(uid)]
-    bob.wait_until("inactive")
+    seen = su_of_homed(bob, "cat reply; stat -c %u reply")
+    assert seen[-3:-1] == ["reply", str(uid)]
 
 
 # 252 knows no policies of version 2.
@@ -118,10 +141,14 @@ def test_homes_of_homemgr_open_with_systemd_homed(
         assert homed.read(f"{carol.home}/letter") == "mine\n"
         assert homed.path(f"{carol.home}/letter").stat().st_uid == uid
         homed.run(["sh", "-c", f"echo more >{carol.home}/more"], user=carol.name)
-    change_password(carol, "new under homed")
+    assert accelerated(carol)
+    old = change_password(carol, "new under homed")
     take_over(homed)
+    # What was made for the slot of the old one is of no use any more, to nobody.
+    carol.homectl_refuses("authenticate", old)
     assert carol.ssh("cat more").stdout == "more\n"
     assert_closed(carol)
+    assert accelerated(carol)
 
 
 @pytest.mark.base("sid")

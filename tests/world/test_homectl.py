@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from .conftest import World
-from .users import MANAGER, NOBODY
+from .users import MANAGER, NOBODY, User
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .box import Box
-    from .users import User
 
 WORLDS = (World(), World(base="sid"))
 HOME1, DBUS = "org.freedesktop.home1", "org.freedesktop.DBus.Error"
@@ -214,6 +214,28 @@ def test_a_machine_with_nothing_to_lock_may_sleep(box: Box, alice: User) -> None
         assert alice.state() == "active"
     box.run(["homectl", "rebalance"])
     assert alice.homectl("resize", "1G", check=False).code == 1
+
+
+def test_an_image_gets_another_size_while_it_is_used(box: Box) -> None:
+    ivan = User(box, "ivan", "pw")
+    make = ["homemgr", "create", ivan.name, "--storage=image", "--fs-type=btrfs"]
+    make += ["--disk-size=300M", "--luks-discard=yes", "--enforce-password-policy=no"]
+    box.run(make, env={"NEWPASSWORD": ivan.password})
+    room = ["stat", "-f", "--format=%b", ivan.home]
+    with ivan.active():
+        before = int(box.run(room).stdout)
+        ivan.homectl("resize", "340M")
+        assert int(box.run(room).stdout) > before
+        shown = box.run(["homectl", "inspect", ivan.name]).stdout
+        assert re.search(r"Disk Size: 340(\.0)?M", shown)
+        for label in ("Disk Usage", "Disk Free", "Disk Floor", "Disk Ceiling"):
+            assert f"{label}: " in shown, label
+    ivan.homectl("update", "--disk-size=320M")
+    assert int(box.run(["stat", "--format=%s", ivan.image]).stdout) == 320 << 20
+    assert ivan.record()["perMachine"][-1]["diskSize"] == 320 << 20
+    (row,) = json.loads(box.run(["homemgr", "usage", "--json=short", ivan.name]).stdout)
+    assert row["counted_by"] == "image"
+    ivan.homectl("remove")
 
 
 @pytest.mark.parametrize("name", ["root", "nobody", "no/slash", "-dash", "a" * 300, "1234"])

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel import fscrypt
+
 from .. import homes
-from . import machines, migration
+from . import machines, migration, users
 from .box import Box, Result, wait_for
 from .migration import IDENTITY, homemgr, is_usable, kept, migrate, on_disk, traveller
 from .users import NOBODY, User
@@ -59,6 +62,60 @@ def test_a_person_moves_while_logged_in_and_moves_back(here: Box, there: Box, al
     assert back.ssh("cat more; cat odd/_large/0042").stdout.split() == ["more", "42"]
     back.wait_until("inactive")
     assert not on_disk(there, alice).exists()
+
+
+@pytest.fixture
+def eve(here: Box, there: Box) -> Iterator[User]:
+    """A user whose home is encrypted, gone from both afterwards."""
+    user = users.create(here, "--storage=fscrypt")
+    try:
+        yield user
+    finally:
+        for box in (here, there):
+            migration.forget(box, user)
+
+
+def is_encrypted(user: User) -> bool:
+    with Fd.open(str(user.box.path(user.image)), DIRECTORY_FLAGS) as top:
+        return fscrypt.get_policy(top.fileno()) is not None
+
+
+def test_an_encrypted_home_moves_while_logged_in_and_is_fetched_back(
+    here: Box, there: Box, eve: User
+) -> None:
+    """What unlocks it goes with it through ssh, and nowhere else."""
+    given = {"PASSWORD": eve.password}
+    session = ["sshpass", "-p", eve.password, "ssh", f"{eve.name}@localhost"]
+    work_of_a_day = "head -c 20000000 /dev/urandom >large; echo day >note; cat; echo over >note"
+    with here.background([*session, work_of_a_day]) as work:
+        wait_for(lambda: here.path(f"{eve.home}/note").exists(), "eve works")
+        words = ["homemgr", "migrate", eve.name, there.name, "--trust", "--wait=60"]
+        with here.background(words, env=given) as moving:
+            arrived = f".#homemgr-inroom-{eve.name}*/*/note"
+            wait_for(lambda: list(there.path("/home/.homemgr").glob(arrived)), "it is there")
+            assert (moving.poll(), eve.state()) == (None, "active")
+            work.stdin.close()  # type: ignore[union-attr]
+            said = moving.stdout.read()  # type: ignore[union-attr]
+            assert moving.wait(60) == 0, said
+    new = machines.at(there, eve)
+    assert new.ssh("cat note; wc -c <large; stat -c %u note").stdout.split() == [
+        "over", "20000000", str(new.uid),
+    ]  # fmt: skip
+    assert is_encrypted(new)
+    new.homectl("passwd", new_password="known to the new machine")
+    new.password = "known to the new machine"
+    new.wait_until("inactive")
+    words = ["homemgr", "migrate", eve.name, "--from", there.name, "--trust"]
+    here.run(words, env={"PASSWORD": new.password})
+    back = User(here, eve.name, new.password)
+    assert back.ssh("cat note; wc -c <large").stdout.split() == ["over", "20000000"]
+    assert is_encrypted(back)
+    back.wait_until("inactive")
+    assert new.state() == "absent"
+    for box in (here, there):
+        logged = box.journal(lines=10_000)
+        assert eve.password not in logged
+        assert new.password not in logged
 
 
 def test_a_refresh_sends_only_what_changed(here: Box, there: Box, alice: User) -> None:

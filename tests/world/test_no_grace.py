@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 FILES = (("/etc/homemgr/homemgr.conf", "[Home]\nGraceSec=0\n"),)
 WORLDS = (World(files=FILES), World(base="sid", files=FILES))
+#: systemd-homed 252 fails about every third.
+LOGINS = 20
 LOOK = 'grep -c " $HOME " /proc/self/mounts; stat -c %u .'
 
 
 def test_every_password_session_is_in_the_home(box: Box, alice: User) -> None:
-    sessions = [alice.ssh(LOOK, check=False) for _ in range(40)]
+    sessions = [alice.ssh(LOOK, check=False) for _ in range(LOGINS)]
     good = ["1", str(alice.uid)]
     bad = [session for session in sessions if session.stdout.split() != good or session.code]
-    assert not bad, f"{len(bad)} of 40 sessions had no home, the first: {bad[0]}"
+    assert not bad, f"{len(bad)} of {LOGINS} sessions had no home, the first: {bad[0]}"
     alice.wait_until("inactive")
 
 

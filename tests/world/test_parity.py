@@ -35,7 +35,7 @@ BASES: dict[str, tuple[tuple[str, ...], tuple[Intended, ...]]] = {
     "sid": ((), INTENDED),
     "debian12": (CLIENTS_OF_252, (*SINCE_252, *INTENDED)),
 }
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,13 @@ def test_the_scenario_came_to_its_end(comparison: Comparison) -> None:
 
 
 def test_nothing_differs_but_what_is_meant(comparison: Comparison) -> None:
-    found = unexplained(comparison.differences, BASES[comparison.base][1])
+    base, (sections, meant) = comparison.base, BASES[comparison.base]
+    found = unexplained(comparison.differences, meant)
+    if found:
+        # What systemd-homed does one time and not the next (a session that begins while the one
+        # before is cleared away) is not what its clients expect: ours has to be like one of two.
+        again = Comparison(base, run("both", base, sections), comparison.ours)
+        found = [one for one in unexplained(again.differences, meant) if one in found]
     assert not found, "\n".join(
         f"{one.step}\n  {one.member}\n  systemd-homed: {one.homed!r} {said(comparison.homed, one)}"
         f"\n  homemgr: {one.ours!r} {said(comparison.ours, one)}"

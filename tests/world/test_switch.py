@@ -4,6 +4,8 @@ homes of the one open with the other."""
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +129,37 @@ def test_homes_of_homemgr_open_with_systemd_homed(
     assert carol.record()["realName"] == "Back Again"
     carol.ssh("cat more mine")
     carol.wait_until("inactive")
+
+
+def test_a_plain_image_waits_while_systemd_homed_serves(homed: Box, nothing_left: None) -> None:
+    take_over(homed)
+    dora = users.User(homed, "dora", "open sesame dora")
+    # The unmodified homectl knows no such storage, but passes on what it does not know.
+    record = {"userName": "dora", "org.homemgr.storage": "image", "diskSize": 40 << 20}
+    homed.path("/root/dora.json").write_text(json.dumps(record))
+    create = ["homectl", "create", "--identity=/root/dora.json", "--enforce-password-policy=no"]
+    homed.run(create, env={"NEWPASSWORD": dora.password})
+    assert dora.image.endswith("/dora.homeimage")
+    uid = dora.uid
+    seen = dora.ssh(
+        "echo mine >mine; stat -c %u mine; grep -c ' /home/dora ext4 .*nosuid' /proc/mounts"
+    )
+    assert seen.stdout.split() == [str(uid), "1"]
+    dora.wait_until("inactive")
+    for shown in (["homectl", "inspect", "dora"], ["userdbctl", "user", "dora"]):
+        result = homed.run(shown)
+        assert re.search(r"Storage: directory \(no encryption\)", result.stdout)
+        assert f"Image Path: {dora.image}" in result.stdout
+    before = hashlib.sha256(homed.path(dora.image).read_bytes()).digest()
+    give_back(homed)
+    refused = dora.homectl("activate", check=False)
+    assert (refused.code, "Not a directory" in refused.output) == (1, True)
+    assert (dora.uid, dora.state()) == (uid, "inactive")
+    assert before == hashlib.sha256(homed.path(dora.image).read_bytes()).digest()
+    take_over(homed)
+    assert dora.ssh("cat mine").stdout == "mine\n"
+    dora.wait_until("inactive")
+    users.remove(dora)
 
 
 def test_a_running_command_outlives_the_change_of_hands(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.soft_tokens import AUTHENTICATOR, HIDRAW, MODULE, PIN
+from tests.soft_tokens import MODULE, PIN
 
 from . import users
 from .conftest import World
+from .fido2 import make_port, plugged_in, show_to_systemd
 from .hands import give_back, take_over
-from .product import PLACE
 from .terminal import Terminal
 from .users import User
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 # systemd-homed runs, homemgr is installed but not set up.
 WORLDS = (World("both"), World("both", base="sid"))
 TOKENS, AWAY = "/var/lib/softhsm/tokens", "/var/lib/softhsm/away"
-PORT = "/run/hidraw"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,10 +50,8 @@ def token_uri(box: Box) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def hid_devices(box: Box) -> None:
-    """Where FIDO2 tokens are plugged in: what programs find of it in sysfs is ours."""
-    box.path(PORT).mkdir()
-    box.run(["mount", "--bind", PORT, str(HIDRAW)])
-    shutil.copy(AUTHENTICATOR, box.path("/root/authenticator.py"))
+    """Where FIDO2 tokens are plugged in."""
+    make_port(box)
 
 
 @pytest.fixture
@@ -100,21 +96,6 @@ def without_card(box: Box) -> Iterator[None]:
         yield
     finally:
         box.path(AWAY).rename(token)
-
-
-@contextmanager
-def plugged_in(box: Box, *options: str) -> Iterator[str]:
-    """A FIDO2 token until the end of the block; gives its device."""
-    argv = [f"{PLACE}/bin/python3", "/root/authenticator.py", "--sys", PORT, *options]
-    with box.background(argv) as token:
-        assert token.stdout is not None
-        device = token.stdout.readline().strip()
-        assert device.startswith("/dev/"), device
-        try:
-            yield device
-        finally:
-            for entry in box.path(PORT).iterdir():
-                shutil.rmtree(entry)
 
 
 def authenticate_by_pam(user: User, *, prompt: str, answer: str) -> None:
@@ -177,3 +158,50 @@ def test_a_fido2_token_enrolled_by_homectl_is_touched_at_login(
             terminal.expect("successfully authenticated")
         emma.wait_until("inactive")
     authenticate_by_pam(emma, prompt="assword", answer=emma.password)
+
+
+@pytest.mark.base("sid")
+def test_a_fido2_token_with_a_pin_opens_homes_of_either_service_with_the_other(
+    homed: Box, create: Callable[..., User]
+) -> None:
+    """Enrolled by homectl with systemd-homed, and by our command line with us; both ask for it."""
+    show_to_systemd(homed)
+    frida, gerda = User(homed, "frida", "open sesame frida"), None
+    with plugged_in(homed, "--pin", PIN):
+        enrol_at_terminal(frida)
+        try:
+            activate_after_a_wrong_pin(frida)
+            take_over(homed)
+            activate_after_a_wrong_pin(frida)
+            token = ("--fido2-device=auto", "--fido2-with-client-pin=yes")
+            gerda = create("gerda", "--storage=fscrypt", *token, program="homemgr")
+            assert gerda.record()["privileged"]["fido2HmacSalt"][0]["clientPin"] is True
+            for serving in (lambda: None, lambda: give_back(homed)):
+                serving()
+                activate_after_a_wrong_pin(gerda)
+                authenticate_by_pam(gerda, prompt="PIN", answer=PIN)
+            activate_after_a_wrong_pin(frida)
+        finally:
+            users.remove(frida)
+
+
+def enrol_at_terminal(user: User) -> None:
+    """As homectl does it with whatever token is there; for a new one it asks people alone."""
+    argv = ["homectl", "create", user.name, *users.CREATE, "--fido2-device=auto"]
+    with Terminal(user.box, argv, env={"NEWPASSWORD": user.password}) as terminal:
+        terminal.answer("token PIN", "0000")
+        terminal.expect("PIN incorrect")
+        terminal.answer("token PIN", PIN)
+        terminal.expect("confirm presence")
+        assert terminal.finish().code == 0
+
+
+def activate_after_a_wrong_pin(user: User) -> None:
+    """As `homectl activate` does with the token at hand."""
+    argv = ["homectl", "activate", user.name]
+    with Terminal(user.box, argv, env={"PIN": "0000"}) as terminal:
+        terminal.expect("PIN incorrect")
+        terminal.answer("enter security token PIN", PIN)
+        assert terminal.finish().code == 0
+    assert user.is_mounted()
+    user.homectl("deactivate")

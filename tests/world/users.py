@@ -147,6 +147,18 @@ def remove(user: User) -> None:
     user.homectl("remove")
 
 
+@contextmanager
+def at_work(user: User) -> Iterator[Terminal]:
+    """A session at a prompt, left in order; the home goes with it."""
+    with logins.ssh_on_terminal(user.box, user.name) as terminal:
+        terminal.answer(logins.PASSWORD_PROMPT, user.password)
+        terminal.expect(r"[$] $")
+        yield terminal
+        terminal.send("exit")
+        terminal.finish()
+    user.wait_until("inactive")
+
+
 def walk(top: Path) -> Iterator[Path]:
     """Every path below a directory, symbolic links not followed."""
     for directory, names, files in os.walk(top):

@@ -60,17 +60,22 @@ def _one(arguments: Arguments, home1: Home1, user: Declared) -> dict[str, Json]:
         action, changes = _plan(home1, user)
         if not arguments.has("dry-run"):
             _carry_out(arguments, home1, user, action, changes)
-    except InvalidRecord as error:
-        complain(f"User {user.user}: {error.message}")
-    except BusError as error:
-        complain_of(f"User {user.user}", error)
-    except OSError as error:
-        complain(f"User {user.user}: {error.filename}: {error.strerror}")
-    except Reported:
-        pass
-    else:
-        return _told(user, action, changes)
-    return _told(user, _NOT_DONE, [])
+    except (InvalidRecord, BusError, OSError, Reported) as error:
+        _complain(user, error)
+        return _told(user, _NOT_DONE, [])
+    return _told(user, action, changes)
+
+
+def _complain(user: Declared, error: Exception) -> None:
+    about = f"User {user.user}"
+    match error:
+        case InvalidRecord():
+            complain(f"{about}: {error.message}")
+        case BusError():
+            complain_of(about, error)
+        case OSError():
+            complain(f"{about}: {error.filename}: {error.strerror}")
+    # What was Reported has been said where it was found.
 
 
 def _read(path: str) -> list[Declared]:

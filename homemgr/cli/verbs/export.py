@@ -6,15 +6,17 @@ there is never half a home.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from homemgr.cli import move, options, report_text
-from homemgr.cli.arguments import UsageError
+from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import Reported, complain
-from homemgr.cli.home1 import Homemgr1, with_agent
+from homemgr.cli.credentials import Credentials, can_be_answered, unlock
+from homemgr.cli.home1 import BusError, Homemgr1, with_agent
 from homemgr.cli.jobs import Job
 from homemgr.cli.output import json_format, print_json
 from homemgr.cli.progress import ProgressLine
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
     from homemgr.cli.arguments import Arguments
     from homemgr.cli.jobs import Answer
 
-OPTIONS = (options.WAIT, options.QUIET)
+OPTIONS = (
+    options.WAIT,
+    Option("plaintext", "", "", "Also if the home is encrypted: the file will not be"),
+    options.QUIET,
+)
 
 _STDOUT = "-"
 #: Whoever reads the file has the whole home.
@@ -46,14 +52,33 @@ def run(arguments: Arguments) -> int:
     wanted = options.waiting(arguments)
     service = Homemgr1(arguments)
     with_agent(service)
+    if arguments.has("plaintext"):
+        wanted["plaintext"] = True
+    credentials = Credentials.from_environment()
     with _stdout() if is_aside else _replaced(path) as target:
-        begun = move.begin(service, "ExportHome", "s", (user,), wanted, (target,))
-        answer = _wait(service, begun, user, is_wanted=not arguments.has("quiet"))
+
+        def call() -> Answer:
+            # Nothing was written as long as the service misses something.
+            asked = dict(wanted)
+            if not credentials.is_empty:
+                asked["secret"] = json.loads(credentials.to_json())
+            begun = move.begin(service, "ExportHome", "s", (user,), asked, (target,))
+            return _wait(service, begun, user, is_wanted=not arguments.has("quiet"))
+
+        try:
+            answer = call()
+        except BusError as error:
+            if not can_be_answered(error):
+                raise
+            doing = f"Cannot export home {user}"
+            answer = unlock(user, credentials, call, doing, may_ask=service.may_ask)
     if form:
         print_json(answer, form)
     elif not (arguments.has("quiet") or is_aside):
         report_text.say(report_text.sentence(f"{user} is in {path}", answer))
         report_text.notes(answer, legend=not arguments.has("no-legend"))
+        if arguments.has("plaintext"):
+            report_text.say("It is not encrypted: whoever reads it has all that is in the home.")
     return 0
 
 

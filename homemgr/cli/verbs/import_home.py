@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from homemgr.cli import move, options, report_text
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import Reported, complain
+from homemgr.cli.credentials import Credentials, ask_secret
 from homemgr.cli.home1 import BusError, Homemgr1, with_agent
 from homemgr.cli.jobs import Job
 from homemgr.cli.output import json_format, print_json
@@ -15,6 +17,7 @@ from homemgr.cli.trust import OPTION as TRUST
 from homemgr.cli.trust import Trust, fingerprints, is_untrusted
 from homemgr.errors import TransferInterrupted
 from homemgr.files import Fd
+from homemgr.record.storages import abilities_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     TRUST,
     Option("name", "", "USER", "Take in the home of this user, and nobody else's"),
+    options.STORAGE,
     options.QUIET,
 )
 
@@ -35,13 +39,14 @@ def run(arguments: Arguments) -> int:
     (path,) = arguments.words
     service = Homemgr1(arguments)
     trust = Trust(arguments)
+    wanted = _options(arguments, trust)
     with _opened(path) as source:
         if os.isatty(source.fileno()):
             raise UsageError("A home does not come from a terminal: name a file.")
         with_agent(service)
         while True:
             try:
-                answer = _import(service, source, _options(arguments, trust), arguments)
+                answer = _import(service, source, wanted | {"trust": trust.accepted}, arguments)
                 break
             except BusError as error:
                 if not is_untrusted(error):
@@ -66,7 +71,22 @@ def _opened(path: str) -> Fd:
 
 def _options(arguments: Arguments, trust: Trust) -> dict[str, object]:
     name = arguments.value("name")
-    return {"trust": trust.accepted} | ({"name": name} if name else {})
+    found: dict[str, object] = {"trust": trust.accepted} | ({"name": name} if name else {})
+    if arguments.has("storage"):
+        found["storage"] = arguments.value("storage")
+        if abilities_of(arguments.value("storage")).has_key:
+            found["secret"] = json.loads(_words(arguments, name or "the home").to_json())
+    return found
+
+
+def _words(arguments: Arguments, user: str) -> Credentials:
+    """What is to unlock the new home; asked before, as a pipe can be read but once."""
+    credentials = Credentials.from_environment()
+    if not credentials.has_password:
+        if arguments.has("no-ask-password"):
+            raise UsageError("An encrypted home needs its password: set PASSWORD.")
+        credentials.add_password(ask_secret(f"Please enter password for user {user}:"))
+    return credentials
 
 
 def _import(

@@ -6,11 +6,9 @@ machine shows of another one's key before it is trusted.
 
 from __future__ import annotations
 
-import binascii
-import hashlib
-
 from homemgr.cli.home1 import Home1
 from homemgr.cli.output import is_terminal, json_format, print_json, print_table
+from homemgr.cli.pem import fingerprint, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,22 +27,9 @@ def run(arguments: Arguments) -> int:
         print_json([{"name": n, "key": k, "fingerprint": fingerprint(k)} for n, k in keys], form)
         return 0
     legend = not arguments.has("no-legend")
-    rows = [[name, fingerprint(pem), _one_line(pem)] for name, pem in keys]
+    rows = [[name, fingerprint(pem), one_line(pem)] for name, pem in keys]
     if rows or not is_terminal():
         print_table(["NAME", "FINGERPRINT", "KEY"], rows, legend=legend)
     if legend and is_terminal():
         print(f"\n{len(rows)} signing keys listed." if rows else "No signing keys.")
     return 0
-
-
-def fingerprint(pem: str) -> str:
-    """The fingerprint of a key in PEM form; empty if it is none."""
-    try:
-        return hashlib.sha256(binascii.a2b_base64(_one_line(pem), strict_mode=True)).hexdigest()
-    except binascii.Error:
-        return ""
-
-
-def _one_line(pem: str) -> str:
-    """What stands between the lines that begin and end a key in PEM form."""
-    return "".join(line for line in pem.splitlines() if not line.startswith("-----"))

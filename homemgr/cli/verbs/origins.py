@@ -7,7 +7,6 @@ import json
 from homemgr.cli import transfer_text
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.home1 import Homemgr1, with_agent
-from homemgr.cli.output import json_format, print_json
 from homemgr.cli.trust import normal
 
 TYPE_CHECKING = False
@@ -22,7 +21,7 @@ def run(arguments: Arguments) -> int:
     command, *words = arguments.words or ["list"]
     service = Homemgr1(arguments)
     if command == "list" and not words:
-        return _list(service, arguments)
+        return transfer_text.listed(service, arguments, "ListOrigins", transfer_text.origins)
     if command not in ("trust", "forget") or len(words) != 1:
         raise UsageError("Expected `homemgr origins [list|trust FINGERPRINT|forget FINGERPRINT]`.")
     fingerprint = normal(words[0])
@@ -32,14 +31,4 @@ def run(arguments: Arguments) -> int:
         return 0
     name = arguments.value("name")
     service.call("TrustOrigin", "ss", fingerprint, json.dumps({"host": name} if name else {}))
-    return 0
-
-
-def _list(service: Homemgr1, arguments: Arguments) -> int:
-    found = transfer_text.items(service, "ListOrigins")
-    form = json_format(arguments)
-    if form:
-        print_json(found, form)
-    else:
-        transfer_text.origins(found, legend=not arguments.has("no-legend"))
     return 0

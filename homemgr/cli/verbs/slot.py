@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
+from homemgr.cli import qr
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.complain import complain
 from homemgr.cli.credentials import Credentials, new_password, unlock
@@ -162,4 +163,5 @@ def _show(key: str) -> None:
         file=sys.stderr,
         flush=True,
     )
-    print(key)
+    print(key, flush=True)
+    qr.show(key, "recovery key")

@@ -11,9 +11,6 @@ import os
 from homemgr.cli import move, options
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.home1 import BusError, Homemgr1
-from homemgr.cli.jobs import Job
-from homemgr.cli.progress import ProgressLine
-from homemgr.cli.ssh import tell_outcome
 from homemgr.cli.trust import OPTION as TRUST
 from homemgr.cli.trust import Trust
 from homemgr.errors import TransferInterrupted
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
 OPTIONS = (
     *options.SENDING,
     TRUST,
+    options.STORAGE,
+    Option("awaits-secret", "", "", "What opens the home comes through the stream, from who asks"),
     Option("peer", "", "HOST", "How the other machine is called in `homemgr transfers`"),
     Option("outcome", "", "", "Say in JSON, on standard error, how it ended"),
 )
@@ -39,24 +38,30 @@ def run(arguments: Arguments) -> int:
     wanted = _options(arguments, direction, user)
     if os.isatty(0) or os.isatty(1):
         raise UsageError("Standard input and output must lead to another homemgr, not a terminal.")
+    failure: BusError | None = None
     try:
         _transfer(Homemgr1(arguments), direction, user, wanted)
     except BusError as error:
         if not arguments.has("outcome"):
             raise
-        tell_outcome(error)
-        return 1
+        failure = error
     if arguments.has("outcome"):
-        tell_outcome()
-    return 0
+        from homemgr.cli import outcome
+
+        outcome.tell(failure)
+    return 0 if failure is None else 1
 
 
 def _options(arguments: Arguments, direction: str, user: str) -> dict[str, object]:
     peer = arguments.value("peer")
     found: dict[str, object] = {"host": peer} if peer else {}
     if direction == "send":
+        if arguments.has("awaits-secret"):
+            found["awaits_secret"] = True
         return found | options.sending(arguments)
     # The name is told so that a sender can send no other home than the one that was asked for.
+    if arguments.has("storage"):
+        found["storage"] = arguments.value("storage")
     return found | {"name": user, "trust": Trust(arguments).accepted}
 
 
@@ -67,6 +72,10 @@ def _transfer(service: Homemgr1, direction: str, user: str, wanted: dict[str, ob
             path = move.begin(service, "SendHome", "s", (user,), wanted, stream)
         else:
             path = move.begin(service, "ReceiveHome", "", (), wanted, stream)
+    # While the service begins, for which somebody waits on the other machine.
+    from homemgr.cli.jobs import Job
+    from homemgr.cli.progress import ProgressLine
+
     try:
         Job(service, path, ProgressLine()).wait()
     except TransferInterrupted as error:

@@ -7,7 +7,6 @@ import json
 from homemgr.cli import transfer_text
 from homemgr.cli.arguments import Option, UsageError
 from homemgr.cli.home1 import Homemgr1, with_agent
-from homemgr.cli.output import json_format, print_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,20 +23,10 @@ def run(arguments: Arguments) -> int:
     command, *words = arguments.words or ["list"]
     service = Homemgr1(arguments)
     if command == "list" and not words:
-        return _list(service, arguments)
+        return transfer_text.listed(service, arguments, "ListTransfers", transfer_text.transfers)
     if command != "forget" or len(words) != 1:
         raise UsageError("Expected `homemgr transfers [list|forget USER]`.")
     with_agent(service)
     wanted = {name: True for name in ("remove", "force") if arguments.has(name)}
     service.call("ForgetTransfer", "ss", words[0], json.dumps(wanted))
-    return 0
-
-
-def _list(service: Homemgr1, arguments: Arguments) -> int:
-    found = transfer_text.items(service, "ListTransfers")
-    form = json_format(arguments)
-    if form:
-        print_json(found, form)
-    else:
-        transfer_text.transfers(found, legend=not arguments.has("no-legend"))
     return 0

@@ -42,10 +42,10 @@ TIMEOUT_S = 120.0
 class Driver:
     """A client of the service that runs now; use it as a context manager."""
 
-    def __init__(self, secret: JsonObject) -> None:
-        """Connect, and find out what an empty call takes."""
+    def __init__(self, secret: JsonObject, address: str | None = None) -> None:
+        """Connect to a bus, that of the system if not another, and see what an empty call takes."""
         self._secret = json.dumps(secret)
-        self._client = Client()
+        self._client = Client(address)
         #: The last ones: what else the machine does changes within a turn.
         self._empty: deque[float] = deque(maxlen=EMPTY_CALLS)
         for _ in range(EMPTY_CALLS):
@@ -88,6 +88,14 @@ class Driver:
     def deactivate_all(self) -> None:
         """DeactivateAllHomes, to clean up."""
         self._patiently(lambda: self._call("DeactivateAllHomes"))
+
+    def lock(self, name: str) -> float:
+        """LockHome."""
+        return self._timed(lambda: self._call("LockHome", "s", name))
+
+    def unlock(self, name: str) -> float:
+        """UnlockHome."""
+        return self._timed(lambda: self._call("UnlockHome", "ss", name, self._secret))
 
     def acquire(self, name: str) -> tuple[float, Fd]:
         """AcquireHome, and the reference that keeps the home active."""

@@ -23,6 +23,10 @@ from .samples import Notes
 from .service import HOMED, OURS, make_room_for_both
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from homemgr.record.jsontext import JsonObject
+
     from .samples import Samples
 
 PAUSE_S = 0.05
@@ -47,28 +51,52 @@ def main() -> None:
             try:
                 with Driver(homes.secret) as driver:
                     for storage in storages:
-                        _turn(driver, homes, storage, plan, notes)
+                        record: JsonObject = {**homes.new_record(""), "storage": storage}
+                        turn(driver, record, plan, notes, in_between=_fill_caches)
+                        if (service, storage) == (OURS, "fscrypt"):
+                            _lock(driver, homes, storage, plan, notes)
             finally:
                 service.stop()
             samples[service.key].append(notes.turn)
     json.dump(samples, sys.stdout)
 
 
-def _turn(driver: Driver, homes: Homes, storage: str, plan: Plan, notes: Notes) -> None:
+def turn(
+    driver: Driver,
+    record: JsonObject,
+    plan: Plan,
+    notes: Notes,
+    in_between: Callable[[], None] = lambda: None,
+) -> None:
+    """Make homes of the storage that ``record`` names, and use each again and again."""
+    storage = str(record["storage"])
     for number in range(plan.creates):
         name = f"{storage}{number}"
         time.sleep(PAUSE_S)
-        record = {**homes.new_record(name), "storage": storage}
-        notes.add(f"create {storage}", driver.create(record))
+        notes.add(f"create {storage}", driver.create({**record, "userName": name}))
         for _ in range(plan.repeats):
             time.sleep(PAUSE_S)
             notes.add(f"activate {storage}", driver.activate(name))
-            _fill_caches()
+            in_between()
             taken = driver.deactivate(name)
             notes.extend(f"deactivate {storage}", taken)
         driver.remove(name)
     worst = max(notes.turn[f"deactivate {storage}"])
     notes.add(f"worst deactivate {storage}", worst)
+
+
+def _lock(driver: Driver, homes: Homes, storage: str, plan: Plan, notes: Notes) -> None:
+    """What only we can: systemd-homed locks no homes of this kind."""
+    name = f"{storage}-locked"
+    driver.create({**homes.new_record(name), "storage": storage})
+    driver.activate(name)
+    for _ in range(plan.repeats):
+        _fill_caches()
+        notes.add(f"lock {storage}", driver.lock(name))
+        time.sleep(PAUSE_S)
+        notes.add(f"unlock {storage}", driver.unlock(name))
+    driver.deactivate(name)
+    driver.remove(name)
 
 
 def _fill_caches() -> None:
@@ -78,4 +106,5 @@ def _fill_caches() -> None:
                 os.stat(f"{directory}/{name}")
 
 
-main()
+if __name__ == "__main__":
+    main()

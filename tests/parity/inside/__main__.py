@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 
-from . import accounts, changes, keys, logins, lookups, people, states, terminals
+from . import accounts, changes, keys, logins, lookups, names, people, states, terminals
 from .recorder import Recorder
 
 SECTIONS = (
@@ -17,6 +17,7 @@ SECTIONS = (
     *keys.SECTIONS,
     *lookups.SECTIONS,
     *logins.SECTIONS,
+    *names.SECTIONS,
     *terminals.SECTIONS,
 )
 

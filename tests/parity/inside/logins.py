@@ -95,7 +95,14 @@ def sessions(to: Recorder) -> None:
         *("-o", "PreferredAuthentications=password"),
     )
     env = {"SSHPASS": PASSWORD}
-    to.run("ssh", *ssh, "anna@localhost", SEEN, env=env)
+    # Of 252 not every session finds its home: here it is about what is in one that does.
+    attempts = 8 if is_old() else 1
+    while not to.run("ssh", *ssh, "anna@localhost", SEEN, env=env).startswith("/home/anna\n"):
+        attempts -= 1
+        if not attempts:
+            break
+        to.forget("ssh")
+        to.wait("anna", "inactive")
     to.keep("after ssh", to.wait("anna", "inactive"))
     limits = "cat /sys/fs/cgroup/user.slice/user-60111.slice/{pids.max,memory.max,cpu.weight}"
     to.run("limits of the slice", *ssh, "anna@localhost", f"bash -c '{limits}'", env=env)

@@ -65,6 +65,10 @@ class Recorder:
             raise ValueError(f"two steps are called {name!r}")
         self.outcomes[name] = outcome
 
+    def forget(self, step: str) -> None:
+        """Of a step of the current section that is done once more."""
+        del self.outcomes[f"{self.section}: {step}"]
+
     # The bus
 
     def call(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from homemgr.files import Fd
 from homemgr.kernel.identity import filesystem_identity
-from homemgr.volume import luks
+from homemgr.volume import luks, probe
 from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.service import people
@@ -23,19 +24,6 @@ SETTINGS = {
     "luksPbkdfType": "pbkdf2",
     "luksPbkdfForceIterations": 1000,
 }
-
-
-@pytest.fixture
-def running(own_service: Service, disk: Path) -> Iterator[Service]:
-    """A daemon that leaves no device."""
-    yield own_service
-    if own_service.is_running:
-        own_service.call("DeactivateAllHomes")
-        for name in own_service.states():
-            own_service.call("RemoveHome", "s", name)
-    own_service.close()
-    verifying.wait_until_gone()
-    verifying.wait_until_unused(disk)
 
 
 def image_of(service: Service, name: str) -> Path:
@@ -106,10 +94,21 @@ def test_a_new_password_replaces_the_old_one(running: Service) -> None:
     running.deactivate("carl")
 
 
+def test_words_may_be_stretched_for_long(running: Service) -> None:
+    """To find out how, the library takes several times as long."""
+    stretched = {"luksPbkdfType": "argon2id", "luksPbkdfTimeCostUSec": 300_000}
+    usual = {name: SETTINGS[name] for name in ("storage", "diskSize", "luksDiscard")}
+    running.create("rosa", **usual, **stretched)
+    old, new = people.secret(people.PASSWORD), people.secret(people.OTHER_PASSWORD)
+    running.call("ChangePasswordHome", "sss", "rosa", new, old)
+    assert not opens(running, "rosa", people.PASSWORD)
+    assert opens(running, "rosa", people.OTHER_PASSWORD)
+
+
 def test_killed_while_a_password_changes_one_of_both_works(running: Service) -> None:
     create(running, "paul", rateLimitBurst=1000)
     words = [people.PASSWORD, people.OTHER_PASSWORD]
-    for delay_s in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+    for delay_s in (0.0, 0.05, 0.1, 0.4):
         old, new = map(people.secret, words)
         changing = running.begin("ChangePasswordHome", "sss", "paul", new, old)
         time.sleep(delay_s)
@@ -197,3 +196,84 @@ def test_what_is_no_home_is_refused_with_the_reason(running: Service) -> None:
     image.write_bytes(whole)
     running.activate("hugo")
     running.deactivate("hugo")
+
+
+RECOVERY_KEY = "-".join(["cbdefghi", "jklnrtuv"] * 4)
+
+
+def stretchings(image: Path) -> list[int]:
+    """How often each slot of a volume stretches its word."""
+    with Fd.open(str(image), os.O_RDONLY) as device:
+        (home,) = probe.user_homes(device.fileno())
+        area = os.pread(device.fileno(), 64 << 10, home.offset + 4096).partition(b"\0")[0]
+    slots = json.loads(area)["keyslots"].values()
+    return sorted(slot["kdf"]["iterations"] for slot in slots)
+
+
+def test_what_nobody_guesses_is_not_stretched_for_long(running: Service) -> None:
+    recovery = [{"type": "modhex64", "hashedPassword": people.hashed(RECOVERY_KEY)}]
+    create(
+        running,
+        "ines",
+        luksPbkdfForceIterations=2000,
+        privileged={"hashedPassword": [people.hashed()], "recoveryKey": recovery},
+        secret={"password": [people.PASSWORD, RECOVERY_KEY]},
+    )
+    assert stretchings(image_of(running, "ines")) == [1000, 2000]
+    for word in (people.PASSWORD, RECOVERY_KEY):
+        assert opens(running, "ines", word)
+
+
+def kept_keys() -> int:
+    """How many keys the kernel keeps for devices that may get another size."""
+    lines = Path("/proc/keys").read_text(encoding="ascii", errors="replace").splitlines()
+    return sum(" homemgr:home-" in line for line in lines)
+
+
+def test_a_home_gets_its_share_of_the_disk_with_the_key_that_is_kept(running: Service) -> None:
+    size = 320 << 20
+    create(running, "olga", fileSystemType="btrfs", diskSize=size, rebalanceWeight=100)
+    image = image_of(running, "olga")
+    running.activate("olga")
+    home = running.path_of("olga")
+    uid, before = home.stat().st_uid, os.statvfs(home).f_blocks
+    with filesystem_identity(uid, uid):
+        (home / "file").write_bytes(b"words" * 100_000)
+    running.call("Rebalance")
+    assert image.stat().st_size > size * 3 // 2
+    assert os.statvfs(home).f_blocks > before * 3 // 2
+    # It is gone when the home is locked, and there again after that; and by the end of its use.
+    assert kept_keys() == 1
+    running.call("LockHome", "s", "olga")
+    wait_until(lambda: kept_keys() == 0, "the key to go")
+    assert running.error("Rebalance") == "RebalanceNotNeeded"
+    running.call("UnlockHome", "ss", "olga", people.secret(people.PASSWORD))
+    assert kept_keys() == 1
+    # Others need room: what it gives back is theirs.
+    large = image.stat().st_size
+    with (running.site.home_root / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, 400 << 20)
+    running.call("Rebalance")
+    assert image.stat().st_size < large * 9 // 10
+    running.restart()
+    # A new service has no such key, and nobody is asked for one.
+    assert running.error("Rebalance") == "RebalanceNotNeeded"
+    running.deactivate("olga")
+    verifying.wait_until_gone()
+    wait_until(lambda: kept_keys() == 0, "the key to go")
+    running.activate("olga")
+    assert (home / "file").read_bytes() == b"words" * 100_000
+    running.deactivate("olga")
+
+
+def test_a_home_grows_to_its_size_after_a_login(running: Service) -> None:
+    create(running, "otto")
+    large = 64 << 20
+    changed = people.record("otto", secret=None, **{**SETTINGS, "diskSize": large})
+    running.call("UpdateHomeEx", "sa{sh}t", people.text(changed), {}, 1)
+    running.activate("otto")
+    before = os.statvfs(running.path_of("otto")).f_blocks
+    image = image_of(running, "otto")
+    wait_until(lambda: image.stat().st_size == large, "the home to grow", 30)
+    wait_until(lambda: os.statvfs(running.path_of("otto")).f_blocks > before, "all of it", 10)
+    running.deactivate("otto")

@@ -20,7 +20,10 @@ from homemgr.wire.dispatch import Call, Interface, Method, Node
 if TYPE_CHECKING:
     from fake_home1 import Service
 
-MEMBERS = ("SendHome", "ReceiveHome", "ExportHome", "ImportHome")
+MEMBERS = (
+    *("SendHome", "ReceiveHome", "ExportHome", "ImportHome", "ConvertHome"),
+    *("ConvertAccount", "UndoAccountConversion"),
+)
 INTERFACE = "org.homemgr1.Job"
 
 

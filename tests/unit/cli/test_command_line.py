@@ -197,19 +197,32 @@ SLOW_MODULES = ("asyncio", "argparse", "dbus_next", "json", "pathlib", "dataclas
                 "ctypes", "cryptography")  # fmt: skip
 
 
-def test_list_loads_nothing_slow() -> None:
+def loaded(among: tuple[str, ...], *arguments: str) -> list[str]:
+    """Which modules a command line has loaded by the time it finds that there is no service."""
     program = (
-        "import sys; from homemgr.cli.main import main; main(['list']);"
-        f"print(*(m for m in {SLOW_MODULES!r} if m in sys.modules))"
+        f"import sys; from homemgr.cli.main import main; main({list(arguments)!r});"
+        f"print(*(m for m in {among!r} if m in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=environment(DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nonexistent"),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == ""
+    (complaint, _hint, modules) = done.stderr.splitlines()
+    assert "cannot be reached" in complaint
+    return modules.split()
+
+
+def test_list_loads_nothing_slow() -> None:
+    assert loaded(SLOW_MODULES, "list") == []
+
+
+def test_who_is_waited_for_on_another_machine_loads_nothing_slow_before_it_begins() -> None:
+    slow = {*SLOW_MODULES, "socket", "signal", "datetime", "hashlib", "typing"} - {"json"}
+    assert loaded(tuple(slow), "transfer", "receive", "alice") == []
 
 
 def test_list_starts_within_a_few_bare_interpreters() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -112,6 +113,22 @@ def test_push_connects_the_two_services(service: Service, ssh: Ssh) -> None:
     assert words == ["transfer", "receive", "alice", "--outcome", f"--peer={here}"]
 
 
+def test_trust_vouches_for_the_own_key_at_the_first_try(service: Service, ssh: Ssh) -> None:
+    pem = "-----BEGIN PUBLIC KEY-----\nQUJD\n-----END PUBLIC KEY-----\n"
+    service.start(GetSigningKey=[[pem, 0]])
+    assert migrate(service, ssh, "alice", "there", "--trust").returncode == 0
+    assert service.calls_of("GetSigningKey") == [["local.public"]]
+    ((options, *_),) = service.calls_of("ReceiveHome")
+    assert json.loads(str(options))["trust"] == [hashlib.sha256(b"ABC").hexdigest()]
+
+
+@pytest.mark.parametrize("words", [["there"], ["there", f"--trust={SIGNER}"], ["--from=there"]])
+def test_nobody_else_vouches_for_it(service: Service, ssh: Ssh, words: list[str]) -> None:
+    service.start()
+    migrate(service, ssh, "alice", *words)
+    assert service.calls_of("GetSigningKey") == []
+
+
 def test_pull_connects_them_the_other_way_round(service: Service, ssh: Ssh) -> None:
     service.start(
         **{
@@ -125,14 +142,18 @@ def test_pull_connects_them_the_other_way_round(service: Service, ssh: Ssh) -> N
     ((user, options, *_),) = service.calls_of("SendHome")
     assert (user, json.loads(str(options))) == (
         "alice",
-        {"host": os.uname().nodename, "keep": True, "wait_s": 5},
+        {"host": os.uname().nodename, "keep": True, "wait_s": 5, "awaits_secret": True},
     )
     ((options, *_),) = service.calls_of("ReceiveHome")
     assert json.loads(str(options)) == {"host": "there", "name": "alice", "trust": []}
 
 
 def test_undo_finds_the_machine_that_has_the_home(service: Service, ssh: Ssh) -> None:
-    known = [{"user": "bob", "host": "x"}, {"user": "alice", "host": "a@b", "direction": "out"}]
+    known = [
+        {"user": "bob", "host": "x"},
+        {"user": "alice", "host": "c", "direction": "in", "phase": "passed"},
+        {"user": "alice", "host": "a@b", "direction": "out", "phase": "left"},
+    ]
     service.start(ListTransfers=[[json.dumps(known)]])
     done = migrate(service, ssh, "alice", "--undo")
     assert (done.returncode, done.stdout) == (0, "alice is here again.\n")

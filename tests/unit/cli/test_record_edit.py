@@ -175,6 +175,14 @@ def test_entries_of_this_machine_become_one() -> None:
     ]
 
 
+def test_a_storage_of_ours_is_named_beside_one_that_all_know() -> None:
+    record = apply({}, "--storage=image")
+    assert record == {"storage": "directory", "org.homemgr.storage": "image"}
+    luks = apply(record, "--storage=luks")
+    assert luks == {"perMachine": [{"matchMachineId": MACHINE, "storage": "luks"}]}
+    assert apply(record, "--storage=") == {}
+
+
 def test_idmap_policy_is_ours() -> None:
     assert apply({}, "--idmap-policy=homed") == {"org.homemgr.idmapPolicy": "homed"}
     with pytest.raises(UsageError, match="one of strict, homed"):

@@ -390,8 +390,14 @@ def test_people_choose_extensions_without_asking_and_move_with_their_password(ro
         "send-home": {"auth_admin_keep"},
         "send-home-own": {"auth_self"},
         "receive-home": {"auth_admin_keep"},
+        "convert-account": {"auth_admin_keep"},
+        "convert-home": {"auth_admin_keep"},
         "export-home": {"auth_admin_keep"},
         "export-home-own": {"auth_self"},
+        "manage-snapshots": {"auth_admin_keep"},
+        "manage-snapshots-own": {"yes"},
+        "restore-home": {"auth_admin_keep"},
+        "restore-home-own": {"auth_self"},
     }
 
 

@@ -37,6 +37,8 @@ class Runner:
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}
         self.cancelled: asyncio.Event | None = None
+        self.is_busy = False
+        self.tells_progress = True
 
     async def run(
         self,
@@ -53,11 +55,13 @@ class Runner:
         self.cancelled = cancelled
         if verb == "sweep":
             return {"removed": []}
+        if verb == "former-uid":
+            return {}
         if verb == "abandon":
             path = Path(str(arguments["directory"]), str(arguments["name"]))
             shutil.rmtree(path, ignore_errors=True)
             return {}
-        if on_progress is not None:
+        if on_progress is not None and self.tells_progress:
             on_progress({"phase": "copy", "bytes": 7})
 
         async def ask(question: str, about: Told) -> Told:
@@ -180,11 +184,11 @@ class Site:
         )
 
     def receive(
-        self, script: Script, *trust: str, name: str | None = None, verb: str = "receive"
+        self, script: Script, *trust: str, host: str = "", verb: str = "receive"
     ) -> Activity:
         """Begin to receive, or to import."""
         self.runner.scripts[verb] = script
-        asked = ReceiveOptions(trust, name=name)
+        asked = ReceiveOptions(trust, host)
 
         async def work(activity: Activity) -> Told:
             return await self.manager.transfers.receive(verb, activity, asked, (), by_uid=0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from machines import Ask, Site, Told
 
-from homemgr.daemon import freezing
+from homemgr.daemon import closing, freezing
 from homemgr.daemon.freezing import Freezer
 from homemgr.wire.messages import BusError
 
@@ -46,3 +48,28 @@ def test_the_slice_of_the_user_is_held_and_let_go(
 
     asyncio.run(both())
     assert systemd.asked == [("freeze", "user-60001.slice"), ("thaw", "user-60001.slice")]
+
+
+@pytest.mark.parametrize(("is_mounted", "is_locked"), [(True, False), (True, True), (False, False)])
+def test_who_is_held_by_a_service_that_was_killed_is_let_go_by_the_next(
+    tmp_path: Path, is_mounted: bool, is_locked: bool
+) -> None:
+    async def scenario() -> None:
+        site = Site(tmp_path, "alpha", "a" * 32)
+        await site.start()
+        home, systemd = await site.add("alice", 60001), Systemd()
+
+        async def settle(_ask: Ask, _told: object) -> Told:
+            return {"is_closed": True, "is_locked": is_locked}
+
+        site.runner.scripts["settle"] = settle
+        site.services.freezer = Freezer(systemd)
+        if is_mounted:
+            site.mounted.add(home.effective.home_directory)
+        home.observe()
+        await closing.settle(home)
+        is_let_go = is_mounted and not is_locked
+        assert systemd.asked == ([("thaw", "user-60001.slice")] if is_let_go else [])
+        await site.manager.stop()
+
+    asyncio.run(scenario())

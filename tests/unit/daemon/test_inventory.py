@@ -91,3 +91,14 @@ class _Alone:
 
     config = Config()
     machine = Machine("0" * 32, "box", "/home")
+
+
+def test_a_note_that_is_too_long_keeps_no_home_from_ending(tmp_path: Path) -> None:
+    directory = tmp_path / "homemgr"
+    directory.mkdir()
+    (directory / "alice.json").write_text(" " * (2 << 20))
+    known, _ = extensions(tmp_path)
+    home = cast("Home", type("Named", (), {"name": "alice"}))
+    merged = known.merged(home)
+    assert merged is not None
+    assert merged["names"] == []

@@ -8,6 +8,7 @@ import select
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -141,6 +142,18 @@ def test_a_worker_that_dies_while_it_waits_for_an_answer_is_noticed() -> None:
     with pytest.raises(errors.HomeError, match="died unexpectedly"):
         asyncio.run(run_by(die, use))
     assert calls == ["given up"]
+
+
+@pytest.mark.parametrize(("limit_s", "said"), [(0.02, "time limit"), (60.0, "died unexpectedly")])
+def test_a_worker_that_used_up_its_time_is_told_from_others(limit_s: float, said: str) -> None:
+    def die(channel: job.Channel, _request: job.Request) -> job.Message:
+        # It never says that it needs the processor no more.
+        channel.send({"need": "processor", "limit_s": limit_s, "threads": 1})
+        time.sleep(0.1)
+        raise EOFError
+
+    with pytest.raises(errors.WorkerDied, match=said):
+        asyncio.run(run_by(die, lambda runner: runner.run("check", {})))
 
 
 async def cancel_soon(runner: JobRunner) -> job.Message:
@@ -292,18 +305,21 @@ def test_the_log_tells_what_a_silent_worker_waits_for(
 def test_jobs_that_hang_do_not_keep_others_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "SILENCE_S", 0.05)
     monkeypatch.setattr(jobs, "MAX_JOBS", 1)
+    monkeypatch.setattr(jobs, "_MANY_JOBS", 1)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     async def run() -> job.Message:
         runner = JobRunner(ours)
         hanging = asyncio.ensure_future(runner.run("hang", {}))
         await asyncio.sleep(0)
+        assert runner.is_busy
         with next_job(theirs):
             done = asyncio.ensure_future(runner.run("work", {}))
             with await asyncio.to_thread(next_job, theirs) as sock:
                 job.Channel(sock).send({"result": {"done": 1}})
             result = await done
             assert not hanging.done()
+            assert not runner.is_busy
             hanging.cancel()
         await asyncio.gather(hanging, return_exceptions=True)
         return result

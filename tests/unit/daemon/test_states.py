@@ -35,7 +35,11 @@ EXPECTED = {
     Operation.REFERENCE_UNASKED: "HomeNotActive HomeAbsent activate activate done done HomeLocked",
     Operation.ACQUIRE: "fixate HomeAbsent activate activate authenticate authenticate unlock",
     Operation.RELEASE: "done done done done run run HomeLocked",
+    Operation.RESTORE: "HomeUnfixated run run run HomeBusy HomeBusy HomeLocked",
     Operation.INSPECT: "run " * 7,
+    Operation.CONVERT: "HomeUnfixated HomeAbsent run run HomeBusy HomeBusy HomeLocked",
+    Operation.CONVERT_BACK: "HomeUnfixated run run run HomeBusy HomeBusy HomeLocked",
+    Operation.LOSE: "run " * 7,
 }
 WAYS = {
     "fixate": Way.FIXATE_THEN_ACTIVATE,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
-from collections.abc import Awaitable, Callable
+import shutil
+import stat
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -13,11 +16,14 @@ import pytest
 from machines import Ask, Site, Told
 
 from homemgr import errors
+from homemgr.cli.trust import fingerprints
 from homemgr.daemon import changes, registration
+from homemgr.daemon.conversion_states import KEPT, Conversion, ConversionStore, Side
 from homemgr.daemon.transfer_options import ForgetOptions, to_forget, to_receive, to_send
-from homemgr.daemon.transfer_states import Direction, TransferState
+from homemgr.daemon.transfer_states import Direction, TransferState, TransferStore
 from homemgr.record.jsontext import JsonObject
 from homemgr.record.model import UserRecord
+from homemgr.record.secret import Secret
 from homemgr.record.signature import PrivateKey, Verdict, sign, verdict
 
 NONCE = "ab" * 32
@@ -244,6 +250,77 @@ def test_undo_is_refused_once_the_home_was_used_there(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_undo_is_refused_once_the_home_was_used_without_a_secret(
+    tmp_path: Path, killed: bool, is_listed: bool
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        home = beta.home("alice")
+        for mounted in ({home.effective.home_directory}, set[str]()):
+            beta.mounted = mounted
+            beta.services.is_mounted = mounted.__contains__
+            home.observe()
+        await beta.manager.transfers.register.settle()
+        if not is_listed:
+            (tmp_path / "b/records/alice.identity").write_text("{")
+            (beta.base / "alice.homedir").rename(beta.base / "elsewhere")
+        if killed or not is_listed:
+            await beta.restart()
+        if not is_listed:
+            (beta.base / "elsewhere").rename(beta.base / "alice.homedir")
+        with pytest.raises(errors.HomeExists, match="has been used"):
+            await Pair(alpha, beta).run(undo=True)
+        assert not await usable(alpha)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("phase", ["leaving", "gone"])
+def test_what_the_disk_took_and_did_not_confirm_does_not_count_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """Meanwhile somebody goes on with the home: it must not be given up afterwards."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        owner = alpha
+        if phase == "gone":
+            owner = beta
+            await Pair(alpha, beta).run()
+        break_once(monkeypatch, owner, phase)
+        with pytest.raises(errors.SystemFailure):
+            await Pair(alpha, beta).run(undo=phase == "gone")
+        monkeypatch.undo()
+        for _ in range(2):
+            assert [await usable(alpha), await usable(beta)] == [owner is alpha, owner is beta]
+            await owner.restart()
+        assert (owner.base / "alice.homedir").is_dir()
+
+    run(tmp_path, scenario)
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, site: Site, phase: str) -> None:
+    """Have the disk fail when the state of that phase has its name, but not for sure yet."""
+    store = site.manager.transfers.store
+    save, fsync = store.save, os.fsync
+    failed: list[str] = []
+
+    def flush(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            failed.append(phase)
+            raise OSError(errno.EIO, "the disk is broken")
+        fsync(fd)
+
+    def saving(direction: Direction, state: TransferState) -> None:
+        with monkeypatch.context() as patched:
+            if state.phase == phase and not failed:
+                patched.setattr(os, "fsync", flush)
+            save(direction, state)
+
+    monkeypatch.setattr(store, "save", saving)
+
+
 def test_a_home_comes_back_to_where_it_was(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         await Pair(alpha, beta).run()
@@ -262,6 +339,38 @@ def test_a_home_comes_back_to_where_it_was(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("at", ["delete_left", "delete"])
+def test_of_what_came_back_no_older_copy_stays_whatever_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        (beta.base / "alice.homedir/note").write_text("of beta")
+
+        def killed(*_: object) -> None:
+            raise errors.NoDiskSpace("full")
+
+        monkeypatch.setattr(alpha.manager.transfers.store, at, killed)
+        with pytest.raises(errors.NoDiskSpace):
+            await Pair(beta, alpha).run()
+        await alpha.restart()
+        assert sorted(p.name for p in alpha.base.iterdir()) == ["alice.homedir"]
+        await Pair(beta, alpha).run()
+        assert [await usable(alpha), await usable(beta)] == [True, False]
+        assert (alpha.base / "alice.homedir/note").read_text() == "of beta"
+
+    run(tmp_path, scenario)
+
+
+def test_record_of_who_left_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
+    store = TransferStore(str(tmp_path), str(tmp_path / "volatile"))
+    store.load()
+    # What lies there is none.
+    (tmp_path / "left/alice.identity").mkdir()
+    with pytest.raises(errors.SystemFailure, match="user record of alice"):
+        store.delete_left("alice")
+
+
 @pytest.mark.parametrize("cut", ["leave", "renamed", "arrived", "committed"])
 def test_coming_back_cut_and_killed_anywhere_goes_on(tmp_path: Path, cut: str) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
@@ -274,6 +383,80 @@ def test_coming_back_cut_and_killed_anywhere_goes_on(tmp_path: Path, cut: str) -
         await Pair(beta, alpha).run()
         assert [await usable(alpha), await usable(beta)] == [True, False]
         assert (alpha.base / "alice.homedir/note").read_text() == "of beta"
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("is_noted", [False, True])
+@pytest.mark.parametrize("remove", [False, True])
+def test_what_went_on_to_a_third_machine_does_not_come_back_from_the_second(
+    tmp_path: Path, is_noted: bool, remove: bool
+) -> None:
+    """The first still has a copy, and may not even know that the second has taken it."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        gamma = Site(tmp_path / "c", "gamma", "c" * 32)
+        await gamma.start()
+        if is_noted:
+            await Pair(alpha, beta).run()
+        else:
+            with pytest.raises(errors.TransferInterrupted):
+                await Pair(alpha, beta, "committed").run()
+        await Pair(beta, gamma).run()
+        if remove:
+            await beta.manager.transfers.places.forget("alice", ForgetOptions(remove=True))
+        for _ in range(2):
+            # In either case this is what the worker of alpha is told.
+            assert (await greet(beta, await introduction_of(alpha, beta)))["went_on"] == "beta"
+            with pytest.raises(errors.HomeMoved, match="went on"):
+                await Pair(alpha, beta).run(undo=True)
+            assert [await usable(s) for s in (alpha, beta, gamma)] == [False, False, True]
+            assert [p.name for p in beta.base.glob(".#homemgr-in-*")] == []
+            await beta.restart()
+        await gamma.manager.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_what_went_on_and_came_back_to_its_origin_is_sent_again(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        gamma = Site(tmp_path / "c", "gamma", "c" * 32)
+        await gamma.start()
+        await Pair(alpha, beta).run()
+        await Pair(beta, gamma).run()
+        await Pair(gamma, alpha).run()
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "renamed").run()
+        await Pair(alpha, beta).run(undo=True)
+        assert [await usable(s) for s in (alpha, beta, gamma)] == [True, False, False]
+        await Pair(alpha, beta).run()
+        assert [await usable(s) for s in (alpha, beta, gamma)] == [False, True, False]
+        await gamma.manager.stop()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("taking", ["receive", "import"])
+def test_nothing_takes_the_place_of_what_is_on_its_way(tmp_path: Path, taking: str) -> None:
+    """As long as it may be needed: an older copy of the home would have it deleted."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        gamma = Site(tmp_path / "c", "gamma", "c" * 32)
+        await gamma.start()
+        await gamma.add("alice", UID)
+        sending = "send" if taking == "receive" else "export"
+        introduction, _ = await sealed_by(gamma, alpha.receiver, sending)
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "renamed").run()
+
+        async def receive(ask: Ask, _told: object) -> Told:
+            return await ask("hello", {"nonce": NONCE, "introduction": introduction})
+
+        with pytest.raises(errors.TransferBusy, match="on its way to beta"):
+            await alpha.receive(receive, gamma.fingerprint, verb=taking).wait()
+        await Pair(alpha, beta).run()
+        assert await usable(beta)
+        await gamma.manager.stop()
 
     run(tmp_path, scenario)
 
@@ -446,6 +629,29 @@ def test_an_unknown_origin_is_named_and_accepted_by_fingerprint(tmp_path: Path) 
     run(tmp_path, scenario)
 
 
+def test_what_failed_before_anything_travelled_is_forgotten(tmp_path: Path) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        alpha.runner.tells_progress = False
+        registers = alpha.manager.transfers.register, beta.manager.transfers.register
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "hello").run()
+        assert [register.listed() for register in registers] == [[], []]
+        # Where it was sent before is known as it was.
+        before = TransferState("alice", "sending", host="gamma", machine_id="c" * 32)
+        await registers[0].save("out", before)
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "hello").run()
+        assert registers[0].state("out", "alice") == before
+        # What has come stays.
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(alpha, beta, "prepared").run()
+        assert registers[1].state("in", "alice").phase == "prepared"
+        await Pair(alpha, beta).run()
+        assert [await usable(alpha), await usable(beta)] == [False, True]
+
+    run(tmp_path, scenario)
+
+
 def test_a_signer_who_is_not_the_origin_is_named_too(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         signer = PrivateKey.generate()
@@ -474,6 +680,9 @@ def test_introductions_cannot_be_made_up_or_used_again(tmp_path: Path) -> None:
         other = PrivateKey.generate().public.pem
         forged: list[tuple[Told, type[errors.HomeError]]] = [
             ({**good, "record": {**record, "memberOf": ["wheel"]}}, errors.BadSignature),
+            ({**good, "uid": UID + 1}, errors.BadSignature),
+            ({**good, "uid": None}, errors.BadSignature),
+            ({**good, "extensions": ["tools"]}, errors.BadSignature),
             ({**good, "signature": "00" * 64}, errors.BadSignature),
             ({**good, "origin": {**origin, "public_key": other}}, errors.BadSignature),
             ({**good, "origin": {**origin, "public_key": "no"}}, errors.StreamError),
@@ -624,6 +833,29 @@ def test_who_changed_an_export_vouches_for_what_it_holds(tmp_path: Path) -> None
     run(tmp_path, scenario)
 
 
+def test_who_accepts_a_machine_accepts_no_content_that_it_is_called_after(tmp_path: Path) -> None:
+    """Nobody has signed what an export says its origin is called."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction, sealed = await sealed_by(alpha, "", "export")
+        digest = "13" * 32
+        changed = arrived(sealed["record"], sealed["seal"], digest)
+        origin = cast("Told", introduction["origin"])
+        for name in (digest, f"a.{digest}", f"host {digest}", f"a-{digest}", digest * 4):
+            for member in ("hostname", "machine_id"):
+                forged = {**introduction, "origin": {**origin, member: name}}
+                with pytest.raises(errors.UntrustedOrigin) as refused:
+                    await take(beta, "import", forged, changed)
+                # What the command line takes for that which --trust, or a yes, accepts.
+                found = fingerprints(refused.value.message)
+                assert found == [alpha.fingerprint]
+                with pytest.raises(errors.AlteredContent):
+                    await take(beta, "import", forged, changed, *found)
+                await beta.manager.transfers.origins.forget(alpha.fingerprint)
+
+    run(tmp_path, scenario)
+
+
 def test_what_was_changed_on_the_wire_is_refused_whoever_vouches(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         introduction, sealed = await sealed_by(alpha, beta.receiver, "send")
@@ -631,6 +863,58 @@ def test_what_was_changed_on_the_wire_is_refused_whoever_vouches(tmp_path: Path)
         trust = (alpha.fingerprint, "13" * 32)
         with pytest.raises(errors.AlteredContent):
             await take(beta, "receive", introduction, changed, *trust)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("is_home", [False, True])
+def test_an_import_that_failed_before_its_end_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool, is_home: bool
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction, sealed = await sealed_by(alpha, "", "export")
+        about = arrived(sealed["record"], sealed["seal"])
+        kill = asyncio.Event()
+
+        async def receive(ask: Ask, _told: object) -> Told:
+            hello = await ask("hello", {"nonce": NONCE, "introduction": introduction})
+            stage = beta.base / str(hello["stage_name"])
+            stage.mkdir()
+            prepared = await ask("prepare", about)
+            (stage / ".identity").write_text(str(prepared["identity"]))
+            if is_home:
+                stage.rename(beta.base / str(hello["file_name"]))
+                await ask("commit", {})
+            if killed:
+                kill.set()
+                await asyncio.sleep(60)
+            raise errors.NoDiskSpace("full")
+
+        register = beta.manager.transfers.register
+        save = register.save
+
+        async def full(direction: Direction, state: TransferState) -> None:
+            if state.phase == "committed":
+                if killed:
+                    kill.set()
+                    await asyncio.sleep(60)
+                raise errors.NoDiskSpace("full")
+            await save(direction, state)
+
+        monkeypatch.setattr(register, "save", full)
+        run = beta.receive(receive, alpha.fingerprint, verb="import")
+        if killed:
+            await kill.wait()
+            await beta.restart()
+        else:
+            with pytest.raises(errors.NoDiskSpace):
+                await run.wait()
+        assert beta.manager.transfers.register.listed() == []
+        assert list(beta.base.glob(".#homemgr-in-*")) == []
+        assert await usable(beta) is is_home
+        if not is_home:
+            assert await take(beta, "import", introduction, about) == "prepared"
 
     run(tmp_path, scenario)
 
@@ -726,6 +1010,27 @@ def test_names_and_uids_of_arriving_homes_are_kept(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_names_of_homes_that_come_back_are_kept_when_it_is_forgotten_that_they_left(
+    tmp_path: Path, killed: bool
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        await Pair(alpha, beta).run()
+        with pytest.raises(errors.TransferInterrupted):
+            await Pair(beta, alpha, "arrived").run()
+        await alpha.manager.transfers.places.forget("alice", ForgetOptions())
+        if killed:
+            await alpha.restart()
+        for taken in ({"userName": "alice"}, {"userName": "zoe", "uid": UID}):
+            with pytest.raises((errors.UserNameExists, errors.UIDInUse)):
+                await registration.register(alpha.manager, json.dumps(taken))
+        await Pair(beta, alpha).run()
+        assert [await usable(alpha), await usable(beta)] == [True, False]
+        assert alpha.home("alice").uid == UID
+
+    run(tmp_path, scenario)
+
+
 def test_a_uid_in_use_is_replaced_and_reported(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         await beta.add("zoe", UID)
@@ -741,6 +1046,24 @@ def test_a_uid_in_use_is_replaced_and_reported(tmp_path: Path) -> None:
         assert beta.home("alice").uid not in (UID, 0)
         report = cast("dict[str, dict[str, int]]", pair.committed["report"])
         assert report["counts"] == {"uid-changed": 1, "group-missing": 1, "shell-missing": 1}
+
+    run(tmp_path, scenario)
+
+
+def test_an_origin_is_listed_under_the_name_by_which_it_is_reached(tmp_path: Path) -> None:
+    """What it calls itself may lead somewhere else."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction = await introduction_of(alpha, beta)
+
+        async def receive(ask: Ask, _told: object) -> Told:
+            return await ask("hello", {"nonce": NONCE, "introduction": introduction})
+
+        await beta.receive(receive, alpha.fingerprint, host="root@alpha.example").wait()
+        (row,) = beta.manager.transfers.register.listed()
+        assert row["host"] == "root@alpha.example"
+        (origin,) = beta.manager.transfers.origins.listed()
+        assert origin["host"] == "alpha"
 
     run(tmp_path, scenario)
 
@@ -812,6 +1135,77 @@ def test_freeze_waits_for_the_logout_and_keeps_everybody_out(tmp_path: Path) -> 
     run(tmp_path, scenario)
 
 
+def test_called_off_while_it_leaves_it_is_held_until_that_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who waits at the door comes in, and goes on with files that are given up."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        register = alpha.manager.transfers.register
+        save = register.save
+        has_begun = asyncio.Event()
+        logins: list[asyncio.Future[None]] = []
+
+        async def slow(direction: Direction, state: TransferState) -> None:
+            if state.phase == "leaving":
+                has_begun.set()
+                await asyncio.sleep(0.2)
+            await save(direction, state)
+
+        monkeypatch.setattr(register, "save", slow)
+
+        async def send(ask: Ask, _told: object) -> Told:
+            await introduced(ask, beta)
+            await ask("freeze", {"wait_s": 1})
+            logins.append(asyncio.ensure_future(alpha.activate("alice")))
+            await called_off(ask("leave", {"tree": TREE}), has_begun)
+            raise errors.Cancelled
+
+        with pytest.raises(errors.Cancelled):
+            await alpha.send("alice", send).wait()
+        with pytest.raises(errors.HomeMoved, match="on its way"):
+            await logins[0]
+        assert register.state("out", "alice").phase == "leaving"
+
+    run(tmp_path, scenario)
+
+
+def test_called_off_while_it_is_introduced_it_can_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(alpha: Site, beta: Site) -> None:
+        introduction = await introduction_of(alpha, beta)
+        has_begun = asyncio.Event()
+
+        async def slow(*_: object, **__: object) -> None:
+            has_begun.set()
+            await asyncio.sleep(0.1)
+
+        monkeypatch.setattr(beta.manager.transfers, "trust", slow)
+
+        async def receive(ask: Ask, _told: object) -> Told:
+            hello = ask("hello", {"nonce": NONCE, "introduction": introduction})
+            await called_off(hello, has_begun)
+            raise errors.Cancelled
+
+        with pytest.raises(errors.Cancelled):
+            await beta.receive(receive, alpha.fingerprint).wait()
+        # Origin and signer are one, and accepted one after the other.
+        await asyncio.sleep(0.4)
+        monkeypatch.undo()
+        assert await greet(beta, introduction, alpha.fingerprint)
+
+    run(tmp_path, scenario)
+
+
+async def called_off(question: Awaitable[Told], has_begun: asyncio.Event) -> None:
+    """What becomes of a question whose worker ends, once the answer has begun: see `JobRunner`."""
+    answering = asyncio.ensure_future(question)
+    await has_begun.wait()
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
+
+
 def test_who_waited_at_the_door_is_told_where_the_home_went(tmp_path: Path) -> None:
     async def scenario(alpha: Site, beta: Site) -> None:
         logins: list[asyncio.Future[None]] = []
@@ -873,6 +1267,53 @@ def test_what_left_is_forgotten_with_or_without_its_data(tmp_path: Path, remove:
             await transfers.places.forget("alice", ForgetOptions())
         await alpha.restart()
         assert alpha.manager.transfers.register.listed() == []
+
+    run(tmp_path, scenario)
+
+
+def test_what_left_takes_along_what_a_conversion_kept_of_it(tmp_path: Path) -> None:
+    """It may be the readable copy of a home that is encrypted by now."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        room = alpha.base / ".#homemgr-room-alice.homedir.01234567"
+        room.mkdir()
+        (room / "note").write_text("of alice")
+        side = Side("directory", str(alpha.base / "alice.homedir"), str(room))
+        store = ConversionStore(alpha.services.config.transfer_directory)
+        store.save(Conversion("alice", KEPT, side, side))
+        await alpha.restart()
+
+        async def clear(_ask: Ask, told: Mapping[str, object]) -> Told:
+            shutil.rmtree(str(told["room"]))
+            return {}
+
+        alpha.runner.scripts["clear"] = clear
+        await Pair(alpha, beta).run()
+        assert room.exists()
+        await alpha.manager.transfers.places.forget("alice", ForgetOptions(remove=True))
+        assert list(alpha.base.iterdir()) == []
+        assert alpha.manager.conversions.listed() == []
+
+    run(tmp_path, scenario)
+
+
+def test_a_home_on_a_device_does_not_leave_it(tmp_path: Path) -> None:
+    """Nobody sends all of it before that is found out; a copy may go."""
+
+    async def scenario(alpha: Site, beta: Site) -> None:
+        home = alpha.home("alice")
+        path = "/dev/disk/by-uuid/00000000-0000-4000-8000-000000000000"
+        binding: JsonObject = {"imagePath": path, "storage": "luks", "uid": UID}
+        await home.store_record(home.record.with_binding(alpha.machine_id, binding))
+
+        async def send(_ask: Ask, told: Mapping[str, object]) -> Told:
+            return {"image_path": told["image_path"]}
+
+        with pytest.raises(errors.NotSupported, match="--keep"):
+            await alpha.send("alice", send).wait()
+        assert alpha.manager.transfers.register.listed() == []
+        secret = Secret(passwords=("a password",))
+        assert await alpha.send("alice", send, keep=True, secret=secret).wait()
 
     run(tmp_path, scenario)
 
@@ -964,6 +1405,7 @@ def test_damaged_state_files_are_left_alone(tmp_path: Path) -> None:
         '{"wait_s": -1}',
         '{"wait_s": "5"}',
         '{"keep": true, "remove": true}',
+        pytest.param("{}" + " " * (1 << 20), id="endless"),
     ],
 )
 def test_options_of_a_sender_are_checked(text: str) -> None:

@@ -147,3 +147,14 @@ def test_any_stamp_is_newer_than_none(record: UserRecord) -> None:
     changes.check_update(unstamped, unstamped)
     with pytest.raises(RecordMismatch):
         changes.check_update(unstamped, unstamped.replaced(realName="B"))
+
+
+def test_another_size_is_written_where_no_other_entry_overrules_it() -> None:
+    broad: JsonObject = {"matchMachineId": ["a", "b"], "diskSize": 1}
+    record = UserRecord({"userName": "anna", "perMachine": [{"matchMachineId": "a"}, broad]})
+    once = changes.with_disk_size(record, "a", 2, 5)
+    own = {"matchMachineId": ["a"], "diskSize": 2, "rebalanceWeight": 0}
+    assert once.per_machine == [{"matchMachineId": "a"}, broad, own]
+    assert once.last_change_usec == 5
+    again = changes.with_disk_size(once, "a", 3, 6)
+    assert again.per_machine == [{"matchMachineId": "a"}, broad, {**own, "diskSize": 3}]

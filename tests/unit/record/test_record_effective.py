@@ -6,7 +6,7 @@ import pytest
 from record_samples import MACHINE_ID, OTHER_ID
 
 from homemgr.record.effective import EffectiveRecord
-from homemgr.record.fields import FIELDS, IDMAP_POLICY
+from homemgr.record.fields import FIELDS, IDMAP_POLICY, OWN_STORAGE
 from homemgr.record.jsontext import Json, JsonObject
 from homemgr.record.machine import Machine
 from homemgr.record.model import UserRecord
@@ -193,3 +193,18 @@ def test_lookup_names_cover_aliases_and_realm() -> None:
     assert effective(aliases=["al", "alice"], realm="x.org").lookup_names == (
         "alice", "al", "alice@x.org", "al@x.org",
     )  # fmt: skip
+
+
+def test_a_storage_of_ours_stands_beside_one_that_all_know() -> None:
+    image: JsonObject = {"storage": "directory", OWN_STORAGE: "image"}
+    assert effective(image).storage == "image"
+    assert effective(image).get("storage") == "image"
+    # Each section says both: where the home was made counts less than where it lies here.
+    assert effective(image, binding={MACHINE_ID: {"storage": "luks"}}).storage == "luks"
+    assert effective(image, perMachine=[{**HERE, "storage": "subvolume"}]).storage == "subvolume"
+    assert effective({**image, OWN_STORAGE: "tape"}).storage == "directory"
+    assert effective({**image, OWN_STORAGE: None}).storage == "directory"
+    for file_name, storage in (("a.homeimage", "image"), ("a.homedir", "directory")):
+        lies: JsonObject = {"storage": "directory", "imagePath": f"/x/{file_name}"}
+        assert effective(image, binding={MACHINE_ID: lies}).storage == storage
+        assert effective(storage="luks", binding={MACHINE_ID: lies}).storage == storage

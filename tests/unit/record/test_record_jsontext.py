@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 
 import pytest
 from hypothesis import example, given
@@ -66,7 +67,7 @@ def test_refusal_begins_with_the_path(text: str | bytes, message: str) -> None:
     assert refusal(text).startswith(message)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"a":' + "[" * 5000])
+@pytest.mark.parametrize("text", ["[" * 50_000, '{"a":' * 50_000, '{"a":' + "[" * 5000])
 def test_deep_nesting_is_refused_not_followed(text: str) -> None:
     assert refusal(text).startswith(".: nested deeper")
 
@@ -80,6 +81,19 @@ def test_depth_limit_is_exact() -> None:
 
 def test_wide_records_are_not_taken_for_deep_ones() -> None:
     assert jsontext.parse('{"a":[' + ",".join(["[]"] * 200) + "]}")
+
+
+@pytest.mark.parametrize("item", ["0", "[]", "{}", "[[]]"])
+def test_a_text_of_nothing_but_values_is_told_at_once(item: str) -> None:
+    text = (
+        '{"a":["\\u0041"'
+        + f",{item}" * ((jsontext.MAX_RECORD_BYTES - 100) // (len(item) + 1))
+        + "]}"
+    )
+    begun = time.process_time()
+    assert refusal(text) == ".: expected at most 65536 values, found more."
+    assert time.process_time() - begun < 0.1
+    assert jsontext.parse('{"a":[' + ",".join(["0"] * 60_000) + "]}")
 
 
 def test_size_limit_counts_bytes_not_characters() -> None:

@@ -82,9 +82,10 @@ def test_image_file_name_reads_back(name: str, realm: str | None, file_name: str
     # Defect 11 of homed: names with a realm were dropped by the user name test.
     assert names.image_file_name(name, realm) == file_name
     assert names.parse_image_file_name(file_name) == (name, realm)
-    as_file = names.image_file_name(name, realm, "luks")
-    assert as_file == file_name.removesuffix("dir")
-    assert names.parse_image_file_name(as_file) == (name, realm)
+    for storage, suffix in (("luks", ""), ("image", "image")):
+        as_file = names.image_file_name(name, realm, storage)
+        assert as_file == file_name.removesuffix("dir") + suffix
+        assert names.parse_image_file_name(as_file) == (name, realm)
 
 
 @pytest.mark.parametrize(

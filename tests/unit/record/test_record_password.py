@@ -105,6 +105,13 @@ def test_the_failure_that_decides_what_is_asked_next(
     assert "wrong" not in caught.value.message
 
 
+def test_words_that_were_tried_in_vain_are_not_among_those_that_fit() -> None:
+    known = effective({"hashedPassword": ["h:one", "h:two"], "recoveryKey": RECOVERY})
+    given = Secret(["of another account", "two", KEY.upper(), "twO"])
+    assert password.fitting(known, given, Hasher()) == ("two", KEY)
+    assert password.fitting(known, Secret(["wrong"]), Hasher()) == ()
+
+
 def test_what_is_no_recovery_key_costs_no_hash() -> None:
     hasher = Hasher()
     with pytest.raises(BadPassword):

@@ -40,8 +40,7 @@ def may(change: JsonObject, drop: tuple[str, ...] = (), current: JsonObject = CU
         {"realName": "Alice B.", "lastChangeUSec": 2, "lastPasswordChangeUSec": 2},
         {"emailAddress": "a@example.com", "timeZone": "UTC", "umask": 63, "environment": ["A=b"]},
         {"shell": "/bin/zsh"},
-        {"privileged": {"hashedPassword": ["new"], "passwordHint": "x", "org.example.key": 1}},
-        {"privileged": {"org.example.key": 1}},
+        {"privileged": {"hashedPassword": ["h"], "passwordHint": "x", "org.example.key": 1}},
         {"perMachine": [{**ENTRY, "shell": "/bin/zsh", "realName": "x"}, FOREIGN]},
         {"perMachine": [{k: v for k, v in ENTRY.items() if k != "shell"}, FOREIGN]},
         {"blobManifest": {"avatar": "2" * 64, "org.example": "1" * 64}},
@@ -78,6 +77,8 @@ def test_own_fields_may_be_dropped() -> None:
         {"selfModifiableFields": ["selfModifiableFields", "memberOf"], "memberOf": ["wheel"]},
         {"selfModifiablePrivileged": []},
         {"privileged": {"hashedPassword": ["h"]}},
+        {"privileged": {"hashedPassword": ["new"], "org.example.key": 1}},
+        {"privileged": {"org.example.key": 1}},
         {"privileged": {"hashedPassword": ["h"], "org.example.key": True}},
         {"blobManifest": {"avatar": "0" * 64, "org.example": "2" * 64}},
         {"blobManifest": {"avatar": "0" * 64}},
@@ -107,7 +108,8 @@ def test_dropping_what_is_not_ones_own_is_seen(drop: str) -> None:
 def test_an_empty_list_allows_nothing() -> None:
     current: JsonObject = {**CURRENT, "selfModifiableFields": []}
     assert not may({"realName": "x"}, current=current)
-    assert may({"privileged": {"org.example.key": 1}}, current=current)
+    with_hint: JsonObject = {"hashedPassword": ["h"], "org.example.key": 1, "passwordHint": "x"}
+    assert may({"privileged": with_hint}, current=current)
     locked: JsonObject = {**CURRENT, "selfModifiablePrivileged": []}
     assert not may({"privileged": {"org.example.key": 1}}, current=locked)
     blobs: JsonObject = {**CURRENT, "selfModifiableBlobs": []}

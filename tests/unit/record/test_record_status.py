@@ -53,11 +53,12 @@ def test_without_fallback_shell_there_is_no_fallback() -> None:
 
 def test_disk_figures_only_as_far_as_known() -> None:
     members = status.synthesize(
-        RECORD.on(HERE), state="active", is_active=True, disk={"diskFree": 5},
-        file_system_type="ext4",
-    )  # fmt: skip
-    assert (members["diskFree"], members["fileSystemType"]) == (5, "ext4")
+        RECORD.on(HERE), state="active", is_active=True, figures={"diskFree": 5, "diskUsage": None}
+    )
+    assert members["diskFree"] == 5
     assert "diskSize" not in members
+    shown = RECORD.with_status(HERE.id, members).status(HERE.id)
+    assert "diskUsage" not in shown
 
 
 def test_stored_counters_stay_beside_it() -> None:

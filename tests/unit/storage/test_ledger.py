@@ -7,12 +7,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import tracemalloc
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
@@ -171,6 +173,18 @@ def test_proof_changes_with_all_that_the_kernel_tells(tmp_path: Path) -> None:
     assert seen[-1][:8] == other.stat().st_ino.to_bytes(8, "big")
 
 
+@pytest.mark.parametrize("time_ns", [5, -5, (1 << 63) - 1, -(1 << 63), 1 << 63, (1 << 64) + 5])
+def test_proof_has_its_form_for_times_of_any_age(time_ns: int) -> None:
+    """Whatever file systems store: nanoseconds in 64 bits end in the year 2262."""
+    found = SimpleNamespace(
+        st_ino=(1 << 64) - 1, st_ctime_ns=time_ns, st_mtime_ns=time_ns, st_size=3, st_mode=0o100644,
+        st_nlink=2,
+    )  # fmt: skip
+    one_time = (time_ns % (1 << 64)).to_bytes(8, "big")
+    sizes = (3).to_bytes(8, "big") + (0o100644).to_bytes(4, "big") + (2).to_bytes(8, "big")
+    assert proof(cast("os.stat_result", found)) == b"\xff" * 8 + one_time * 2 + sizes
+
+
 # --- pairs --------------------------------------------------------------------------------
 
 PATHS = [b"", b"a", b"a\n", b"a.", b"a/b", b"a/b/c", b"a0", b"b", b"\xff", b"a/\x01", b"a/b/c/d"]
@@ -308,6 +322,17 @@ def test_totals_of_absurd_sizes_are_no_failure(path: str) -> None:
         assert ledger.totals() == (3, pytest.approx(3 << 63))
 
 
+def test_totals_are_found_out_with_the_digest(path: str) -> None:
+    with Ledger(path) as ledger:
+        fill(ledger, [b"a", b"b"])
+        found = ledger.totals()
+        ledger.digest()
+        assert ledger.remembered("totals") is not None
+        assert ledger.totals() == found == (2, 2 * ENTRY.size)
+        ledger.put(b"c", ROW)
+        assert ledger.totals() == (3, 3 * ENTRY.size)
+
+
 # --- against a model ----------------------------------------------------------------------
 
 some_paths = st.sampled_from(PATHS)
@@ -345,6 +370,7 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
+        self.ledger.digest()
         self.ledger.commit()
 
     @invariant()
@@ -360,7 +386,8 @@ class AgainstModel(RuleBasedStateMachine):
                 if path and split(path)[0] == directory
             }
             assert all(join(directory, name) in self.model for name in known)
-        assert self.ledger.totals()[0] == len(self.model)
+        sizes = [row.entry.size for row in self.model.values()]
+        assert self.ledger.totals() == (len(sizes), sum(sizes))
 
 
 TestAgainstModel = AgainstModel.TestCase
@@ -376,7 +403,18 @@ def filled(path: str) -> str:
         for number in range(500):
             ledger.put(b"%d" % number, ROW)
         ledger.commit()
+    # What is written to it from here on gets another time, however coarse that is.
+    time.sleep(0.01)
     return path
+
+
+def damage_unseen(path: str) -> None:
+    """Damage a ledger, with the time that it was written as before."""
+    before = os.stat(path)
+    raw = bytearray(Path(path).read_bytes())
+    raw[9 * 4096 + 8 : 9 * 4096 + 608] = b"\xa5" * 600
+    Path(path).write_bytes(raw)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def assert_begun_anew(path: str) -> None:
@@ -404,6 +442,37 @@ def test_damaged_ledger_is_put_aside(filled: str, offset: int) -> None:
     assert Path(filled + ".corrupt").read_bytes() == raw
 
 
+@pytest.mark.root
+def test_ledger_that_a_run_left_in_order_is_not_looked_through_again(filled: str) -> None:
+    """Which would take as long as all else where nothing is to be sent."""
+    damage_unseen(filled)
+    with pytest.raises(SystemFailure), Ledger(filled) as ledger:
+        list(ledger.pairs())
+    # What is met all the same is not met twice.
+    assert_begun_anew(filled)
+
+
+def test_ledger_that_was_left_before_this_boot_is_looked_through(
+    filled: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    damage_unseen(filled)
+    (tmp_path / "boot").write_text("another\n")
+    monkeypatch.setattr(ledger_file, "_BOOT", str(tmp_path / "boot"))
+    assert_begun_anew(filled)
+
+
+def test_ledger_of_a_run_that_broke_is_looked_through(filled: str) -> None:
+    def run(ledger: Ledger) -> None:
+        ledger.put(b"more", ROW)
+        ledger.commit()
+        raise StreamError("The stream broke.")
+
+    with pytest.raises(StreamError), Ledger(filled) as ledger:
+        run(ledger)
+    damage_unseen(filled)
+    assert_begun_anew(filled)
+
+
 def test_ledger_cut_short_is_put_aside(filled: str) -> None:
     os.truncate(filled, 10_000)
     assert_begun_anew(filled)
@@ -415,31 +484,13 @@ def test_empty_file_becomes_a_ledger(path: str) -> None:
     assert not Path(path + ".corrupt").exists()
 
 
-@pytest.mark.parametrize("statement", ["PRAGMA user_version = 3", "PRAGMA user_version = 0"])
+@pytest.mark.parametrize("statement", [f"PRAGMA user_version = {version}" for version in (0, 2, 4)])
 def test_ledger_of_another_version_is_put_aside(filled: str, statement: str) -> None:
     database = sqlite3.connect(filled)
     database.execute(statement)
     database.close()
     assert_begun_anew(filled)
     assert Path(filled + ".corrupt").exists()
-
-
-def test_ledger_of_the_version_before_is_brought_to_this_one(filled: str) -> None:
-    database = sqlite3.connect(filled)
-    schema = "SELECT sql FROM sqlite_master ORDER BY name"
-    new = database.execute(schema).fetchall()
-    database.execute("DROP INDEX by_digest")
-    database.execute("CREATE INDEX by_digest ON entry (digest) WHERE digest <> x''")
-    database.execute("PRAGMA user_version = 1")
-    rows = database.execute("SELECT * FROM entry").fetchall()
-    database.close()
-    with Ledger(filled) as ledger:
-        ledger.commit()
-    database = sqlite3.connect(filled)
-    assert database.execute(schema).fetchall() == new
-    assert database.execute("SELECT * FROM entry").fetchall() == rows != []
-    assert database.execute("PRAGMA user_version").fetchone() == (2,)
-    database.close()
 
 
 def test_journal_of_a_damaged_ledger_is_not_applied_to_the_new_one(filled: str) -> None:

@@ -14,6 +14,7 @@ from homemgr.transfer.frames import (
     Enter,
     File,
     Frame,
+    Hole,
     Leave,
     Node,
     Patch,
@@ -58,11 +59,42 @@ def test_every_name_counts(frame: Frame) -> None:
         allowance.take(frame)
 
 
-@pytest.mark.parametrize("frame", [Enter(b"a", None), Leave(), Delete(b"a"), Data(0, b"x")])
+@pytest.mark.parametrize("frame", [Enter(b"a", None), Leave(), Delete(b"a"), Hole(0, 9)])
 def test_what_stores_no_name_does_not_count(frame: Frame) -> None:
     allowance = Allowance(Size(0, 0, 0))
     for _ in range(3):
         allowance.take(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Data(0, bytes(60)),
+        File(b"a", file(60), bytes(60)),
+        Node(b"a", FIFO._replace(kind=Kind.SYMLINK, target=bytes(60))),
+        Enter(b"a", DIRECTORY._replace(xattrs=((b"user.a", bytes(60)),))),
+    ],
+)
+def test_what_is_stored_counts_however_much_may_be_read(frame: Frame) -> None:
+    """Else who announces holes could fill the disk."""
+    allowance = Allowance(Size(10, 119, 1 << 40))
+    allowance.take(frame)
+    with pytest.raises(StreamError, match="119 of them stored"):
+        allowance.take(frame)
+    allowance.begin()
+    allowance.take(frame)
+
+
+def test_what_is_no_hole_any_more_is_announced_before_it_is_sent() -> None:
+    sent: list[Frame] = []
+    announcing = Announcing(Allowance(Size(1, 100, 1 << 40)), sent.append)
+    announcing(File(b"a", file(1 << 40), None))
+    for number in range(200):
+        announcing(Data(number << 18, bytes(1 << 18)))
+    announced = [f.message["more"] for f in sent if isinstance(f, Control)]
+    # Not for every piece, and no more than there should be room for.
+    assert len(announced) == 40
+    assert (50 << 20) <= announced[-1]["bytes"] <= (52 << 20)  # type: ignore[index]
 
 
 def test_each_pass_may_tell_everything_again() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from hashlib import sha256
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,8 +53,8 @@ def by_definition(size: int, runs: Runs) -> tuple[bytes, bytes]:
             elif run:
                 text += run + struct.pack(">QQ", at - len(run), len(run))
                 run = b""
-        blocks += sha256(text).digest()
-    return sha256(struct.pack(">Q", size) + blocks).digest(), blocks
+        blocks += blake3(text).digest()
+    return blake3(struct.pack(">Q", size) + blocks).digest(), blocks
 
 
 def digest(size: int, runs: Runs, base: bytes = b"") -> tuple[bytes, bytes]:
@@ -196,4 +196,4 @@ def test_largest_hole_costs_its_blocks_only(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(content, "MAX_BLOCKS", MAX_BLOCKS)
     blocks = digest((1 << 63) - 1, [((1 << 63) - 2, b"x")])[1]
     assert blocks[:-32] == HOLE * (MAX_BLOCKS - 1)
-    assert blocks[-32:] == sha256(b"x" + struct.pack(">QQ", (1 << 50) - 2, 1)).digest()
+    assert blocks[-32:] == blake3(b"x" + struct.pack(">QQ", (1 << 50) - 2, 1)).digest()

@@ -159,6 +159,14 @@ def test_attribute_that_a_kind_cannot_have_is_dropped() -> None:
         assert len(notes) == 3 - len(kept)
 
 
+def test_what_a_storage_keeps_at_the_top_is_left_out_without_a_word() -> None:
+    xattrs = ((b"trusted.fscrypt_slot0", b"sealed"), (b"user.a", b"1"))
+    entry = DIRECTORY._replace(xattrs=xattrs)
+    assert sanitise(b"", entry, STRICT) == (DIRECTORY._replace(xattrs=xattrs[1:]), [])
+    _, (note,) = sanitise(b"a", entry, STRICT)
+    assert (note.kind, note.detail) == ("xattr-dropped", "trusted.fscrypt_slot0")
+
+
 def test_largest_of_too_many_attributes_go() -> None:
     small = (b"user.zz", b"small")
     large = tuple((b"user.%02d" % n, bytes(65000 + n)) for n in range(17))

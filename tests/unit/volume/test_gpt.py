@@ -204,11 +204,11 @@ def test_types_are_those_that_sfdisk_knows() -> None:
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=36),
 )
 def test_a_table_that_is_written_is_read_back(size: int, guid: uuid.UUID, name: str) -> None:
-    start, length = gpt.only_partition(size)
+    start, length = gpt.last_partition(size)
     # Cut off where a partition has no room for more.
     short = name.encode("utf-16-le")[:72].decode("utf-16-le", "replace")
     partition = gpt.Partition(GENERIC, str(guid), start, length, short)
-    written = gpt.table(size, str(uuid.UUID(int=7)), partition)
+    written = gpt.table(size, str(uuid.UUID(int=7)), [partition])
 
     def read(offset: int, wanted: int) -> bytes:
         for at, data in written.items():
@@ -222,11 +222,11 @@ def test_a_table_that_is_written_is_read_back(size: int, guid: uuid.UUID, name: 
 
 def test_others_read_a_table_that_is_written(tmp_path: Path) -> None:
     image, size = tmp_path / "disk", 8 << 20
-    start, length = gpt.only_partition(size)
+    start, length = gpt.last_partition(size)
     partition = gpt.Partition(GENERIC, str(uuid.UUID(int=9)), start, length, "alice@example.com")
     with image.open("wb") as file:
         file.truncate(size)
-        for offset, data in gpt.table(size, str(uuid.UUID(int=7)), partition).items():
+        for offset, data in gpt.table(size, str(uuid.UUID(int=7)), [partition]).items():
             file.seek(offset)
             file.write(data)
     done = subprocess.run(
@@ -241,4 +241,28 @@ def test_others_read_a_table_that_is_written(tmp_path: Path) -> None:
 
 def test_a_disk_without_room_gets_no_table() -> None:
     with pytest.raises(ValueError, match="no room"):
-        gpt.only_partition(2 << 20)
+        gpt.last_partition(2 << 20)
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_ours"),
+    [
+        (["start=2048, size=2048, name=one", "start=6144, size=2048, name=two"], True),
+        (["start=2048, size=2048", 'start=6144, size=2048, attrs="RequiredPartition"'], False),
+        (["1: start=2048, size=2048", "3: start=6144, size=2048"], False),
+        (["start=6144, size=2048", "start=2048, size=2048"], False),
+        (["table-length: 64", "start=2048, size=2048"], False),
+    ],
+)
+def test_what_a_table_of_ours_would_lose_is_noticed(
+    tmp_path: Path, lines: list[str], *, is_ours: bool
+) -> None:
+    image = tmp_path / "disk"
+    image.write_bytes(bytes(8 << 20))
+    script = "\n".join(["label: gpt", *sorted(lines, key=lambda line: "table" not in line)])
+    subprocess.run(
+        ["sfdisk", "--quiet", str(image)], input=script.encode(), check=True, capture_output=True
+    )
+    raw = image.read_bytes()
+    assert parse(raw)
+    assert gpt.is_reproducible(lambda at, length: raw[at : at + length], len(raw)) == is_ours

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     Prototype = tuple[object, Sequence[object]]
 
 
-def load(soname: str, package: str, prototypes: Mapping[str, Prototype]) -> ctypes.CDLL:
-    """Load ``soname`` and declare its functions; NotSupported names the ``package`` it is in."""
+def load(need: str, soname: str, package: str, prototypes: Mapping[str, Prototype]) -> ctypes.CDLL:
+    """Load ``soname`` and declare its functions.
+
+    NotSupported says what ``need``s it, in the plural, and the ``package`` it is in.
+    """
     try:
         library = ctypes.CDLL(soname)
         for name, (result, arguments) in prototypes.items():
@@ -23,7 +26,7 @@ def load(soname: str, package: str, prototypes: Mapping[str, Prototype]) -> ctyp
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         raise NotSupported(
-            f"Security tokens of this kind need the library {soname}, which cannot be used here "
-            f"({error}). It is in the package {package}."
+            f"{need} need the library {soname}, which cannot be used here ({error})."
+            f" It is in the package {package}."
         ) from error
     return library

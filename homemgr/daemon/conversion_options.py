@@ -1,0 +1,34 @@
+"""What clients may ask of a conversion: JSON objects, checked member by member."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from homemgr import errors
+from homemgr.daemon.transfer_options import Given
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Of ConvertHome."""
+
+    #: Empty: as it is.
+    storage: str = ""
+    #: Path of the new image; empty: beside the old one.
+    to: str = ""
+    #: Of a new image file, in bytes; None: as the record says.
+    disk_size: int | None = None
+
+
+def to_convert(text: str) -> ConvertOptions:
+    """Options of ConvertHome; raises InvalidArgs."""
+    given = Given(text, "storage", "to", "disk_size")
+    to = given.text("to")
+    if to and not to.startswith("/"):
+        raise errors.InvalidArgs(f"options: to is {to!r}, expected an absolute path.")
+    return ConvertOptions(given.text("storage"), to, given.number("disk_size", 1 << 62))
+
+
+def to_undo(text: str) -> bool:
+    """The only option of UndoConversion, ``force``; raises InvalidArgs."""
+    return Given(text, "force").flag("force")

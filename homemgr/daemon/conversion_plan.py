@@ -1,0 +1,81 @@
+"""What a conversion is to make of a home, and where: decided before anything is written.
+
+Refused here is what needs no look at the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.daemon.conversion_states import MAKING, Conversion, Side
+from homemgr.daemon.registration import OF_THE_IMAGE
+from homemgr.record import names, storages
+from homemgr.record.password import digest_of_hashes
+from homemgr.record.storages import ABILITIES
+
+if TYPE_CHECKING:
+    from homemgr.daemon.conversion_options import ConvertOptions
+    from homemgr.daemon.home import Home
+
+ROOM_PREFIX = ".#homemgr-room-"
+
+
+def planned(home: Home, options: ConvertOptions) -> Conversion:
+    """What is to be made of what; raises InvalidArgs and NotSupported."""
+    old_storage = home.effective.storage or "directory"
+    storage = options.storage or old_storage
+    _require_convertible(home, storage)
+    path = options.to or _usual_path(home, old_storage, storage)
+    storages.check_path(storage, path)
+    if (storage, path) == (old_storage, home.image_path):
+        raise errors.InvalidArgs(
+            f"Home area {home.name} has storage {storage} and lies in {path} already."
+        )
+    binding = home.record.binding(home.services.machine.id)
+    kept = {key: binding[key] for key in OF_THE_IMAGE if key in binding}
+    return Conversion(
+        home.name,
+        MAKING,
+        Side(old_storage, home.image_path, _room_for(home.image_path), binding=kept),
+        Side(storage, path, _room_for(path)),
+        hashes=passwords_of(home),
+    )
+
+
+def passwords_of(home: Home) -> str:
+    """What tells whether the passwords of a home have changed since."""
+    return digest_of_hashes(home.effective)
+
+
+def _require_convertible(home: Home, storage: str) -> None:
+    if storage not in ABILITIES:
+        known = ", ".join(sorted(ABILITIES))
+        raise errors.InvalidArgs(f"storage: {storage!r} is none of {known}.")
+    if home.abilities.is_remote or ABILITIES[storage].is_remote:
+        raise errors.NotSupported("Files on a file server are not converted: copy them.")
+    if f"{os.path.dirname(home.image_path)}/".startswith("/dev/"):
+        raise errors.NotSupported(
+            f"Home area {home.name} lies on {home.image_path}, which cannot be kept beside a"
+            " new one."
+        )
+
+
+def _usual_path(home: Home, old_storage: str, storage: str) -> str:
+    """Where the new home lies unless somebody says: beside the old one, if that is a good place."""
+    if storage == old_storage:
+        # One that was given its own name keeps it.
+        return home.image_path
+    directory = os.path.dirname(home.image_path)
+    name = names.image_file_name(home.name, home.record.realm, storage)
+    if directory == home.services.config.home_root:
+        # Where systemd-homed has homes others may enter; new ones are kept from them.
+        directory = home.services.config.base_directory
+    return os.path.join(directory, name)
+
+
+def _room_for(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f"{ROOM_PREFIX}{name}.{secrets.token_hex(4)}")

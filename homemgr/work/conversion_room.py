@@ -1,0 +1,93 @@
+"""Whether there is room for a home that is made anew: before a byte is copied, and meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from homemgr import errors
+from homemgr.kernel.btrfs import file_system_id
+from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC, file_system_type
+from homemgr.record.names import FILE_SUFFIXES
+from homemgr.storage import staging
+from homemgr.storage.abilities import probe
+from homemgr.transfer.needs import lacking
+from homemgr.work.allowance import Size
+from homemgr.work.staged import require_room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from homemgr.files import Fd
+    from homemgr.transfer.needs import Needs
+    from homemgr.work.conversion import Target
+
+#: A disk with less than this is full (bytes): what is written to an image needs whole blocks.
+_FULL_BYTES = 1 << 20
+
+
+def require_outside(target: Target, room: Fd, size: Size) -> None:
+    """Raise NoDiskSpace unless the disk has the room for what will be in an image.
+
+    One that takes it only as it is filled would be damaged by a disk that is full.
+    """
+    if target.name in FILE_SUFFIXES:
+        require_room(room, Size(0, 0), size._replace(files=1))
+
+
+def require_fit(target: Target, source: Fd, top: Fd, size: Size, needs: Needs) -> None:
+    """Raise NoDiskSpace, BadHomeSize or NotSupported if the home cannot be stored in ``top``."""
+    try:
+        # What is shared takes no room; how much that will be is not known before.
+        require_room(top, Size(0, 0), size._replace(bytes=0) if can_share(source, top) else size)
+    except errors.NoDiskSpace as error:
+        if target.name not in FILE_SUFFIXES:
+            raise
+        # A new file system has nothing that could be freed.
+        raise _too_small(error.message) from error
+    if missing := lacking(needs, probe(top)):
+        raise errors.NotSupported(
+            f"The file system of {target.image_path} cannot hold the home area: it lacks {missing}."
+        )
+
+
+@contextmanager
+def told_if_full(target: Target, room: Fd, size: Size, copied: Callable[[], int]) -> Iterator[None]:
+    """Have it said what has become full inside the block, and how much was still to come.
+
+    ``copied`` says how many bytes of contents were. Raises NoDiskSpace; BadHomeSize if it is the
+    new image.
+    """
+    try:
+        yield
+    except (OSError, errors.SystemFailure, errors.DamagedFileSystem) as error:
+        is_image = target.name in FILE_SUFFIXES
+        # What is written to an image on a full disk fails in ways of its own.
+        is_outside = is_image and staging.free_bytes(room) < _FULL_BYTES
+        number = error.errno if isinstance(error, OSError) else 0
+        if number not in (errno.ENOSPC, errno.EDQUOT) and not is_outside:
+            raise
+        said = (
+            f"There is no space left for {max(0, size.content - copied())} of the {size.content}"
+            " bytes of the home area, which stays as it was."
+        )
+        if is_image and not is_outside:
+            raise _too_small(said) from error
+        where = os.path.dirname(target.image_path)
+        raise errors.NoDiskSpace(f"The disk of {where} is full. {said}") from error
+
+
+def can_share(source: Fd, top: Fd) -> bool:
+    """Whether files of the one can share blocks with files of the other, as far as is known."""
+    fds = source.fileno(), top.fileno()
+    kinds = {file_system_type(fd) for fd in fds}
+    if kinds == {BTRFS_SUPER_MAGIC}:
+        # Each subvolume has a device number of its own.
+        return len({file_system_id(fd) for fd in fds}) == 1
+    return kinds == {XFS_SUPER_MAGIC} and len({os.fstat(fd).st_dev for fd in fds}) == 1
+
+
+def _too_small(why: str) -> errors.BadHomeSize:
+    return errors.BadHomeSize(f"{why} Give the new image more bytes by --disk-size=.")
