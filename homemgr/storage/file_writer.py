@@ -17,7 +17,7 @@ from homemgr.files import GUARDED_FLAGS, Fd
 from homemgr.kernel import reflink
 from homemgr.storage.ledger import proof
 from homemgr.storage.metadata import apply, set_entry_flags
-from homemgr.storage.sparse import copy_data, write_at
+from homemgr.storage.sparse import copy_data, write_at, write_passing
 from homemgr.transfer import flags
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class FileWriter:
 
     def data(self, offset: int, data: bytes | memoryview) -> None:
         """Store ``data`` at ``offset``."""
-        write_at(self._fd, data, offset)
+        write_passing(self._fd, data, offset)
 
     def hole(self, offset: int, length: int) -> None:
         """Store nothing there, and take away what was."""

@@ -10,11 +10,17 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from homemgr.kernel.uncached import pwrite_uncached
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: For copying without help of the kernel.
 _CHUNK = 1 << 20
+
+#: From how much on at once data are not to stay in memory once they are on disk: less would be
+#: as many small requests to the disk.
+_PASSING = 64 << 10
 
 #: Where copy_file_range(2) cannot help, plain reading and writing can.
 _NO_SHORTCUT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
@@ -103,7 +109,26 @@ def copy_data(old: int, new: int) -> None:
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of ``data`` at ``offset``."""
-    written = os.pwrite(fd, data, offset)
+    _write_rest(fd, data, offset, os.pwrite(fd, data, offset))
+
+
+def write_passing(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Like `write_at`, for data of which nobody is known to read them soon.
+
+    A home is often larger than memory: kept in it, all of it would drive out what is used. And
+    to give new pages to each piece takes longer than to use those of the last again.
+    """
+    written = 0
+    if len(data) >= _PASSING:
+        try:
+            written = pwrite_uncached(fd, data, offset)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+    _write_rest(fd, data, offset, written)
+
+
+def _write_rest(fd: int, data: bytes | memoryview, offset: int, written: int) -> None:
     while written < len(data):
         # A disk that is nearly full takes a part before it says that it is.
         written += os.pwrite(fd, memoryview(data)[written:], offset + written)
