@@ -52,7 +52,7 @@ class Decoder:
         """Begin between two frames."""
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes | bytearray) -> Iterator[Frame]:
         """All frames that end in ``data``; take the last before feeding more.
 
         `StreamError` on what is malformed: nothing that comes later has a meaning then.

@@ -1,9 +1,7 @@
-"""The byte stream between the workers of two machines: a greeting, then frames, compressed.
+"""The byte stream between the workers of two machines: a greeting, then frames, in `chunks`.
 
 Each direction has a thread of its own, so that compressing and waiting for the network cost
-the walk through the home nothing. The bytes are one zstd stream (RFC 8878) for the whole
-conversation; its window is bounded, so that the other side cannot choose how much memory
-we need. Knows frames, not what is said with them.
+the walk through the home nothing. Knows frames, not what is said with them.
 """
 
 from __future__ import annotations
@@ -11,53 +9,33 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
-import select
 import socket
 import stat
-import sys
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr.errors import StreamError, TransferInterrupted
-from homemgr.transfer import frames
+from homemgr.transfer import chunks, frames
 from homemgr.transfer.decoder import Decoder
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from homemgr.files import Fd
     from homemgr.transfer.frames import Content, Frame
 
 #: The first line of each direction; another version is refused before anything is believed.
-GREETING = b"homemgr transfer 5\n"
+GREETING = b"homemgr transfer 6\n"
 
-#: Fast enough for a network of several hundred megabytes a second, and most of the gain. Level 1
-#: looks for matches of seven bytes; of five there are more, in text, and they cost no more time.
-_COMPRESSION = {
-    int(zstd.CompressionParameter.compression_level): 1,
-    int(zstd.CompressionParameter.min_match): 5,
-}
-#: Largest window (as a power of two) that is taken; level 1 uses 2^19.
-_WINDOW_LOG = 21
 #: Frames are handed to the other thread about so many bytes at a time, and so often at most
 #: before it has taken them: each time costs both threads, many small ones more than the work.
 _BATCH_BYTES = 512 << 10
 _BATCHES = 4
-_READ_BYTES = 256 << 10
 #: Asked of the pipe or socket that the stream is; what root may have, whatever the limit.
 _UNDER_WAY_BYTES = 1 << 20
 _SO_SNDBUFFORCE = 32
-#: What has arrived is handed to the other thread from this size on: mostly as it was unpacked.
-_CHUNK_BYTES = 192 << 10
-#: Pieces from this size on are compressed where they are, smaller ones are put together before.
-_LARGE_BYTES = 32 << 10
 #: Who waits looks this often (s) whether he still should, and at the end waits so long (s).
 _PATIENCE_S = 0.5
 _LAST_WORDS_S = 5.0
@@ -150,49 +128,37 @@ class Outgoing:
     def _write(self) -> None:
         batch: _Batch | None = _Batch([], is_urgent=False)
         try:
-            self._write_out(GREETING)
-            compressor = zstd.ZstdCompressor(options=_COMPRESSION)
+            self._write_out([GREETING])
+            packer = chunks.Packer()
             while (batch := self._batches.get()) is not None:
-                for piece in _joined(batch.parts):
-                    self._write_out(compressor.compress(piece))
-                if batch.is_urgent:
-                    self._write_out(compressor.flush(compressor.FLUSH_BLOCK))
-            self._write_out(compressor.flush())
+                for pieces in packer.pack(batch.parts, is_urgent=batch.is_urgent):
+                    self._write_out(pieces)
+            self._write_out([chunks.THE_END])
         except BaseException as error:  # noqa: BLE001 -- raised in the thread that sends
             self._broken = error
             # Whoever still puts something in must not wait for us.
             while batch is not None:
                 batch = self._batches.get()
 
-    def _write_out(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            count = os.write(self._fd, view)
+    def _write_out(self, pieces: Sequence[Content]) -> None:
+        count = os.writev(self._fd, pieces)
+        self.sent_bytes += count
+        if count == sum(map(len, pieces)):
+            return
+        # Only a signal cuts one short that may wait.
+        rest = memoryview(b"".join(pieces))[count:]
+        while rest:
+            count = os.write(self._fd, rest)
             self.sent_bytes += count
-            view = view[count:]
+            rest = rest[count:]
 
 
 class _Batch(NamedTuple):
     """Pieces of frames for the other thread."""
 
     parts: list[Content]
-    #: Whether they are to leave now, and not only when a block of the compressor is full.
+    #: Whether they are to leave now, and not only when more has come.
     is_urgent: bool
-
-
-def _joined(parts: list[Content]) -> Iterator[Content]:
-    """The same bytes in fewer pieces, large ones uncopied."""
-    small: list[Content] = []
-    for part in parts:
-        if len(part) < _LARGE_BYTES:
-            small.append(part)
-            continue
-        if small:
-            yield b"".join(small)
-            small = []
-        yield part
-    if small:
-        yield b"".join(small)
 
 
 class Incoming:
@@ -203,7 +169,7 @@ class Incoming:
         self._fd = fd.fileno()
         _widen(self._fd)
         self._patience = patience
-        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_BATCHES)
+        self._chunks: queue.Queue[bytes | bytearray | BaseException] = queue.Queue(_BATCHES)
         self._is_given_up = False
         self._frames = self._decode()
         start_thread(self._read)
@@ -233,7 +199,7 @@ class Incoming:
                 raise TransferInterrupted(_BROKEN) from chunk
             yield from decoder.feed(chunk)
 
-    def _next(self) -> bytes | BaseException:
+    def _next(self) -> bytes | bytearray | BaseException:
         while True:
             try:
                 return self._chunks.get(timeout=_PATIENCE_S)
@@ -242,54 +208,39 @@ class Incoming:
 
     def _read(self) -> None:
         try:
-            rest = self._greeted()
-            self._decompress(rest)
+            self._require_greeting()
+            unpacker = chunks.Unpacker()
+            while (head := self._exactly(chunks.HEAD_BYTES)) != chunks.THE_END:
+                kind, length = unpacker.head(head)
+                for data in unpacker.unpack(kind, self._exactly(length)):
+                    self._put(data)
+            raise EOFError("the connection ended")
         except BaseException as error:  # noqa: BLE001 -- raised in the thread that receives
             self._put(error)
 
-    def _greeted(self) -> bytes:
-        """What came after the greeting, which must be ours."""
+    def _require_greeting(self) -> None:
+        """Raise StreamError unless it begins with the greeting."""
         seen = b""
         while len(seen) < len(GREETING):
-            if not (data := self._some()):
+            if not (data := os.read(self._fd, len(GREETING) - len(seen))):
                 raise EOFError("the connection ended")
             seen += data
-            if not GREETING.startswith(seen[: len(GREETING)]):
+            if not GREETING.startswith(seen):
                 raise StreamError(
-                    f"The other machine said {seen[:40]!r}, expected {GREETING!r}: either a program"
+                    f"The other machine said {seen!r}, expected {GREETING!r}: either a program"
                     " at login prints something, or its homemgr is of another version."
                 )
-        return seen[len(GREETING) :]
 
-    def _decompress(self, data: bytes) -> None:
-        options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
-        decompressor = zstd.ZstdDecompressor(options=options)
-        unpacked: list[bytes] = []
-        size = 0
-        try:
-            while not decompressor.eof:
-                piece = decompressor.decompress(data, _BATCH_BYTES)
-                unpacked.append(piece)
-                size += len(piece)
-                # Little comes at a time: more is waited for only while it is there already.
-                if size >= _CHUNK_BYTES or (decompressor.needs_input and not self._is_readable()):
-                    self._put(b"".join(unpacked))
-                    unpacked, size = [], 0
-                data = b""
-                if decompressor.needs_input and not (data := self._some()):
-                    break
-        except zstd.ZstdError as error:
-            raise StreamError(f"The stream from the other machine is damaged: {error}") from error
-        self._put(b"".join(unpacked))
-        raise EOFError("the connection ended")
+    def _exactly(self, count: int) -> bytearray:
+        """The next ``count`` bytes."""
+        data = bytearray(count)
+        rest = memoryview(data)
+        while rest:
+            if not (came := os.readv(self._fd, [rest])):
+                raise EOFError("the connection ended")
+            rest = rest[came:]
+        return data
 
-    def _is_readable(self) -> bool:
-        """Whether something has come already, or will come no more."""
-        return bool(select.select([self._fd], [], [], 0)[0])
-
-    def _some(self) -> bytes:
-        return os.read(self._fd, _READ_BYTES)
-
-    def _put(self, chunk: bytes | BaseException) -> None:
+    def _put(self, chunk: bytes | bytearray | BaseException) -> None:
         if not self._is_given_up:
             self._chunks.put(chunk)
