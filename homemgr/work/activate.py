@@ -42,6 +42,8 @@ def run(task: Task) -> dict[str, object]:
             opened.write_through_if_possible()
             with ExitStack() as closing:
                 merged = _merge(task, mount, effective, mode, closing)
+                # A service that came after ours has looked already which homes are active.
+                task.channel.require_wanted()
                 mountpoint.publish(merged.home, target)
                 # Not before: until the home is seen, every failure has to take it all away again.
                 opened.area.keep()

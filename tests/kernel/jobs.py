@@ -8,6 +8,8 @@ of them.
 from __future__ import annotations
 
 import base64
+import os
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from pathlib import Path
 from homemgr import crypt, errors, job
 from homemgr.record import signature
 from homemgr.record.model import UserRecord
+from tests.world.box import wait_for
 
 from . import forks, kills
 from .kills import Step
@@ -115,6 +118,21 @@ class Worker:
             assert "begun" in job.unpack(_frame(ours))
             assert job.unpack(_frame(ours))["need"] == "processor"
             yield
+        worker.wait()
+
+    def run_deserted(self, at: Step, verb: str) -> None:
+        """Run a job to its end, whose service dies while it stands still at the call ``at``."""
+        ours, worker = begin(kills.stopping(at))
+        with ours:
+            ours.sendall(self.request(verb))
+            pid = job.unpack(_frame(ours))["begun"]
+            assert isinstance(pid, int)
+            assert "need" in job.unpack(_frame(ours))
+            job.Channel(ours).send({"granted": "processor"})
+            assert "free" in job.unpack(_frame(ours))
+            status = Path(f"/proc/{pid}/stat")
+            wait_for(lambda: status.read_text().rpartition(")")[2].split()[0] in "Tt", "it stands")
+        os.kill(pid, signal.SIGCONT)
         worker.wait()
 
     def _talk(self, strace: list[str], request: bytes) -> dict[str, object]:

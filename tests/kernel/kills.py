@@ -41,3 +41,9 @@ def killing(at: Step) -> list[str]:
     # strace counts each name by itself, so only this one may be injected.
     inject = f"inject={at.name}:error=EINTR:signal=SIGKILL:when={at.number}"
     return ["-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject]
+
+
+def stopping(at: Step) -> list[str]:
+    """Options of strace to have a program stand still after a call, until SIGCONT."""
+    inject = f"inject={at.name}:signal=SIGSTOP:when={at.number}"
+    return ["-o", "/dev/null", "-e", f"trace={at.name}", "-e", inject]

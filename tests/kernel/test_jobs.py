@@ -234,6 +234,15 @@ def test_activate_killed_anywhere_leaves_a_home(alice: Worker, tmp_path: Path) -
 
 
 @pytest.mark.timeout(300)
+def test_activate_whose_service_died_meanwhile_shows_no_home(alice: Worker) -> None:
+    alice.run("create")
+    # The next service looks which homes are active when it starts; this one would come later.
+    alice.run_deserted(Step("open_tree", 1), "activate")
+    assert not mounted(alice)
+    alice.run("activate")
+    assert mounted(alice)
+
+
 def test_deactivate_killed_anywhere_leaves_a_home(alice: Worker, tmp_path: Path) -> None:
     alice.run("create")
     alice.run("activate")
