@@ -53,7 +53,7 @@ def sizing_of(effective: EffectiveRecord) -> Sizing:
     if mode is None:
         mode = _BOTH if effective.storage == _FOLLOWING else _OFF
     weight = cast("int", effective.get("rebalanceWeight"))
-    if not effective.is_set("rebalanceWeight") and _has_chosen_size(effective):
+    if not effective.is_set("rebalanceWeight") and has_chosen_size(effective):
         # Clients switch the one off where they set the other, as who names a size wants that one.
         weight = 0
     goal = None if mode == _OFF else effective.disk_size
@@ -66,5 +66,6 @@ def _has_own_disk(effective: EffectiveRecord) -> bool:
     return (effective.image_path or "").startswith("/dev/")
 
 
-def _has_chosen_size(effective: EffectiveRecord) -> bool:
+def has_chosen_size(effective: EffectiveRecord) -> bool:
+    """Whether somebody said how large the home may be."""
     return effective.is_set("diskSize") or effective.is_set("diskSizeRelative")

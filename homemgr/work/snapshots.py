@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.record import snapshots
+from homemgr.record import sizing, snapshots
 from homemgr.record.snapshots import COPIED, IMAGE, Note
 from homemgr.storage import (
     image_file,
@@ -83,7 +83,20 @@ def _way(task: Task) -> str:
                     raise errors.NotSupported("It would be a full copy.")
                 is_wanted = bool(task.argument("full_copy"))
                 snapshot_taking.require_room(area.top.fd, parent, is_wanted=is_wanted)
+                _require_unlimited(task)
             return how
+
+
+def _require_unlimited(task: Task) -> None:
+    """Raise AccessDenied if its user would go round the limit of his home's size by a full copy.
+
+    What a snapshot holds counts for nobody; one that shares its blocks grows by what was counted.
+    """
+    if task.argument("by_uid") == task.local_uid and sizing.has_chosen_size(task.effective):
+        raise errors.AccessDenied(
+            f"The size of home area {task.record.name} is limited, and a full copy of it is not"
+            " counted: an administrator can take it."
+        )
 
 
 @contextmanager

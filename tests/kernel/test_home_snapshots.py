@@ -147,6 +147,20 @@ def test_where_it_costs_a_copy_it_has_to_be_asked_for(file_system: Callable[...,
         assert os.listdir(stored(worker).parent) == ["alice.homedir"]
 
 
+def test_nobody_goes_round_the_limit_of_his_home_by_full_copies(
+    file_system: Callable[..., Path],
+) -> None:
+    for worker in worker_on("ext4", file_system):
+        take(worker, "unlimited", by_uid=worker.uid)
+        # This file system enforces nothing; what counts is that somebody said so.
+        worker.extra["diskSize"] = 64 << 20
+        worker.record = worker.signed(PASSWORD, 2_000_000)
+        with pytest.raises(errors.AccessDenied, match="administrator"):
+            take(worker, "own", by_uid=worker.uid)
+        assert listed(worker) == ["unlimited"]
+        take(worker, "of-an-administrator")
+
+
 def test_the_password_of_now_is_the_only_one(sharing: Worker) -> None:
     take(sharing, "old")
     changed = sharing.signed(NEW, 2_000_000)
