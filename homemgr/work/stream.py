@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import select
 import socket
 import stat
 import threading
@@ -36,6 +37,8 @@ _BATCHES = 4
 #: Asked of the pipe or socket that the stream is; what root may have, whatever the limit.
 _UNDER_WAY_BYTES = 1 << 20
 _SO_SNDBUFFORCE = 32
+#: Of what was said in the place of the greeting about so much is told.
+_SHOWN_BYTES = 40
 #: Who waits looks this often (s) whether he still should, and at the end waits so long (s).
 _PATIENCE_S = 0.5
 _LAST_WORDS_S = 5.0
@@ -226,6 +229,8 @@ class Incoming:
                 raise EOFError("the connection ended")
             seen += data
             if not GREETING.startswith(seen):
+                if select.select([self._fd], [], [], 0)[0]:
+                    seen += os.read(self._fd, _SHOWN_BYTES)
                 raise StreamError(
                     f"The other machine said {seen!r}, expected {GREETING!r}: either a program"
                     " at login prints something, or its homemgr is of another version."
