@@ -81,6 +81,8 @@ class Outgoing:
         self._patience = patience
         self._parts: list[Content] = []
         self._size = 0
+        #: Whether what was handed over last may wait for more.
+        self._is_behind = False
         self._batches: queue.Queue[_Batch | None] = queue.Queue(_BATCHES)
         self._broken: BaseException | None = None
         #: Bytes that left, compressed.
@@ -102,12 +104,14 @@ class Outgoing:
     def _hand_over(self, *, is_urgent: bool) -> None:
         if self._broken is not None:
             raise TransferInterrupted(_BROKEN) from self._broken
-        while self._parts:
+        while self._parts or (is_urgent and self._is_behind):
             try:
                 self._batches.put(_Batch(self._parts, is_urgent), timeout=_PATIENCE_S)
-                self._parts, self._size = [], 0
             except queue.Full:
                 self._patience()
+                continue
+            self._parts, self._size = [], 0
+            self._is_behind = not is_urgent
 
     def end(self, failure: Frame | None = None) -> None:
         """Wait until all has left, but not for one who does not read any more.
@@ -122,7 +126,7 @@ class Outgoing:
                     self._batches.get_nowait()
         # Who does not read any more gets no last word.
         with suppress(queue.Full):
-            if self._broken is None and self._parts:
+            if self._broken is None and (self._parts or self._is_behind):
                 self._batches.put(_Batch(self._parts, is_urgent=True), timeout=_LAST_WORDS_S)
             self._parts = []
             self._batches.put(None, timeout=max(0.0, until - time.monotonic()))

@@ -144,6 +144,23 @@ def test_chunks_of_one_byte_are_frames_as_well() -> None:
     assert received(GREETING + body)[0] == [Leave()] * 9
 
 
+def test_what_was_handed_over_already_is_flushed_as_well() -> None:
+    here, there = socket.socketpair()
+    with Fd(here.detach()) as near, Fd(there.detach()) as far:
+        outgoing, incoming = Outgoing(near, patience), Incoming(far, patience)
+        # The last of them is just what makes a batch full.
+        batch = [Data(MAX_DATA * number, bytes(MAX_DATA)) for number in range(2)]
+        for frame in batch:
+            outgoing.send(frame)
+        outgoing.flush()
+        assert [incoming.receive(), incoming.receive()] == batch
+        for frame in batch:
+            outgoing.send(frame)
+        # Nor are the last words kept back.
+        outgoing.end()
+        assert [incoming.receive(), incoming.receive()] == batch
+
+
 @pytest.mark.parametrize("last", [FRAMES[4], FRAMES[1], FRAMES[9]])
 def test_what_is_flushed_can_be_received_before_more_comes(last: Frame) -> None:
     here, there = socket.socketpair()
