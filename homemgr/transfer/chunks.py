@@ -1,9 +1,10 @@
 """What travels between two machines in the place of frames: chunks, packed or as they are.
 
-A chunk is its kind u8, the length of its body u32, big endian, and the body, 1 to `MAX_CHUNK`
-bytes. The bodies of all `PACKED` chunks are one zstd stream (RFC 8878); it has no end, and is
-flushed before another chunk. The body of a `PLAIN` chunk is what it says. Unpacked and one
-after the other they are the bytes of `frames`. In the end comes `THE_END`.
+A chunk is its kind u8, the length of its body u32, big endian, the same with all bits inverted,
+and the body, 1 to `MAX_CHUNK` bytes: of a length that is damaged on the way both sides would wait
+for each other. The bodies of all `PACKED` chunks are one zstd stream (RFC 8878); it has no end, and
+is flushed before another chunk. The body of a `PLAIN` chunk is what it says. Unpacked and one after
+the other they are the bytes of `frames`. In the end comes `THE_END`.
 
 Most of what people keep are pictures, films and archives, which nothing makes smaller; to try it
 in vain took the threads of the stream, at both ends, as long again as all else that they do.
@@ -32,10 +33,18 @@ PACKED, PLAIN = 1, 2
 #: The longest body.
 MAX_CHUNK = 1 << 20
 
-_HEAD = struct.Struct(">BI")
+_HEAD = struct.Struct(">BII")
 HEAD_BYTES = _HEAD.size
+_INVERTED = 0xFFFFFFFF
+
+
+def head(kind: int, length: int) -> bytes:
+    """What a chunk begins with."""
+    return _HEAD.pack(kind, length, length ^ _INVERTED)
+
+
 #: In the place of a chunk: nothing follows.
-THE_END = _HEAD.pack(3, 0)
+THE_END = head(3, 0)
 
 #: Fast enough for a network of several hundred megabytes a second, and most of the gain. Level 1
 #: looks for matches of seven bytes; of five there are more, in text, and they cost no more time.
@@ -103,7 +112,7 @@ class Packer:
         self._is_open = not is_last
         for start in range(0, len(body), MAX_CHUNK):
             part = body[start : start + MAX_CHUNK]
-            yield [_HEAD.pack(PACKED, len(part)), part]
+            yield [head(PACKED, len(part)), part]
 
     def _is_dense(self, piece: Content) -> bool:
         """Whether some places in ``piece`` look as if nothing could make it smaller."""
@@ -119,7 +128,7 @@ def _plain(before: bytes, piece: Content) -> Iterator[Written]:
     view = memoryview(piece)
     while view:
         part = view[: MAX_CHUNK - len(before)]
-        yield [_HEAD.pack(PLAIN, len(before) + len(part)), before, part]
+        yield [head(PLAIN, len(before) + len(part)), before, part]
         before, view = b"", view[len(part) :]
 
 
@@ -132,13 +141,14 @@ class Unpacker:
         self._decompressor = zstd.ZstdDecompressor(options=options)
 
     @staticmethod
-    def head(data: bytes | bytearray) -> tuple[int, int]:
+    def begun(data: bytes | bytearray) -> tuple[int, int]:
         """Kind and length of the chunk that begins with ``data``, of `HEAD_BYTES`.
 
         `StreamError` if there is no such chunk.
         """
-        kind, length = _HEAD.unpack(data)
-        if kind not in (PACKED, PLAIN) or not 0 < length <= MAX_CHUNK:
+        kind, length, inverted = _HEAD.unpack(data)
+        is_sound = length ^ _INVERTED == inverted and 0 < length <= MAX_CHUNK
+        if kind not in (PACKED, PLAIN) or not is_sound:
             raise StreamError("The stream from the other machine holds something that is no chunk.")
         return kind, length
 

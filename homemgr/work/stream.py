@@ -218,7 +218,7 @@ class Incoming:
             self._require_greeting()
             unpacker = chunks.Unpacker()
             while (head := self._exactly(chunks.HEAD_BYTES)) != chunks.THE_END:
-                kind, length = unpacker.head(head)
+                kind, length = unpacker.begun(head)
                 for data in unpacker.unpack(kind, self._exactly(length)):
                     self._put(data)
             raise EOFError("the connection ended")

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homemgr.errors import StreamError
-from homemgr.transfer.chunks import HEAD_BYTES, MAX_CHUNK, PACKED, PLAIN, Packer, Unpacker
+from homemgr.transfer.chunks import (
+    HEAD_BYTES,
+    MAX_CHUNK,
+    PACKED,
+    PLAIN,
+    THE_END,
+    Packer,
+    Unpacker,
+    head,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -30,7 +39,7 @@ def packed(packer: Packer, *pieces: bytes, is_urgent: bool = True) -> bytes:
 def chunks(stream: bytes) -> list[tuple[int, bytearray]]:
     found = []
     while stream:
-        kind, length = Unpacker.head(stream[:HEAD_BYTES])
+        kind, length = Unpacker.begun(stream[:HEAD_BYTES])
         found.append((kind, bytearray(stream[HEAD_BYTES:][:length])))
         assert len(found[-1][1]) == length
         stream = stream[HEAD_BYTES + length :]
@@ -89,13 +98,22 @@ def test_who_has_nothing_says_nothing() -> None:
 @pytest.mark.parametrize("kind", [0, 3, 255])
 def test_a_chunk_of_no_known_kind_is_refused(kind: int) -> None:
     with pytest.raises(StreamError, match="no chunk"):
-        Unpacker.head(bytes([kind]) + (1).to_bytes(4, "big"))
+        Unpacker.begun(head(kind, 1))
 
 
 @pytest.mark.parametrize("length", [0, MAX_CHUNK + 1, 0xFFFFFFFF])
 def test_a_length_is_looked_at_before_room_is_made_for_it(length: int) -> None:
     with pytest.raises(StreamError, match="no chunk"):
-        Unpacker.head(bytes([PLAIN]) + length.to_bytes(4, "big"))
+        Unpacker.begun(head(PLAIN, length))
+
+
+@pytest.mark.parametrize("whole", [head(PACKED, 1), head(PLAIN, MAX_CHUNK), THE_END])
+def test_a_head_with_one_bit_that_is_wrong_is_refused(whole: bytes) -> None:
+    for bit in range(8 * HEAD_BYTES):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(StreamError, match="no chunk"):
+            Unpacker.begun(damaged)
 
 
 @given(st.binary(min_size=1, max_size=300), st.binary(max_size=2000))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import struct
 import tracemalloc
 from contextlib import suppress
 
@@ -15,12 +14,11 @@ from hypothesis import strategies as st
 
 from homemgr.errors import StreamError, TransferInterrupted
 from homemgr.files import Fd
-from homemgr.transfer.chunks import MAX_CHUNK, PLAIN
+from homemgr.transfer.chunks import MAX_CHUNK, PLAIN, head
 from homemgr.transfer.entry import Entry, Kind
 from homemgr.transfer.frames import MAX_DATA, Control, Data, Eof, File, Frame, Hole, Leave
 from homemgr.work.stream import GREETING, Incoming, Outgoing
 
-HEAD = struct.Struct(">BI")
 FILE = Entry(Kind.FILE, 0o644, 1, 1, 0, 0, 40_000, b"", ())
 
 
@@ -132,7 +130,7 @@ def test_what_a_login_prints_is_told() -> None:
 def test_the_length_of_a_chunk_is_checked_before_memory_is_taken() -> None:
     tracemalloc.start()
     try:
-        _, error = received(GREETING + HEAD.pack(PLAIN, 2**31))
+        _, error = received(GREETING + head(PLAIN, 2**31))
         assert tracemalloc.get_traced_memory()[1] < MAX_CHUNK
     finally:
         tracemalloc.stop()
@@ -140,7 +138,7 @@ def test_the_length_of_a_chunk_is_checked_before_memory_is_taken() -> None:
 
 
 def test_chunks_of_one_byte_are_frames_as_well() -> None:
-    body = b"".join(HEAD.pack(PLAIN, 1) + bytes([byte]) for byte in b"\x03\0\0\0\0" * 9)
+    body = b"".join(head(PLAIN, 1) + bytes([byte]) for byte in b"\x03\0\0\0\0" * 9)
     assert received(GREETING + body)[0] == [Leave()] * 9
 
 
