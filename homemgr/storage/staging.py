@@ -33,14 +33,23 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 def open_stage(parent: Fd, stage_name: str, *, is_subvolume: bool = False) -> Fd:
     """The directory for what arrives, made empty and nobody's if there is none yet.
 
-    It is to be a subvolume, if it can be one, with ``is_subvolume``.
+    It is to be a subvolume, if it can be one, with ``is_subvolume``. PathExists if there is
+    something that is no directory.
     """
     make = make_directory
     if is_subvolume and subvolume.is_possible(parent):
         make = subvolume.make_subvolume
     with suppress(FileExistsError), filesystem_identity(NOBODY, NOBODY):
         make(parent, stage_name)
-    return openat2(parent.fileno(), stage_name, DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS)
+    try:
+        return openat2(parent.fileno(), stage_name, DIRECTORY_FLAGS, RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise PathExists(
+            f"{os.path.join(location(parent.fileno()), stage_name)} is no directory, and what"
+            " arrives is stored there: move it away, then run the same command again."
+        ) from error
 
 
 def is_there(parent: Fd, name: str) -> bool:

@@ -215,6 +215,14 @@ def test_no_step_is_taken_with_another_tree(every_area: Path) -> None:
         assert os.listdir(every_area) == ["one"]
 
 
+@pytest.mark.parametrize("kind", [0, 2, 3])
+def test_what_is_no_directory_is_in_the_way_of_what_arrives(there: Path, kind: int) -> None:
+    make_kind(there, b"stage", kind)
+    with opened(there) as base, pytest.raises(PathExists, match=r"/stage is no directory.*move it"):
+        staging.open_stage(base, "stage")
+    assert os.listdir(there) == ["stage"]
+
+
 def test_trees_become_homes_and_back_and_every_step_may_be_repeated(every_area: Path) -> None:
     def move(old: str, new: str, tree: str) -> None:
         rooms.move(str(every_area / old), str(every_area / new), tree)
