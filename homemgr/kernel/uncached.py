@@ -1,4 +1,7 @@
-"""Write through the page cache without staying in it: RWF_DONTCACHE of pwritev2(2), Linux 6.14."""
+"""Write through the page cache without staying in it: RWF_DONTCACHE of pwritev2(2).
+
+Linux has it since 6.14; ext4 and xfs took it up later, btrfs of 6.18 has not yet.
+"""
 
 from __future__ import annotations
 
