@@ -85,7 +85,7 @@ class Outgoing:
         self._is_behind = False
         self._batches: queue.Queue[_Batch | None] = queue.Queue(_BATCHES)
         self._broken: BaseException | None = None
-        #: Bytes that left, compressed.
+        #: Bytes that left, as they travel.
         self.sent_bytes = 0
         self._writer = start_thread(self._write)
 

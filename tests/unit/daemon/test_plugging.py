@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pytest
@@ -14,6 +15,8 @@ from homemgr.daemon.sticks import Sticks
 from tests.unit.daemon.test_sticks import OTHER, UUID, paths, properties
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from homemgr.daemon.manager import Manager
 
 Event = tuple[str, "dict[str, str] | None"]
@@ -82,22 +85,31 @@ class Followed:
         return paths(self.offers.sticks)
 
 
+@asynccontextmanager
+async def following(devices: Devices) -> AsyncIterator[Followed]:
+    """A manager that is told of devices until the end of the block."""
+    manager = Followed()
+    task = asyncio.create_task(plugging.follow(cast("Manager", manager), lambda: devices))
+    yield manager
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def test_what_is_there_and_what_comes_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugging, "_PAUSE_S", 0)
     devices = Devices({"/sys/a": properties()})
 
     async def run() -> None:
-        manager = Followed()
-        task = asyncio.create_task(plugging.follow(cast("Manager", manager), lambda: devices))
-        assert await manager.look() == [UUID]
-        devices.tell(Batch([("/sys/b", properties("bert", OTHER))], may_be_more=True), Batch([]))
-        assert await manager.look() == [UUID, OTHER]
-        # Of no interest: nobody looks.
-        devices.tell(Batch([("/sys/c", None)]), Batch([("/sys/a", None)]))
-        assert await manager.look() == [OTHER]
-        assert devices.scans == 1
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with following(devices) as manager:
+            assert await manager.look() == [UUID]
+            devices.tell(
+                Batch([("/sys/b", properties("bert", OTHER))], may_be_more=True), Batch([])
+            )
+            assert await manager.look() == [UUID, OTHER]
+            # Of no interest: nobody looks.
+            devices.tell(Batch([("/sys/c", None)]), Batch([("/sys/a", None)]))
+            assert await manager.look() == [OTHER]
+            assert devices.scans == 1
 
     asyncio.run(run())
     assert devices.is_closed
@@ -109,14 +121,11 @@ def test_lost_events_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = Devices()
 
     async def run() -> None:
-        manager = Followed()
-        task = asyncio.create_task(plugging.follow(cast("Manager", manager), lambda: devices))
-        assert await manager.look() == []
-        devices.there = {"/sys/a": properties()}
-        devices.tell(Batch([], is_incomplete=True))
-        assert await manager.look() == [UUID]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with following(devices) as manager:
+            assert await manager.look() == []
+            devices.there = {"/sys/a": properties()}
+            devices.tell(Batch([], is_incomplete=True))
+            assert await manager.look() == [UUID]
 
     asyncio.run(run())
 
@@ -129,17 +138,14 @@ def test_a_flood_leaves_the_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> N
         loop = asyncio.get_running_loop()
         later = loop.call_later
         monkeypatch.setattr(loop, "call_later", lambda s, *a: (pauses.append(s), later(0, *a))[1])
-        manager = Followed()
-        task = asyncio.create_task(plugging.follow(cast("Manager", manager), lambda: devices))
-        await manager.look()
-        flood = [Batch([("/sys/x", None)] * 32, may_be_more=True)] * 5
-        devices.tell(*flood, Batch([("/sys/a", properties())]))
-        assert await manager.look() == [UUID]
-        # After every batch but the last: nothing else of the loop was kept waiting.
-        assert len([pause for pause in pauses if pause == plugging._PAUSE_S]) == 5
-        assert manager.looks == 2
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with following(devices) as manager:
+            await manager.look()
+            flood = [Batch([("/sys/x", None)] * 32, may_be_more=True)] * 5
+            devices.tell(*flood, Batch([("/sys/a", properties())]))
+            assert await manager.look() == [UUID]
+            # After every batch but the last: nothing else of the loop was kept waiting.
+            assert len([pause for pause in pauses if pause == plugging._PAUSE_S]) == 5
+            assert manager.looks == 2
 
     asyncio.run(run())
 
@@ -150,14 +156,11 @@ def test_more_than_can_be_remembered_is_looked_for(monkeypatch: pytest.MonkeyPat
     devices = Devices()
 
     async def run() -> None:
-        manager = Followed()
-        task = asyncio.create_task(plugging.follow(cast("Manager", manager), lambda: devices))
-        assert await manager.look() == []
-        devices.there = {"/sys/a": properties()}
-        devices.tell(Batch([("/sys/b", properties("bert", OTHER))] * 4))
-        assert await manager.look() == [UUID]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with following(devices) as manager:
+            assert await manager.look() == []
+            devices.there = {"/sys/a": properties()}
+            devices.tell(Batch([("/sys/b", properties("bert", OTHER))] * 4))
+            assert await manager.look() == [UUID]
 
     asyncio.run(run())
 
