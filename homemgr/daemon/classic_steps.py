@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from homemgr import errors
-from homemgr.daemon import changes
+from homemgr.daemon import changes, snapshots
 from homemgr.daemon.classic_states import (
     BEGUN,
     CONVERTED,
@@ -142,6 +142,8 @@ class ClassicSteps:
         is_resumed = state.phase == RETURNING
         try:
             async with home.exclusively(Operation.REMOVE, queued=is_resumed):
+                if not is_resumed:
+                    await _require_no_snapshots(home)
                 if home.is_fixated:
                     state = replace(state, record=home.record.for_host().data)
                 await self._save(state.at(RETURNING))
@@ -218,4 +220,16 @@ class ClassicSteps:
             on_progress=activity.note if activity else None,
             on_question=on_question,
             cancelled=activity.cancelled if activity else None,
+        )
+
+
+async def _require_no_snapshots(home: Home) -> None:
+    """Raise NotSupported if somebody took snapshots on purpose: no account has any."""
+    rows = cast("list[JsonObject]", await snapshots.listed(home))
+    taken = [str(row["name"]) for row in rows if not row["automatic"]]
+    if taken:
+        raise errors.NotSupported(
+            f"There are snapshots of home area {home.name}, which a classic account cannot have:"
+            f" {', '.join(taken)}. Restore from them what is needed, remove them with `homemgr"
+            " snapshot remove`, then try again."
         )

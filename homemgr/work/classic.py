@@ -7,6 +7,7 @@ owner. Which tree it is was noted at the survey: whatever has its name by now st
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +19,7 @@ from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.processes import processes_of
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
 from homemgr.kernel.synchronization import syncfs
-from homemgr.storage import mountpoint, owners, paths
+from homemgr.storage import mountpoint, owners, paths, snapshot_sweep
 from homemgr.storage.blobs import BLOBS
 from homemgr.storage.embedded import IDENTITY, write_identity
 from homemgr.storage.owner_ledger import Ledger
@@ -31,6 +32,8 @@ from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
     from homemgr.work.task import Task
+
+log = logging.getLogger(__name__)
 
 #: The name of a home on the way, in the base directory: prefix, NAME.
 STAGE_PREFIX = ".#homemgr-classic-"
@@ -129,7 +132,20 @@ def give_back(task: Task) -> dict[str, object]:
                 syncfs(top.fileno())
             mountpoint.discard(where.home)
             _rename(base, where.stage_name, parent, where.home_name, where.tree)
+        _drop_automatic_snapshots(base, task.record.name)
     return {"report": report.to_json()}
+
+
+def _drop_automatic_snapshots(base: Fd, user: str) -> None:
+    """Delete those of the home area that nobody took on purpose, as far as that is possible.
+
+    Those that somebody took were asked for before; if there is one now, it is not ours to delete.
+    """
+    try:
+        snapshot_sweep.drop(base, user, lambda note: note.is_automatic)
+    except (errors.HomeError, OSError) as error:
+        # They end by themselves some day, and the account waits for the rest of this.
+        log.warning("Automatic snapshots of %s stay for now: %s", user, error)
 
 
 def _ledger(task: Task) -> Ledger:

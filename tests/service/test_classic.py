@@ -85,6 +85,16 @@ class Account:
     def command(self, *options: str, user: str = "bob") -> subprocess.Popen[str]:
         """homemgr convert --classic bob, begun."""
         words = ["convert", "--classic", *options, *([user] if user else []), "--json=short"]
+        return self._begun(*words)
+
+    def homemgr(self, *words: str) -> None:
+        """Any other command, to its end."""
+        with self._begun(*words) as command:
+            told, complaints = command.communicate(timeout=60)
+        assert command.returncode == 0, told + complaints
+
+    def _begun(self, *words: str) -> subprocess.Popen[str]:
+        """The command line, begun."""
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *words],
             env={
@@ -454,3 +464,33 @@ def test_a_worker_that_dies_leaves_the_account(bob: Account) -> None:
     assert command.returncode == 1
     assert "died unexpectedly" in complaints
     assert_account(bob, files)
+
+
+@pytest.fixture
+def shared(new_site: Callable[..., Site], tmp_path: Path) -> Iterator[Account]:
+    """The same, on a file system where snapshots cost nothing."""
+    site = new_site()
+    volumes.mount_image(tmp_path / "image", "xfs", site.home_root)
+    account = Account(Service(site), site.home_root / "bob")
+    account.make()
+    yield account
+    account.service.close()
+    mounts.umount2(str(site.home_root), 0)
+
+
+def test_an_undo_leaves_no_snapshots_and_takes_none_that_was_wanted(shared: Account) -> None:
+    files, shelves = shared.files(), shared.service.site.base / ".homemgr-snapshots"
+    shared.run()
+    (shared.image / ".identity").chmod(0o644)
+    shared.homemgr("repair", "bob")
+    shared.homemgr("snapshot", "create", "bob", "mine")
+    assert len(list((shelves / "bob").iterdir())) == 2
+    complaint = shared.refused("--undo")
+    assert "snapshots of home area bob" in complaint
+    assert ": mine. Restore" in complaint
+    assert shared.phase() == "converted"
+    assert_home_area(shared)
+    shared.homemgr("snapshot", "remove", "bob", "mine")
+    shared.run("--undo")
+    assert_account(shared, files)
+    assert not shelves.exists()

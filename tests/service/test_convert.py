@@ -65,9 +65,9 @@ def is_a_subvolume(path: Path) -> bool:
         os.close(fd)
 
 
-def failure(service: Service, name: str, **options: object) -> BusError:
+def failure(service: Service, name: str, *words: str, **options: object) -> BusError:
     with pytest.raises(BusError) as refused:
-        convert(service, name, **options)
+        convert(service, name, *words, **options)
     return refused.value
 
 
@@ -178,6 +178,31 @@ def test_into_an_image_file_and_out_of_it_only_by_its_user(service: Service) -> 
     service.call("RemoveHome", "s", "hugo")
     assert rooms(base) == []
     subprocess.run(["rm", "-rf", reference], check=True)
+
+
+def test_an_image_whose_uuid_is_given_goes_nowhere_that_needs_a_second_one(
+    service: Service, ground: Path
+) -> None:
+    base, other = service.site.base, ground / "other"
+    uuid = "6a1f60f5-6b5e-4f3c-9f3e-1d6a3a3c0f42"
+    other.mkdir()
+    volumes.mount_new("tmpfs", "tmpfs", other, size="256m", mode="0700")
+    try:
+        settle(service, "olga", many=10, fileSystemUuid=uuid, luksDiscard=True)
+        # Of a directory it is the first.
+        convert(service, "olga", storage="image", disk_size=96 << 20)
+        call(service, "ConfirmConversion", "s", "olga")
+        assert uuid in str(service.user_record("olga")["binding"])
+        refused = failure(service, "olga", PASSWORD, to=str(other / "olga.homeimage"))
+        assert short(refused.name) == "NotSupported"
+        assert "has fileSystemUuid, and two images cannot have the same" in str(refused)
+        assert (os.listdir(other), rooms(base), known(service)) == ([], [], {})
+        with logged_in(service, "olga"):
+            write(service, "olga", "here")
+        service.call("RemoveHome", "s", "olga")
+    finally:
+        mounts.umount2(str(other), 0)
+        other.rmdir()
 
 
 def test_from_one_file_system_to_another_it_is_kept_as_either_can(
