@@ -19,12 +19,19 @@ from homemgr.kernel import btrfs
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
+from homemgr.kernel.statfs import EXFAT_SUPER_MAGIC, MSDOS_SUPER_MAGIC, file_system_type
 from homemgr.kernel.statx import birth_time_ns
 from homemgr.storage import subvolume
 from homemgr.storage.directory import make_directory
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location
 from homemgr.storage.tree import delete_tree
+
+#: Where a file has another inode number each time it is mounted: none is stored.
+_NUMBERED_ANEW = {MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC}
+#: FAT stores local time in units of 10 ms. What that is here may be something else tomorrow, by
+#: quarters of an hour (Linux ``fs/fat/misc.c``); within one, few files were born together.
+_QUARTER_NS = 900 * 10**9
 
 #: How something is opened only to see what it is.
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,7 +75,10 @@ def tree_id(top: Fd) -> str:
     """
     fd = top.fileno()
     # Two trees that were there at different times may have the same inode.
-    found = f"{os.fstat(fd).st_ino}:{birth_time_ns(fd) or 0}"
+    number, birth_ns = os.fstat(fd).st_ino, birth_time_ns(fd) or 0
+    if birth_ns and file_system_type(fd) in _NUMBERED_ANEW:
+        number, birth_ns = 0, birth_ns % _QUARTER_NS
+    found = f"{number}:{birth_ns}"
     if btrfs.is_subvolume(fd) and btrfs.is_snapshot(fd):
         # Its top directory has number and birth of the one that it was taken of.
         return f"{found}:{btrfs.subvolume_id(fd).hex()}"
