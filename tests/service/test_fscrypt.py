@@ -13,9 +13,11 @@ from homemgr import crypt
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import fscrypt
 from homemgr.kernel.fscrypt import KeyStatus
+from tests.pages import is_resident
 from tests.service import people
 from tests.service.people import OTHER_PASSWORD, PASSWORD, WRONG_PASSWORD, secret
 from tests.service.site import Service, wait_until
+from tests.service.sizes import MIB, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +107,39 @@ def test_a_home_in_use_is_locked_and_an_acquire_unlocks_it(own: Service) -> None
     own.call("UnlockHome", "ss", "bert", secret(PASSWORD))
     own.wait_for("bert", "inactive", within_s=20)
     assert status(own, "bert") is KeyStatus.ABSENT
+
+
+def test_what_others_have_in_memory_stays_there_when_a_key_goes(own: Service) -> None:
+    create(own, "gina")
+    content = os.urandom(MIB)
+    with (own.site.home_root / "elsewhere").open("w+b", buffering=0) as file:
+        file.write(content)
+        # Only what is on disk as well could be dropped.
+        os.fsync(file.fileno())
+        for _ in range(10):
+            before = times_dropped()
+            assert os.pread(file.fileno(), MIB, 0) == content
+            own.activate("gina")
+            assert take(own, "gina", MIB) == 0
+            own.call("LockHome", "s", "gina")
+            locked = (status(own, "gina"), is_resident(file.fileno(), MIB))
+            own.call("UnlockHome", "ss", "gina", secret(PASSWORD))
+            own.deactivate("gina")
+            closed = (status(own, "gina"), is_resident(file.fileno(), MIB))
+            # Somebody else on this machine may have done it, but not each time.
+            if times_dropped() == before:
+                break
+        else:
+            pytest.fail("the machine had to drop its caches each time")
+    assert locked == (KeyStatus.INCOMPLETELY_REMOVED, True)
+    assert closed == (KeyStatus.ABSENT, True)
+    assert not {".identity", "ballast"} & set(os.listdir(image(own, "gina")))
+
+
+def times_dropped() -> list[str]:
+    """How often the machine was told to drop its caches: of files, of names and inodes."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    return [line for line in lines if line.startswith(("drop_pagecache", "drop_slab"))]
 
 
 def test_what_is_still_open_after_deactivation_is_told_and_ended(own: Service) -> None:
