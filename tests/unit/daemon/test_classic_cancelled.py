@@ -39,6 +39,7 @@ class Worker:
             "record": {**record, "privileged": {"hashedPassword": ["$y$x"]}},
             "binding": {"imagePath": str(self.image), "storage": "directory"},
             "lost_groups": [],
+            "snapshots": [],
         }
 
 
