@@ -395,6 +395,7 @@ class Home:
             "public_keys": {n: k.pem for n, k in services.keyring.public.items()},
             "own_keys": list(services.keyring.own),
             "base_directory": services.config.base_directory,
+            "blob_root": services.config.blob_root,
             "lock_file": services.config.lock_file,
         }
 

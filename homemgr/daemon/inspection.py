@@ -79,7 +79,6 @@ class Inspection:
         return await home.work(
             job,
             Secret(),
-            blob_root=self._services.config.blob_root,
             merged=self._services.extensions.merged(home),
         )
 

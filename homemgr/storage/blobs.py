@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from homemgr.errors import HostileHome, InvalidArgs
@@ -47,12 +47,22 @@ def read_blobs(top: Top, manifest: Mapping[str, str]) -> dict[str, Fd]:
 
     Whatever is missing, misnamed or different is left out, as systemd-homed does it.
     """
+    copies: dict[str, Fd] = {}
+    # What was replaced is beside it until the record follows.
+    for place in (BLOBS, _BLOBS_NEW):
+        wanted = {name: manifest[name] for name in manifest.keys() - copies.keys()}
+        if wanted:
+            copies |= _read_blobs(top, place, wanted)
+    return copies
+
+
+def _read_blobs(top: Top, place: str, manifest: Mapping[str, str]) -> dict[str, Fd]:
     try:
-        directory = openat2(top.fd.fileno(), BLOBS, DIRECTORY_FLAGS, RESOLVE_GUARDED)
+        directory = openat2(top.fd.fileno(), place, DIRECTORY_FLAGS, RESOLVE_GUARDED)
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise hostile(top.fd, BLOBS, "a directory", error) from error
+        raise hostile(top.fd, place, "a directory", error) from error
     copies: dict[str, Fd] = {}
     left = BLOBS_LIMIT
     with directory:
@@ -71,6 +81,16 @@ def read_blobs(top: Top, manifest: Mapping[str, str]) -> dict[str, Fd]:
 
 def write_blobs(top: Top, blobs: Mapping[str, int]) -> None:
     """Make ``blobs`` (name to open file) all that is in `.identity-blob`, swapped in as a whole."""
+    with replaced(top, blobs):
+        pass
+
+
+@contextmanager
+def replaced(top: Top, blobs: Mapping[str, int]) -> Iterator[None]:
+    """The same for a block that has the record name them: if it fails, those before are back.
+
+    After a kill in the block `is_half_done`, and `read_blobs` finds those before as well.
+    """
     check_blobs(blobs)
     with filesystem_identity(top.disk_uid, top.disk_gid):
         # Also what a run that was killed left behind.
@@ -78,12 +98,26 @@ def write_blobs(top: Top, blobs: Mapping[str, int]) -> None:
         try:
             if blobs:
                 place_blobs(top.fd, blobs, _BLOBS_NEW)
-                _swap_in(top.fd.fileno())
-            else:
-                _discard(top.fd, BLOBS)
-        finally:
+            had_some = _swap(top.fd.fileno(), is_empty=not blobs)
+            os.fsync(top.fd.fileno())
+        except BaseException:
             _discard(top.fd, _BLOBS_NEW)
-        os.fsync(top.fd.fileno())
+            raise
+    try:
+        yield
+    except BaseException:
+        with filesystem_identity(top.disk_uid, top.disk_gid):
+            _swap_back(top.fd, had_some=had_some)
+        raise
+    finally:
+        with filesystem_identity(top.disk_uid, top.disk_gid):
+            _discard(top.fd, _BLOBS_NEW)
+            os.fsync(top.fd.fileno())
+
+
+def is_half_done(top: Top) -> bool:
+    """Whether blobs were replaced by somebody who was killed: before, while or after it."""
+    return _exists(top.fd, _BLOBS_NEW)
 
 
 def place_blobs(parent: Fd, blobs: Mapping[str, int], name: str = BLOBS) -> None:
@@ -175,13 +209,38 @@ def _write_blob(directory: int, name: str, source: int, limit: int) -> int:
     return written
 
 
-def _swap_in(home: int) -> None:
-    # Swapped rather than replaced: at no moment are there no blobs.
+def _swap(home: int, *, is_empty: bool) -> bool:
+    """Have what is new in the place of what there is, and that beside; tells if there is any."""
     try:
-        renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
-    # There were none to exchange with.
+        if is_empty:
+            os.rename(BLOBS, _BLOBS_NEW, src_dir_fd=home, dst_dir_fd=home)
+        else:
+            # Swapped rather than replaced: at no moment are there no blobs.
+            renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
     except FileNotFoundError:
-        os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home, dst_dir_fd=home)
+        # There were none before.
+        if not is_empty:
+            os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home, dst_dir_fd=home)
+        return False
+    return True
+
+
+def _swap_back(home: Fd, *, had_some: bool) -> None:
+    with suppress(OSError):
+        if not had_some:
+            _discard(home, BLOBS)
+        elif _exists(home, BLOBS):
+            renameat2(home.fileno(), _BLOBS_NEW, home.fileno(), BLOBS, RENAME_EXCHANGE)
+        else:
+            os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home.fileno(), dst_dir_fd=home.fileno())
+
+
+def _exists(home: Fd, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=home.fileno(), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _discard(home: Fd, name: str) -> None:

@@ -10,6 +10,7 @@ from homemgr import errors
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.storage import blobs, public_blobs
 from homemgr.storage.guarded import open_guarded
+from homemgr.work import blob_copies
 from homemgr.work.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ def troubles(task: Task, top: Top) -> Iterator[Trouble]:
     manifest = task.effective.blob_manifest or {}
     subject = os.path.join(task.text("blob_root"), task.record.name)
     with ExitStack() as closing:
-        public = _public(subject, manifest, closing)
+        public = blob_copies.of_machine(subject, manifest, closing)
         if public is None:
             yield Trouble("blobs-missing", subject, "", lambda: os.makedirs(subject, 0o755))
             public = {}
-        inside = _inside(top, manifest, closing)
+        inside = blob_copies.in_home(top, manifest, closing)
         yield from _compare(task, top, subject, manifest, public, inside)
 
 
@@ -55,36 +56,6 @@ def _compare(
         write = (lambda: blobs.write_blobs(top, numbers)) if may_write else None
         where = os.path.join(task.image_path, blobs.BLOBS)
         yield Trouble("blobs-inside", where, f"{', '.join(lacking)}.", write)
-
-
-def _public(path: str, manifest: Mapping[str, str], closing: ExitStack) -> dict[str, Fd] | None:
-    """The public files that are what the manifest says; None if there is no directory."""
-    try:
-        directory = closing.enter_context(Fd.open(path, DIRECTORY_FLAGS))
-    except OSError:
-        return None
-    found = {}
-    for name, digest in manifest.items():
-        with suppress(OSError, errors.HostileHome):
-            fd = closing.enter_context(open_guarded(directory, name, 0))
-            if (
-                os.fstat(fd.fileno()).st_size <= blobs.BLOBS_LIMIT
-                and blobs.digest_of(fd.fileno()) == digest
-            ):
-                found[name] = fd
-    return found
-
-
-def _inside(top: Top, manifest: Mapping[str, str], closing: ExitStack) -> dict[str, Fd]:
-    if not manifest:
-        return {}
-    try:
-        found = blobs.read_blobs(top, manifest)
-    except errors.HostileHome:
-        return {}
-    for fd in found.values():
-        closing.enter_context(fd)
-    return found
 
 
 def _has_any(top: Top) -> bool:

@@ -21,6 +21,7 @@ from homemgr.record.model import UserRecord
 from homemgr.record.reconcile import Mode, Reconciled, Winner, reconcile
 from homemgr.record.validate import parse_embedded
 from homemgr.storage import embedded
+from homemgr.work import blob_copies
 from homemgr.work.damage import Damage, Obstacle, counts_alone, replaced_by_host_copy
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def open_home(task: Task) -> Opened:
         found, damage = _read(task, area.top)
         settled = _settle(task, found)
         task.check_credentials(settled.record)
+        blob_copies.settle(task, area.top, settled)
         on_failure.pop_all()
         return Opened(area, settled, damage)
 
@@ -139,13 +141,15 @@ def open_for_update(task: Task, new: UserRecord) -> Opened:
     with ExitStack() as on_failure:
         area = on_failure.enter_context(_open_area(task))
         found, damage = _read(task, area.top)
-        current = _settle(task, found).record
+        before = _settle(task, found)
+        current = before.record
         task.check_credentials(current)
         host = new.with_local_sections_of(task.record)
         settled = _lost(host) if found is None else reconcile(host, found, Mode.REQUIRE_NEWER)
         has_other_hashes = _hashes(task, host) != _hashes(task, current)
         if has_other_hashes:
             task.check_credentials(host)
+        blob_copies.settle(task, area.top, before)
         on_failure.pop_all()
         return Opened(area, settled, damage, has_other_hashes)
 

@@ -24,13 +24,17 @@ def run(task: Task) -> dict[str, object]:
     """
     new = UserRecord(task.object("new_record"))
     opened = inside.open_for_update(task, new)
-    with opened.area:
-        if isinstance(task.argument("blobs"), list):
-            named = zip(task.texts("blobs"), (fd.fileno() for fd in task.fds), strict=True)
-            blobs.write_blobs(opened.top, dict(named))
-        with _rekeying(task, opened):
-            opened.write_through()
+    with opened.area, _blobs(task, opened), _rekeying(task, opened):
+        opened.write_through()
     return {"record": opened.record.embedded().data}
+
+
+def _blobs(task: Task, opened: inside.Opened) -> AbstractContextManager[None]:
+    """What has the blobs that came with the new record, if any were given, be those of the home."""
+    if not isinstance(task.argument("blobs"), list):
+        return nullcontext()
+    named = zip(task.texts("blobs"), (fd.fileno() for fd in task.fds), strict=True)
+    return blobs.replaced(opened.top, dict(named))
 
 
 def _rekeying(task: Task, opened: inside.Opened) -> AbstractContextManager[None]:

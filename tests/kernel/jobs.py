@@ -48,6 +48,8 @@ class Worker:
     uid: int = 60456
     image_path: str | None = None
     extra: dict[str, object] = field(default_factory=dict)
+    #: What jobs are given beside their words.
+    fds: Sequence[int] = ()
     #: Damaged records that workers had kept, as the service would.
     kept: list[bytes] = field(default_factory=list)
     #: What the service answers to one that it cannot keep.
@@ -61,6 +63,12 @@ class Worker:
             {"local.public": public}, {"local.private": private}
         )
         self.record = self.signed(self.password, 1_000_000)
+        self.blobs.mkdir(exist_ok=True)
+
+    @property
+    def blobs(self) -> Path:
+        """Where the public files of users are."""
+        return self.area / "public"
 
     def signed(self, password: str, stamp: int) -> UserRecord:
         """A record of alice with one password, signed by this machine."""
@@ -88,6 +96,7 @@ class Worker:
             "public_keys": {n: k.pem for n, k in self.keyring.public.items()},
             "own_keys": list(self.keyring.own),
             "base_directory": str(self.area / ".homemgr"),
+            "blob_root": str(self.blobs),
             "lock_file": str(self.area / "run" / "lock"),
         }
         if verb == "create":
@@ -137,7 +146,10 @@ class Worker:
     def _talk(self, strace: list[str], request: bytes) -> dict[str, object]:
         ours, worker = begin(strace)
         try:
-            ours.sendall(request)
+            if self.fds:
+                socket.send_fds(ours, [request], self.fds)
+            else:
+                ours.sendall(request)
             return self._answer(job.Channel(ours), ours)
         except (EOFError, ConnectionError) as error:
             raise KilledError from error

@@ -141,6 +141,21 @@ def test_update_without_blobs_leaves_them(service: Service, picture: Fd) -> None
     service.call("RemoveHome", "s", "mia")
 
 
+def test_a_picture_is_shown_again_of_a_home_that_was_forgotten(
+    service: Service, picture: Fd
+) -> None:
+    record = people.text(people.record("ute"))
+    service.call("CreateHomeEx", "sa{sh}t", record, {"avatar": 0}, 0, fds=[picture])
+    public = service.site.blobs / "ute" / "avatar"
+    service.call("UnregisterHome", "s", "ute")
+    assert not public.exists()
+    service.activate("ute")
+    # homectl hands over all that is public with the next update: what is missing would be gone.
+    assert public.read_bytes() == b"png" * 100
+    service.deactivate("ute")
+    service.call("RemoveHome", "s", "ute")
+
+
 def test_readers_that_hang_keep_nobody_from_handing_over_files(
     service: Service, picture: Fd
 ) -> None:
