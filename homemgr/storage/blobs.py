@@ -87,9 +87,9 @@ def write_blobs(top: Top, blobs: Mapping[str, int]) -> None:
 
 @contextmanager
 def replaced(top: Top, blobs: Mapping[str, int]) -> Iterator[None]:
-    """The same for a block that has the record name them: if it fails, those before are back.
+    """The same for a block that has the record name them: those before go after it.
 
-    After a kill in the block `is_half_done`, and `read_blobs` finds those before as well.
+    If the block fails or is killed both are there, and `finish` finds out which are named.
     """
     check_blobs(blobs)
     with filesystem_identity(top.disk_uid, top.disk_gid):
@@ -98,26 +98,51 @@ def replaced(top: Top, blobs: Mapping[str, int]) -> Iterator[None]:
         try:
             if blobs:
                 place_blobs(top.fd, blobs, _BLOBS_NEW)
-            had_some = _swap(top.fd.fileno(), is_empty=not blobs)
-            os.fsync(top.fd.fileno())
+            _swap(top.fd.fileno(), is_empty=not blobs)
         except BaseException:
             _discard(top.fd, _BLOBS_NEW)
             raise
-    try:
-        yield
-    except BaseException:
-        with filesystem_identity(top.disk_uid, top.disk_gid):
-            _swap_back(top.fd, had_some=had_some)
-        raise
-    finally:
-        with filesystem_identity(top.disk_uid, top.disk_gid):
-            _discard(top.fd, _BLOBS_NEW)
-            os.fsync(top.fd.fileno())
+        os.fsync(top.fd.fileno())
+    yield
+    with filesystem_identity(top.disk_uid, top.disk_gid):
+        _discard(top.fd, _BLOBS_NEW)
+        os.fsync(top.fd.fileno())
 
 
 def is_half_done(top: Top) -> bool:
-    """Whether blobs were replaced by somebody who was killed: before, while or after it."""
-    return _exists(top.fd, _BLOBS_NEW)
+    """Whether somebody has begun to replace blobs and was killed, or has failed."""
+    try:
+        os.stat(_BLOBS_NEW, dir_fd=top.fd.fileno(), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def finish(top: Top, manifest: Mapping[str, str]) -> bool:
+    """Of those before and those after have what ``manifest`` names; False if neither are that."""
+    with filesystem_identity(top.disk_uid, top.disk_gid):
+        if not _holds(top, BLOBS, manifest):
+            if not _holds(top, _BLOBS_NEW, manifest):
+                return False
+            _swap(top.fd.fileno(), is_empty=False)
+        _discard(top.fd, _BLOBS_NEW)
+        if not manifest:
+            _discard(top.fd, BLOBS)
+        os.fsync(top.fd.fileno())
+    return True
+
+
+def _holds(top: Top, place: str, manifest: Mapping[str, str]) -> bool:
+    """Whether all that is there, and nothing else, is what ``manifest`` names."""
+    try:
+        with openat2(top.fd.fileno(), place, DIRECTORY_FLAGS, RESOLVE_GUARDED) as directory:
+            there = set(os.listdir(directory.fileno()))
+    except OSError:
+        there = set()
+    found = _read_blobs(top, place, manifest) if there == manifest.keys() else {}
+    for fd in found.values():
+        fd.close()
+    return there == manifest.keys() == found.keys()
 
 
 def place_blobs(parent: Fd, blobs: Mapping[str, int], name: str = BLOBS) -> None:
@@ -209,38 +234,17 @@ def _write_blob(directory: int, name: str, source: int, limit: int) -> int:
     return written
 
 
-def _swap(home: int, *, is_empty: bool) -> bool:
-    """Have what is new in the place of what there is, and that beside; tells if there is any."""
-    try:
-        if is_empty:
+def _swap(home: int, *, is_empty: bool) -> None:
+    """Have what is beside in the place of what there is, and that beside."""
+    if is_empty:
+        with suppress(FileNotFoundError):
             os.rename(BLOBS, _BLOBS_NEW, src_dir_fd=home, dst_dir_fd=home)
-        else:
-            # Swapped rather than replaced: at no moment are there no blobs.
-            renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
-    except FileNotFoundError:
-        # There were none before.
-        if not is_empty:
-            os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home, dst_dir_fd=home)
-        return False
-    return True
-
-
-def _swap_back(home: Fd, *, had_some: bool) -> None:
-    with suppress(OSError):
-        if not had_some:
-            _discard(home, BLOBS)
-        elif _exists(home, BLOBS):
-            renameat2(home.fileno(), _BLOBS_NEW, home.fileno(), BLOBS, RENAME_EXCHANGE)
-        else:
-            os.rename(_BLOBS_NEW, BLOBS, src_dir_fd=home.fileno(), dst_dir_fd=home.fileno())
-
-
-def _exists(home: Fd, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=home.fileno(), follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+        return
+    with suppress(FileExistsError):
+        # Even if there are none, what was there is known from beside.
+        os.mkdir(BLOBS, 0o700, dir_fd=home)
+    # Swapped rather than replaced: at no moment are there no blobs.
+    renameat2(home, _BLOBS_NEW, home, BLOBS, RENAME_EXCHANGE)
 
 
 def _discard(home: Fd, name: str) -> None:

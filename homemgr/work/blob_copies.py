@@ -48,7 +48,8 @@ def _settle(task: Task, top: Top, settled: Reconciled, *, is_half_done: bool) ->
         inside = in_home(top, manifest, closing)
         public = of_machine(path, manifest, closing) or {}
         every = {name: fd.fileno() for name, fd in {**public, **inside}.items()}
-        if is_half_done or every.keys() != inside.keys():
+        is_whole = blobs.finish(top, manifest) if is_half_done else every.keys() == inside.keys()
+        if not is_whole:
             blobs.write_blobs(top, every)
         if settled.winner is Winner.EMBEDDED and not _holds(path, public, every):
             with Fd.open(task.text("blob_root"), DIRECTORY_FLAGS) as root:

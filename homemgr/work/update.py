@@ -24,7 +24,7 @@ def run(task: Task) -> dict[str, object]:
     """
     new = UserRecord(task.object("new_record"))
     opened = inside.open_for_update(task, new)
-    with opened.area, _blobs(task, opened), _rekeying(task, opened):
+    with opened.area, _rekeying(task, opened), _blobs(task, opened):
         opened.write_through()
     return {"record": opened.record.embedded().data}
 

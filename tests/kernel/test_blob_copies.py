@@ -35,6 +35,8 @@ def put(directory: Path, files: dict[str, bytes], owner: int) -> None:
 
 
 def files_in(directory: Path) -> dict[str, bytes]:
+    if not directory.exists():
+        return {}
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -66,6 +68,8 @@ class Alice(Worker):
     def have(self, inside: dict[str, bytes], stamp: int, public: dict[str, bytes]) -> None:
         """Put files in both places, and a record of that time into the home."""
         put(self.inside, inside, NOBODY)
+        if not inside:
+            self.inside.rmdir()
         put(self.public, public, 0)
         (self.home / ".identity").write_bytes(self.naming(inside, stamp).embedded().pretty())
 
@@ -133,24 +137,25 @@ def test_pictures_keep_nobody_out(alice: Alice) -> None:
     assert isinstance(result["record"], dict)
 
 
-@pytest.mark.parametrize("later", [{}, NEW])
+@pytest.mark.parametrize(("before", "later"), [(OLD, {}), (OLD, NEW), ({}, NEW)])
 def test_killed_at_any_step_of_an_update_the_home_has_what_its_record_names(
-    alice: Alice, tmp_path: Path, later: dict[str, bytes]
+    alice: Alice, tmp_path: Path, before: dict[str, bytes], later: dict[str, bytes]
 ) -> None:
     sources = [os.memfd_create(name) for name in sorted(later)]
     for fd, name in zip(sources, sorted(later), strict=True):
         os.write(fd, later[name])
-    host, new = alice.naming(OLD, 2_000_000), alice.naming(later, 3_000_000)
+    host, new = alice.naming(before, 2_000_000), alice.naming(later, 3_000_000)
     told = {"new_record": new.data, "blobs": sorted(later)}
     alice.record = host
-    alice.have(OLD, 2_000_000, {})
+    alice.have(before, 2_000_000, {})
     alice.fds = sources
     steps = alice.steps(tmp_path / "trace", "update", **told)
-    assert files_in(alice.inside) == later if later else not alice.inside.exists()
+    assert files_in(alice.inside) == later
+    assert alice.inside.exists() is bool(later)
     assert not (alice.home / BESIDE).exists()
     seen = set()
     for step in steps:
-        alice.have(OLD, 2_000_000, {})
+        alice.have(before, 2_000_000, {})
         alice.fds = sources
         with pytest.raises(KilledError):
             alice.run_killed(step, "update", **told)
@@ -158,10 +163,10 @@ def test_killed_at_any_step_of_an_update_the_home_has_what_its_record_names(
         alice.run("authenticate")
         found = UserRecord.parse((alice.home / ".identity").read_bytes())
         manifest = found.data.get("blobManifest") or {}
-        there = files_in(alice.inside) if alice.inside.exists() else {}
+        there = files_in(alice.inside)
         assert digests(there) == manifest, step
         assert not (alice.home / BESIDE).exists()
         seen.add(len(there))
-    assert seen == {len(OLD), len(later)}
+    assert seen == {len(before), len(later)}
     for fd in sources:
         os.close(fd)
