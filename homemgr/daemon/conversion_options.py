@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from homemgr import errors
 from homemgr.daemon.transfer_options import Given
 
+#: See PATH_MAX in limits.h, which counts the zero at the end.
+_LONGEST_PATH = 4095
+
 
 @dataclass(frozen=True)
 class ConvertOptions:
@@ -23,7 +26,7 @@ class ConvertOptions:
 def to_convert(text: str) -> ConvertOptions:
     """Options of ConvertHome; raises InvalidArgs."""
     given = Given(text, "storage", "to", "disk_size")
-    to = given.text("to")
+    to = given.text("to", _LONGEST_PATH)
     if to and not to.startswith("/"):
         raise errors.InvalidArgs(f"options: to is {to!r}, expected an absolute path.")
     return ConvertOptions(given.text("storage"), to, given.number("disk_size", 1 << 62))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ROOM_PREFIX = ".#homemgr-room-"
 
+#: Bytes of a file name, see NAME_MAX in limits.h.
+_LONGEST = 255
+
 
 def planned(home: Home, options: ConvertOptions) -> Conversion:
     """What is to be made of what; raises InvalidArgs and NotSupported."""
@@ -29,7 +32,7 @@ def planned(home: Home, options: ConvertOptions) -> Conversion:
     storage = options.storage or old_storage
     _require_convertible(home, storage)
     path = options.to or _usual_path(home, old_storage, storage)
-    storages.check_path(storage, path)
+    _require_place(home, storage, path)
     if (storage, path) == (old_storage, home.image_path):
         raise errors.InvalidArgs(
             f"Home area {home.name} has storage {storage} and lies in {path} already."
@@ -60,6 +63,26 @@ def _require_convertible(home: Home, storage: str) -> None:
         raise errors.NotSupported(
             f"Home area {home.name} lies on {home.image_path}, which cannot be kept beside a"
             " new one."
+        )
+
+
+def _require_place(home: Home, storage: str, path: str) -> None:
+    """Raise InvalidArgs if a home cannot lie at ``path``, or would be taken for somebody else's."""
+    if os.path.normpath(path) != path or path.startswith("//"):
+        raise errors.InvalidArgs(
+            f"to: {path!r} is no plain absolute path, without '.', '..' or double slashes."
+        )
+    storages.check_path(storage, path)
+    room = os.path.basename(_room_for(path))
+    if len(os.fsencode(room)) > _LONGEST:
+        most = _LONGEST - len(room) + len(os.path.basename(path))
+        raise errors.InvalidArgs(f"to: the name in {path!r} has more than {most} bytes.")
+    named = names.parse_image_file_name(os.path.basename(path))
+    if named is not None and named != (home.name, home.record.realm):
+        raise errors.InvalidArgs(
+            f"to: {path!r} is what a home area of {names.with_realm(*named)} is called, and"
+            f" would be taken for that; one of {home.name} can be called"
+            f" {names.image_file_name(home.name, home.record.realm, storage)}."
         )
 
 

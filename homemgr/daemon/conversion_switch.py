@@ -198,7 +198,7 @@ class Switch:
         """Delete a room and forget the conversion; what cannot be deleted is tried again."""
         try:
             await self._services.runner.run("clear", {"room": room}, about=state.user)
-        except errors.UnsafePath:
+        except (errors.UnsafePath, errors.InvalidArgs):
             if state.phase != MAKING:
                 raise
             # There nothing was made.

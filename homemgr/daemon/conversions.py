@@ -81,7 +81,10 @@ class Conversions:
         async with home.exclusively(Operation.CONVERT):
             async with self._register.turn(home.name):
                 state = self._register.find(home.name)
-                if state is not None:
+                if state is not None and state.phase in (MAKING, DROPPING):
+                    # Nothing of what was asked for then or is now: only leftovers.
+                    await to_the_end(self._switch.go_on(home, state))
+                elif state is not None:
                     if state.phase == KEPT:
                         raise errors.HomeExists(
                             f"The home area that {home.name} had before the last conversion is"
@@ -105,6 +108,10 @@ class Conversions:
         """Have the home as it was before its conversion; raises HomeExists if it has changed."""
         async with home.exclusively(Operation.CONVERT_BACK), self._register.turn(home.name):
             state = self._register.state(home.name)
+            if state.phase == MAKING and state.switched:
+                # It was undone, but for what could not be deleted then.
+                await to_the_end(self._switch.go_on(home, state))
+                return
             if state.phase not in (KEPT, RETURNING):
                 raise errors.TransferBusy(f"The conversion of {home.name} is {state.phase}.")
             if state.phase == KEPT:
@@ -198,7 +205,10 @@ class Conversions:
                     )
         except BaseException:
             # The worker has tidied up, unless it was killed.
-            await to_the_end(self._switch.drop_new(state))
+            try:
+                await to_the_end(self._switch.drop_new(state))
+            except errors.HomeError as error:
+                log.warning("What was made of home area %s stays for now: %s", home.name, error)
             raise
 
     async def _replace(

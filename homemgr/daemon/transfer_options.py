@@ -141,11 +141,13 @@ class Given:
         """True or false; false if it is not given."""
         return self._of(name, bool, default=False)
 
-    def text(self, name: str) -> str:
-        """One line; empty if it is not given."""
+    def text(self, name: str, most: int = _MAX_TEXT) -> str:
+        """One line of at most ``most`` characters; empty if it is not given."""
         value = self._of(name, str, default="")
-        if len(value) > _MAX_TEXT or not value.isprintable():
-            raise errors.InvalidArgs(f"options: {name} is no plain text.")
+        if len(value) > most or not value.isprintable():
+            raise errors.InvalidArgs(
+                f"options: {name} is no plain text: expected one line of at most {most} characters."
+            )
         return value
 
     def texts(self, name: str, most: int = _MAX_TRUSTED) -> tuple[str, ...]:

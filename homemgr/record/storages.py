@@ -50,6 +50,10 @@ _STAND_IN: Final = "directory"
 _TREES: Final = frozenset({"directory", "subvolume"})
 
 
+#: What directories of ours begin with, beside homes: see ``storage.rooms``, ``snapshot_shelf``.
+_OURS: Final = (".#homemgr-", ".homemgr-snapshots")
+
+
 def is_tree(storage: str | None) -> bool:
     """Whether the files of a home can be reached without it being opened first."""
     return (storage or "directory") in _TREES
@@ -70,11 +74,27 @@ def members(storage: str) -> JsonObject:
 
 
 def check_path(storage: str, image_path: str) -> None:
-    """Raise InvalidArgs if the path would not say what `members` leaves unsaid."""
-    if storage in OWN_STORAGES and not image_path.endswith(FILE_SUFFIXES[storage]):
+    """Raise InvalidArgs if no home with ``storage`` can be at ``image_path``.
+
+    The path has to say what `members` leaves unsaid, and must not be where this program keeps
+    what it deletes in time.
+    """
+    said = next((own for own in OWN_STORAGES if image_path.endswith(FILE_SUFFIXES[own])), None)
+    if storage in OWN_STORAGES and said != storage:
         raise InvalidArgs(
             f"imagePath: the name of a home with storage {storage} has to end in"
             f" {FILE_SUFFIXES[storage]}, found {image_path!r}."
+        )
+    if said not in (None, storage):
+        raise InvalidArgs(
+            f"imagePath: {image_path!r} ends in {FILE_SUFFIXES[said]} as homes with storage {said}"
+            f" do, and this one is to have storage {storage}."
+        )
+    *above, name = image_path.split("/")
+    if name.startswith(".") or any(one.startswith(_OURS) for one in above):
+        raise InvalidArgs(
+            f"imagePath: no home can be at {image_path!r}: expected a name that does not begin"
+            " with a dot, outside of the directories that homemgr keeps for itself."
         )
 
 

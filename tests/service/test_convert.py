@@ -414,11 +414,18 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
             ({"storage": "fscrypt"}, "does not encrypt|No password given"),
             ({"to": str(small / "dora.homedir")}, "bytes are|bytes, .* are free"),
             ({"storage": "subvolume", "to": str(small / "dora.homedir")}, "not on btrfs"),
-            ({"to": str(base / "anna.homedir"), "storage": "subvolume"}, "exists|already"),
+            ({"to": str(base / "dora.old"), "storage": "subvolume"}, "exists|already"),
+            ({"to": str(base / "anna.homedir"), "storage": "subvolume"}, "taken for that"),
+            ({"to": str(base / "dora.homeimage")}, "storage image do"),
+            ({"to": str(base / ".#homemgr-gone-dora.homedir.0011")}, "does not begin with a dot"),
+            ({"to": str(base / SNAPSHOTS / "dora.homedir")}, "homemgr keeps for itself"),
+            ({"to": str(base / f"{'d' * 225}.homedir")}, "more than 231 bytes"),
+            ({"to": f"{base}/../{base.name}/dora.homedir"}, "no plain absolute path"),
+            ({"to": f"/{base}/dora.homedir", "storage": "subvolume"}, "no plain absolute path"),
             ({"to": "/tmp/dora.homedir"}, "[Dd]irectory"),
             ({"to": "dora.homedir"}, "absolute"),
         ):
-            (base / "anna.homedir").mkdir(exist_ok=True)
+            (base / "dora.old").mkdir(exist_ok=True)
             with pytest.raises(BusError, match=problem):
                 convert(on_btrfs, "dora", **options)
             assert (rooms(base), rooms(small), known(on_btrfs)) == ([], [], {})

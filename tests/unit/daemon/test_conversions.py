@@ -19,6 +19,7 @@ from homemgr.daemon.activity import Activity
 from homemgr.daemon.classic_states import ClassicState, ClassicStore
 from homemgr.daemon.conversion_options import ConvertOptions
 from homemgr.daemon.conversion_states import (
+    KEPT,
     MAKING,
     SWITCHING,
     Conversion,
@@ -242,6 +243,30 @@ def test_a_confirmation_that_is_repeated_takes_only_snapshots_from_before_the_sw
     run(tmp_path, scenario)
 
 
+def test_what_was_left_of_one_keeps_nobody_from_the_next(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        scripts, wanted = world.site.runner.scripts, world.site.runner.scripts["convert"]
+        clear = scripts["clear"]
+
+        async def failing(_ask: Ask, _told: object) -> Told:
+            raise errors.NoDiskSpace("There is no room.")
+
+        async def stuck(_ask: Ask, _told: object) -> Told:
+            raise errors.HomeBusy("It is in use.")
+
+        scripts["convert"], scripts["clear"] = failing, stuck
+        with pytest.raises(errors.NoDiskSpace):
+            await world.begin(storage="subvolume")
+        assert world.on_disk is not None
+        assert world.on_disk["phase"] == MAKING
+        scripts["convert"], scripts["clear"] = wanted, clear
+        told = await world.begin(storage="subvolume")
+        assert isinstance(told, dict)
+        assert (told["phase"], told["storage"]) == (KEPT, "subvolume")
+
+    run(tmp_path, scenario)
+
+
 def test_an_undoing_that_is_repeated_takes_only_snapshots_from_before_the_return(
     tmp_path: Path,
 ) -> None:
@@ -267,7 +292,7 @@ def test_an_undoing_that_is_repeated_takes_only_snapshots_from_before_the_return
         back = now_usec()
         scripts["clear"] = clear
         # The same command goes on with what is left of the last.
-        await world.begin(storage="subvolume")
+        await conversions.undo(home, force=False)
         assert len(asked) == 2
         assert len(set(asked)) == 1
         (switched, until), _ = asked
