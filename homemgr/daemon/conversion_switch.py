@@ -45,7 +45,10 @@ class Switch:
         self._register = register
 
     async def go_on(self, home: Home, state: Conversion) -> None:
-        """Do a switch to its end, in one direction or the other; may be repeated."""
+        """Do a switch to its end, in one direction or the other; may be repeated.
+
+        What cannot become the home does not: the old one is it again, if that can be.
+        """
         if state.phase == MAKING:
             await self.drop_new(state)
             return
@@ -55,7 +58,10 @@ class Switch:
         is_back = state.phase == RETURNING
         side = state.old if is_back else state.new
         try:
-            await self._move(home, state.moves_back if is_back else state.moves, state)
+            if is_back:
+                await self._move(home, state.moves_back, state)
+            else:
+                await self._put_in_place(home, state)
             members: dict[str, object] = dict.fromkeys(OF_THE_IMAGE)
             members |= {**side.binding, "imagePath": side.image_path}
             members |= storages.members(side.storage)
@@ -85,6 +91,21 @@ class Switch:
         if self._register.phase(home.name) not in (SWITCHING, RETURNING):
             home.lease = None
             self._services.changed(home)
+
+    async def _put_in_place(self, home: Home, state: Conversion) -> None:
+        """Have the new home where it is to be; or else the old one where it was, for good.
+
+        What fails may do so each time, and nobody could use either of them until then.
+        """
+        try:
+            await self._move(home, state.moves, state)
+        except errors.HomeError as error:
+            log.warning("Home area %s is not converted: %s", home.name, error)
+            try:
+                await self.go_on(home, await self._register.save(state.at(RETURNING)))
+            except errors.HomeError as other:
+                log.warning("The conversion of %s is not taken back yet: %s", home.name, other)
+            raise
 
     async def _move(self, home: Home, moves: list[tuple[str, str, str]], state: Conversion) -> None:
         arguments: JsonObject = {

@@ -59,11 +59,13 @@ def file_system_id(fd: int) -> bytes:
     return bytes(uuid)
 
 
-def make_writable(fd: int) -> None:
-    """Let files be changed in the subvolume whose top is ``fd``; snapshots may be read-only."""
+def make_writable(fd: int) -> bool:
+    """Let files be changed in the subvolume whose top is ``fd``; gives whether they could not."""
     (flags,) = struct.unpack("=Q", fcntl.ioctl(fd, _SUBVOL_GETFLAGS, bytes(8)))
-    if flags & _RDONLY:
+    was_read_only = bool(flags & _RDONLY)
+    if was_read_only:
         fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", flags & ~_RDONLY))
+    return was_read_only
 
 
 def make_read_only(fd: int) -> None:

@@ -15,7 +15,7 @@ from homemgr.errors import FileNotFound, HomeAbsent, InvalidArgs, PathExists, Un
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
-from homemgr.storage import directory, paths, staging
+from homemgr.storage import directory, paths, staging, subvolume
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ def move(old: str, new: str, image: str) -> None:
                     f" moved from {old} to {new}; nothing was done to it."
                 )
             try:
-                renameat2(source.fileno(), old_name, target.fileno(), new_name, RENAME_NOREPLACE)
+                with subvolume.movable(source, old_name):
+                    renameat2(
+                        source.fileno(), old_name, target.fileno(), new_name, RENAME_NOREPLACE
+                    )
             except FileExistsError as error:
                 raise PathExists(f"{new} exists already.") from error
             # The new name first: after a power cut there may be both, but never none.

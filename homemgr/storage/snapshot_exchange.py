@@ -19,7 +19,7 @@ from homemgr.errors import HomeError, NotSupported
 from homemgr.files import GUARDED_FLAGS, Fd
 from homemgr.kernel import btrfs
 from homemgr.kernel.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
-from homemgr.storage import snapshot_limits, snapshot_pending
+from homemgr.storage import snapshot_limits, snapshot_pending, subvolume
 from homemgr.storage.directory import original_name
 from homemgr.storage.paths import location
 from homemgr.storage.snapshot_entry import HOME
@@ -42,7 +42,8 @@ def exchange(parent: Fd, file_name: str, pending: Pending, name: str) -> None:
     journal = _identity(place) + b"\n" + os.fsencode(file_name)
     files.write_atomically(place, _JOURNAL, journal, 0o600)
     try:
-        renameat2(place.fileno(), HOME, parent.fileno(), file_name, RENAME_EXCHANGE)
+        with subvolume.movable(parent, file_name):
+            renameat2(place.fileno(), HOME, parent.fileno(), file_name, RENAME_EXCHANGE)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EXDEV):
             raise

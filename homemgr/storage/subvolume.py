@@ -6,15 +6,17 @@ What it has more are snapshots, see `storage.snapshot`, and a limit, see
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from homemgr.errors import NotSupported
-from homemgr.kernel.btrfs import create_subvolume
+from homemgr.files import DIRECTORY_FLAGS, Fd
+from homemgr.kernel.btrfs import create_subvolume, is_subvolume, make_read_only, make_writable
 from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
 from homemgr.storage.paths import location
 
 if TYPE_CHECKING:
-    from homemgr.files import Fd
+    from collections.abc import Iterator
 
 
 def is_possible(parent: Fd) -> bool:
@@ -30,3 +32,26 @@ def make_subvolume(parent: Fd, name: str) -> None:
             " use storage directory."
         )
     create_subvolume(parent.fileno(), name)
+
+
+@contextmanager
+def movable(parent: Fd, name: str) -> Iterator[None]:
+    """Let ``name``, if it is a read-only subvolume, be put elsewhere until the end of the block.
+
+    Its owner can make it read-only, and so are those that `btrfs receive` makes; to be put into
+    another directory changes it. Of all else this is no business.
+    """
+    try:
+        top = Fd.open(name, DIRECTORY_FLAGS, dir_fd=parent.fileno())
+    except NotADirectoryError:
+        yield
+        return
+    with top:
+        was_read_only = is_subvolume(top.fileno()) and make_writable(top.fileno())
+        try:
+            yield
+        finally:
+            if was_read_only:
+                # It is where it is to be: that counts for more.
+                with suppress(OSError):
+                    make_read_only(top.fileno())

@@ -378,6 +378,40 @@ def test_another_place_on_the_same_disk_is_a_rename(on_btrfs: Service) -> None:
     assert not taken.exists()
 
 
+def test_a_home_that_its_user_made_read_only_changes_places_too(on_btrfs: Service) -> None:
+    image = on_btrfs.site.base / "lena.homedir"
+    on_btrfs.create("lena", storage="subvolume")
+    snapshot(on_btrfs, "CreateSnapshot", "lena", '{"name": "one"}')
+    subprocess.run(["btrfs", "property", "set", str(image), "ro", "true"], check=True)
+    convert(on_btrfs, "lena", storage="directory")
+    call(on_btrfs, "UndoConversion", "ss", "lena", "{}")
+    # As it was, also in this.
+    with pytest.raises(OSError, match="Read-only"):
+        (image / "file").touch()
+    snapshot(on_btrfs, "RestoreSnapshot", "lena", "one", "{}")
+    with logged_in(on_btrfs, "lena"):
+        write(on_btrfs, "lena", "writable")
+    on_btrfs.call("RemoveHome", "s", "lena")
+
+
+def test_what_cannot_change_places_stays_the_home(on_btrfs: Service) -> None:
+    base, there = on_btrfs.site.base, on_btrfs.site.home_root / "immovable"
+    image = base / "mara.homedir"
+    there.mkdir(0o700)
+    on_btrfs.create("mara", storage="directory")
+    snapshot(on_btrfs, "CreateSnapshot", "mara", '{"name": "one"}')
+    subprocess.run(["chattr", "+i", str(image)], check=True)
+    for options in ({"storage": "subvolume"}, {"to": str(there / "mara.homedir")}):
+        assert "not permitted" in str(failure(on_btrfs, "mara", **options))
+        assert (known(on_btrfs), rooms(base), os.listdir(there)) == ({}, [], [])
+        assert os.listdir(base / SNAPSHOTS / "mara") == ["one"]
+        with logged_in(on_btrfs, "mara"):
+            pass
+    subprocess.run(["chattr", "-i", str(image)], check=True)
+    convert(on_btrfs, "mara", to=str(there / "mara.homedir"))
+    on_btrfs.call("RemoveHome", "s", "mara")
+
+
 def test_a_home_where_systemd_homed_has_them_is_made_anew_out_of_reach(
     on_btrfs: Service,
 ) -> None:
