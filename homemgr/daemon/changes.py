@@ -128,6 +128,7 @@ async def _make_files(
             storage=storage,
             blobs=sorted(blobs or {}),
             by_hash=by_hash,
+            is_elsewhere=home.services.is_elsewhere,
         )
     except errors.WorkerDied as death:
         try:

@@ -77,6 +77,8 @@ class Services:
     extensions: Extensions
     #: Whether something is mounted on this home directory; must not block.
     is_mounted: Callable[[str], bool]
+    #: Whether homes are made for another machine, whose file systems are not those of this one.
+    is_elsewhere: bool = False
     #: Holds programs still while their files are out of reach.
     freezer: Freezer = field(default_factory=lambda: Freezer(None))
     #: Called after a change that look-ups could have cached.

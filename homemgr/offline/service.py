@@ -57,6 +57,7 @@ async def serve(control: socket.socket, line: socket.socket, ready: Callable[[],
             machine=machine(settings.home_root),
             extensions=extensions,
             is_mounted=mountpoint.is_active,
+            is_elsewhere=True,
         )
     )
     async with AsyncExitStack() as stack:

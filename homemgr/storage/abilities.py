@@ -17,9 +17,9 @@ from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd
 from homemgr.kernel.file_flags import get_flags, set_flags
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.storage.file_writer import part_name
-from homemgr.storage.idmapping import NOBODY, strict
+from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location
-from homemgr.storage.top import Top, attach
+from homemgr.storage.top import require_mapping
 from homemgr.storage.tree import delete_tree
 from homemgr.transfer import acl, flags
 from homemgr.transfer.codec import MAX_SIZE, MAX_TARGET, MAX_XATTR_VALUE
@@ -64,7 +64,7 @@ _SPARSE_BYTES = 16 << 20
 _TIMES_NS = (-1_000_000_123, 5_000_000_000_123_456_789)
 
 _XATTR = "user.homemgr-probe"
-_ID, _MODE = 60513, 0o2640
+_MODE = 0o2640
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
 
 
@@ -73,8 +73,7 @@ def probe(stage: Fd) -> Limits:
 
     `NotSupported` if it can hold no home at all: without idmapped mounts, owners or modes.
     """
-    with Top(stage.duplicate(), location(stage.fileno())) as top:
-        attach(top, strict(NOBODY, _ID), nosuid=True, nodev=True, noexec=True).close()
+    require_mapping(stage)
     with filesystem_identity(NOBODY, NOBODY), _ground(stage) as directory:
         return _Probe(directory).limits()
 

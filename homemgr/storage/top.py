@@ -24,6 +24,7 @@ from homemgr.kernel.mounts import (
 )
 from homemgr.kernel.syscall import AT_EMPTY_PATH
 from homemgr.kernel.userns import create_userns
+from homemgr.storage.idmapping import NOBODY, strict
 from homemgr.storage.paths import location
 
 if TYPE_CHECKING:
@@ -95,17 +96,28 @@ def attach(
 
     Restrictions that the mount below already has stay in force.
     """
-    attributes = MOUNT_ATTR_IDMAP | restrictions(nosuid=nosuid, nodev=nodev, noexec=noexec)
+    attributes = restrictions(nosuid=nosuid, nodev=nodev, noexec=noexec)
     attributes |= MOUNT_ATTR_RDONLY if is_read_only else 0
+    return _mapped(top.fd, mapping, attributes)
+
+
+def require_mapping(directory: Fd) -> None:
+    """Raise NotSupported if homes below ``directory`` could not be shown as their users'."""
+    _mapped(
+        directory, strict(NOBODY, NOBODY - 1), restrictions(nosuid=True, nodev=True, noexec=True)
+    ).close()
+
+
+def _mapped(directory: Fd, mapping: IdMapping, attributes: int) -> Fd:
     # Without AT_RECURSIVE: what is mounted inside the stored home is none of the user's.
-    mount = open_tree(top.fd.fileno(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
+    mount = open_tree(directory.fileno(), "", AT_EMPTY_PATH | OPEN_TREE_CLONE)
     try:
         with create_userns(mapping.uid_map, mapping.gid_map) as userns:
             mount_setattr(
                 mount.fileno(),
                 "",
                 AT_EMPTY_PATH,
-                attr_set=attributes,
+                attr_set=MOUNT_ATTR_IDMAP | attributes,
                 # The clone would otherwise share mounts with the place it was cloned from.
                 propagation=MS_PRIVATE,
                 userns_fd=userns.fileno(),
@@ -114,10 +126,10 @@ def attach(
         # Never attached, so closing it is all there is to undo.
         mount.close()
         if error.errno in _NO_IDMAP:
-            where = location(top.fd.fileno())
             raise NotSupported(
-                f"The file system of {where} cannot show files under other ids here"
-                f" ({os.strerror(error.errno)}); ext4, xfs and btrfs can."
+                f"The file system of {location(directory.fileno())} cannot show files under other"
+                f" ids here ({os.strerror(error.errno)}); ext4, xfs and btrfs can, also in an image"
+                " that lies there (--storage=luks or image)."
             ) from error
         raise
     return mount

@@ -20,6 +20,7 @@ from homemgr.storage.guarded import open_guarded
 from homemgr.storage.owner_ledger import Ledger
 from homemgr.storage.owners import Owner
 from homemgr.storage.staging import tree_id
+from homemgr.storage.top import require_mapping
 from homemgr.transfer.report import Note
 from homemgr.work import account_files
 from homemgr.work.telling import Telling
@@ -53,6 +54,7 @@ def run(task: Task) -> dict[str, object]:
 
     require_no_process(user, who.uid)
     with paths.open_safe_parent(who.home) as parent, _open_home(parent, who) as top:
+        require_mapping(top)
         require_unheld(top)
         image = _image_path(parent, top, who)
         keys, notes = _ssh_keys(top, who.uid)

@@ -11,6 +11,7 @@ from homemgr.record import password, storages
 from homemgr.storage import mountpoint, paths, snapshot_shelf, staging
 from homemgr.storage.kind import Content
 from homemgr.storage.kinds import storage_named
+from homemgr.storage.top import require_mapping
 
 if TYPE_CHECKING:
     from homemgr.files import Fd
@@ -50,6 +51,9 @@ def _create_here(task: Task, storage: Storage, words: Words) -> None:
         paths.ensure_base(base_directory)
     # A file lets nobody in, wherever it lies; a tree has to be out of reach.
     with paths.open_safe_parent(image_path, for_new=not storage.image_is_file) as base:
+        if not storage.image_is_file and not task.argument("is_elsewhere"):
+            # Nobody could ever log in.
+            require_mapping(base)
         try:
             with ExitStack() as on_failure:
                 if not staging.is_there(base, file_name):
