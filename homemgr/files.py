@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 TYPE_CHECKING = False  # typing would cost every start of the command line 5 ms
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: How every file of doubtful origin is opened: a fifo must not block us, a
 #: terminal must not become ours, a link must not lead us elsewhere.
 GUARDED_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+#: How names of unfinished files begin and end. The pattern is systemd's: its readers skip it too.
+_UNFINISHED, _DIGITS, _HEX = ".#", 16, set("0123456789abcdef")
 
 #: Read in pieces, so that a small file does not cost the limit's memory.
 _CHUNK = 1 << 16
@@ -129,8 +132,7 @@ def write_atomically(directory: Fd | str, name: str, data: bytes, mode: int) -> 
 
     The mode is ``mode`` whatever the umask says. Leaves nothing behind on failure.
     """
-    # The name pattern is systemd's for unfinished files: its readers skip it too.
-    temporary = f".#{name}{os.urandom(8).hex()}"
+    temporary = f"{_UNFINISHED}{name}{os.urandom(_DIGITS // 2).hex()}"
     with opened(directory) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
         with ExitStack() as undo, Fd.open(temporary, flags, dir_fd=parent) as new:
@@ -142,6 +144,22 @@ def write_atomically(directory: Fd | str, name: str, data: bytes, mode: int) -> 
             undo.pop_all()
         # The name is durable only with the directory that holds it.
         os.fsync(parent)
+
+
+def forget_unfinished(directory: Fd | str, *names: str) -> None:
+    """Delete what `write_atomically` left in ``directory`` when it was killed, or the power went.
+
+    Of files called ``names``, or of all. To be called while nobody writes them. No directory is
+    no error; raises OSError.
+    """
+    with suppress(FileNotFoundError), opened(directory) as parent:
+        for name in os.listdir(parent):
+            meant = name.removeprefix(_UNFINISHED)[:-_DIGITS]
+            is_marked = name.startswith(_UNFINISHED) and not set(name[-_DIGITS:]) - _HEX
+            if is_marked and meant and (not names or meant in names):
+                # Nobody else makes a directory of such a name here.
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    os.unlink(name, dir_fd=parent)
 
 
 def hold_space(directory: str, size: int) -> Fd:

@@ -51,6 +51,7 @@ class Classic:
 
     async def recover(self) -> None:
         """Finish what a kill interrupted; what takes long goes on while the service runs."""
+        await asyncio.to_thread(self._store.forget_orphans)
         for state in await asyncio.to_thread(self._store.load):
             if state.phase == MOVING:
                 # Known when this returns, so that nobody else gets the name.

@@ -35,6 +35,8 @@ SURVEYED, BEGUN, MOVING, CONVERTED, RETURNING = PHASES = (
 GRACE_S = 30 * 86400
 
 _SUFFIX = ".json"
+#: Of ledgers of owners: whole, and being written.
+_LEDGERS = ".owners", ".owners.new"
 #: A record and the lines of one user in the account files are far below this.
 _MAX_BYTES = 4 << 20
 
@@ -103,6 +105,22 @@ class ClassicStore:
                 log.error("Cannot read the conversion %s/%s: %s", self.directory, entry, error)
         return found
 
+    def forget_orphans(self) -> None:
+        """Delete ledgers of conversions that a kill ended before they began, or after their end.
+
+        They name files of a home. What cannot be deleted is logged.
+        """
+        try:
+            found = set(os.listdir(self.directory))
+            for entry in found:
+                user, dot, rest = entry.partition(".owners")
+                if dot + rest in _LEDGERS and user + _SUFFIX not in found:
+                    os.unlink(os.path.join(self.directory, entry))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("Ledgers in %s stay: %s", self.directory, error.strerror)
+
     def find(self, user: str) -> ClassicState | None:
         """The state of ``user``; None if nothing of his was converted."""
         return next((state for state in self.load() if state.user == user), None)
@@ -122,7 +140,7 @@ class ClassicStore:
         Raises SystemFailure.
         """
         try:
-            for name in (user + _SUFFIX, f"{user}.owners", f"{user}.owners.new"):
+            for name in (user + _SUFFIX, *(user + suffix for suffix in _LEDGERS)):
                 with suppress(FileNotFoundError):
                     os.unlink(os.path.join(self.directory, name))
             with files.opened(self.directory) as directory:

@@ -104,6 +104,19 @@ class Config:
         return os.path.join(self.record_directory, "record-stamps")
 
     @property
+    def written_directories(self) -> tuple[str, ...]:
+        """Where the daemon keeps files that are each written in one step."""
+        return (
+            self.record_directory,
+            self.stamp_directory,
+            self.choice_directory,
+            self.origin_directory,
+            self.classic_directory,
+            self.transfer_directory,
+            os.path.join(self.transfer_directory, "left"),
+        )
+
+    @property
     def userdb_socket(self) -> str:
         """The socket of ``io.systemd.UserDatabase``; its base name is the service name."""
         return os.path.join(self.runtime_directory, "userdb", "io.systemd.Home")

@@ -11,7 +11,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from homemgr import errors
+from homemgr import errors, files
 from homemgr.daemon import closing
 from homemgr.daemon.home import image_is_there
 from homemgr.record.names import is_remote
@@ -43,6 +43,14 @@ class Leftovers:
             task.cancel()
 
     # -- leftovers ---------------------------------------------------------------------
+
+    async def forget_unfinished(self) -> None:
+        """Delete files of state that were being written: they may hold what was deleted since."""
+        for directory in self._services.config.written_directories:
+            try:
+                await asyncio.to_thread(files.forget_unfinished, directory)
+            except OSError as error:
+                log.warning("Unfinished files in %s stay: %s", directory, error.strerror)
 
     async def sweep(self) -> None:
         """Remove leftovers of operations that a kill interrupted."""

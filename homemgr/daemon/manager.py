@@ -70,6 +70,7 @@ class Manager:
     async def start(self) -> None:
         """Load every record, finish what a killed daemon left half done, find unknown homes."""
         await asyncio.to_thread(self.services.store.prepare)
+        await self.leftovers.forget_unfinished()
         for record in await asyncio.to_thread(lambda: list(self.services.store.load())):
             self._load(record)
         await self.transfers.recover()

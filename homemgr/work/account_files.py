@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.files import GUARDED_FLAGS, Fd, read_limited, write_all
+from homemgr.files import GUARDED_FLAGS, Fd, forget_unfinished, read_limited, write_all
 from homemgr.record.account_lines import FILES
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def locked(directory: str, require_wanted: Callable[[], None]) -> Iterator[None]
             require_wanted()
             time.sleep(_PAUSE_S)
         require_wanted()
+        # Who was killed has left passwords of all users there. Others write them with the lock too.
+        forget_unfinished(directory, *FILES, *(f"{name}-" for name in FILES))
         yield
 
 

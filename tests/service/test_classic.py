@@ -366,6 +366,9 @@ def test_killed_between_two_steps_it_is_finished_or_taken_back(
     files = bob.files()
     if options:
         bob.run()
+    # Of who was killed while he wrote them.
+    unfinished = bob.service.site.accounts / ".#shadow-0123456789abcdef"
+    unfinished.write_text("root:*:1::::::")
     with lock(bob), bob.command(*options) as command:
         wait_until(lambda: bob.phase() == phase, f"it is {phase}")
         if lock is Account.account_lock and options:
@@ -379,6 +382,7 @@ def test_killed_between_two_steps_it_is_finished_or_taken_back(
     else:
         wait_until(lambda: bob.phase() == "", "it is taken back")
         assert_account(bob, files)
+    assert unfinished.exists() is (phase == "surveyed")
 
 
 def test_a_disk_of_records_that_is_full_leaves_the_account(small: Account) -> None:

@@ -354,6 +354,29 @@ def test_public_files_left_by_a_kill_are_deleted_and_other_things_left(
     assert f"Leaving {blobs}/strange alone" in service.site.log.read_text()
 
 
+def test_state_that_was_being_written_is_deleted_by_the_next_service(
+    own_service: Service,
+) -> None:
+    own_service.create("petra")
+    own_service.stop()
+    records = own_service.site.records
+    digits = "0123456789abcdef"
+    unfinished = [
+        f"{directory}.#petra.identity{digits}"
+        for directory in ("", "record-stamps/", "transfers/left/", "classic/", "origins/")
+    ]
+    # The survey of a classic account, of which nothing else was noted.
+    unfinished += ["classic/bob.owners", "classic/bob.owners.new"]
+    for name in (*unfinished, f".#other-{digits[1:]}", "classic/eva.owners", "classic/eva.json"):
+        (records / name).parent.mkdir(exist_ok=True)
+        (records / name).write_bytes(b"{}")
+    own_service.start()
+    assert [name for name in unfinished if (records / name).exists()] == []
+    assert sorted(os.listdir(records / "classic")) == ["eva.json", "eva.owners"]
+    assert (records / f".#other-{digits[1:]}").exists()
+    assert_usable(own_service, "petra")
+
+
 def test_creation_that_was_done_when_its_worker_died_is_no_failure(service: Service) -> None:
     deaths = 0
     for number in range(20):

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from homemgr.files import DIRECTORY_FLAGS, Fd, read_bounded, write_atomically
+from homemgr.files import (
+    DIRECTORY_FLAGS,
+    Fd,
+    forget_unfinished,
+    read_bounded,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,3 +142,19 @@ def test_read_refuses_what_is_not_a_regular_file(tmp_path: Path) -> None:
         with pytest.raises(OSError) as caught:
             read_bounded(str(tmp_path), name, 10)
         assert caught.value.errno == number
+
+
+def test_what_a_power_cut_left_unfinished_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    digits = "0123456789abcdef"
+    others = {"record", ".#record", f"record{digits}", f".#{digits}", f".#record{digits[:-1]}g"}
+    for name in (*others, f".#record{digits}"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / f".#directory{digits}").mkdir()
+    forget_unfinished(str(tmp_path), "other")
+    assert len(os.listdir(tmp_path)) == len(others) + 2
+    forget_unfinished(str(tmp_path), "other", "record")
+    assert set(os.listdir(tmp_path)) == {*others, f".#directory{digits}"}
+    (tmp_path / f".#other{digits}").write_bytes(b"x")
+    forget_unfinished(str(tmp_path))
+    assert set(os.listdir(tmp_path)) == {*others, f".#directory{digits}"}
+    forget_unfinished(str(tmp_path / "none"))
