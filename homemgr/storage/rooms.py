@@ -79,10 +79,11 @@ def _open(parent: Fd, path: str) -> Fd:
 
 
 def leave(path: str) -> None:
-    """Delete a room if it holds nothing any more."""
+    """Delete a room if it holds nothing any more, durably: soon nobody knows of it."""
     _require_room(path)
     with suppress(OSError, FileNotFound), paths.open_safe_parent(path) as parent:
         os.rmdir(os.path.basename(path), dir_fd=parent.fileno())
+        os.fsync(parent.fileno())
 
 
 def move(old: str, new: str, image: str) -> None:

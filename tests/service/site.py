@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import TYPE_CHECKING, TypeVar
@@ -221,7 +221,6 @@ class Service:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             name = f"\0homemgr-test-{os.getpid()}-{time.monotonic_ns()}"
             ready.bind(name)
-            ready.settimeout(_START_S)
             with self.site.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [*under, *self._argv],
@@ -231,12 +230,22 @@ class Service:
                     stdout=log,
                     stderr=log,
                 )
-            try:
-                while b"READY=1" not in ready.recv(4096):
-                    pass
-            except TimeoutError as late:
+            self._wait_until_ready(ready)
+
+    def _wait_until_ready(self, ready: socket.socket) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_S
+        ready.settimeout(0.1)
+        told = b""
+        while b"READY=1" not in told:
+            is_late = self._process.poll() is not None or time.monotonic() > deadline
+            with suppress(TimeoutError):
+                # What it said before it died counts as well.
+                told = ready.recv(4096)
+                continue
+            if is_late:
                 self.kill()
-                raise AssertionError(self.site.log.read_text()) from late
+                raise AssertionError(self.site.log.read_text())
 
     def stop(self) -> int:
         """End it as systemd does; gives its exit code."""

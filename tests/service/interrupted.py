@@ -1,0 +1,521 @@
+"""What is done to a home when the power goes, and what has to be true when it is back.
+
+Each takes one user through something that changes his home on disk: before it, `prepare` has
+all as it is to be; after it, `check` says whether it happened. What was answered has happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from homemgr.kernel.identity import filesystem_identity
+from homemgr.storage.snapshot_shelf import DIRECTORY as SNAPSHOTS
+from homemgr.wire.messages import BusError
+from tests import homes
+from tests.service import converting
+from tests.service.people import OTHER_PASSWORD, PASSWORD, secret
+from tests.service.resizing import MIB
+from tests.service.site import wait_until
+from tests.service.test_classic import Account, assert_account, assert_home_area, contents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.service.cutting import Machine
+    from tests.service.site import Service
+
+USER = "anna"
+#: How a home of each kind is made.
+FIELDS: dict[str, dict[str, object]] = {
+    "directory": {"storage": "directory"},
+    "subvolume": {"storage": "subvolume"},
+    "fscrypt": {"storage": "fscrypt"},
+    "image": {
+        "storage": "directory",
+        "org.homemgr.storage": "image",
+        "diskSize": 40 * MIB,
+        "luksDiscard": True,
+    },
+    "image of btrfs": {
+        "storage": "directory",
+        "org.homemgr.storage": "image",
+        "fileSystemType": "btrfs",
+        "diskSize": 320 * MIB,
+        "luksDiscard": True,
+    },
+}
+#: What the service and the tests write; all else has to stay as it is.
+APART = (b".identity", b".identity.homemgr-new", b"diary")
+
+
+class Interrupted(ABC):
+    """One thing that is done, over and over, on one machine."""
+
+    def __init__(self, machine: Machine, kind: str) -> None:
+        """Make a user with a home of a kind, and all of it on disk."""
+        self.machine = machine
+        self.kind = kind
+        self.words = [PASSWORD]
+        self.make()
+
+    def make(self) -> None:
+        """Make the home."""
+        self.service.create(USER, rateLimitBurst=100_000, **FIELDS[self.kind])
+        with self.open() as home:
+            fill(home)
+            self.whole = homes.Seen.of(home, APART)
+        os.sync()
+
+    @property
+    def service(self) -> Service:
+        """Of now."""
+        return self.machine.service
+
+    @property
+    def base(self) -> Path:
+        """Where homes lie."""
+        return self.machine.site.base
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Have all as it is before."""
+
+    @abstractmethod
+    def work(self) -> None:
+        """Do it."""
+
+    @abstractmethod
+    def has_happened(self) -> bool:
+        """Whether it was done; fails if it is neither."""
+
+    def check(self) -> bool:
+        """Whether it was done; fails if the home is not whole, or anything is left of it."""
+        done = self.has_happened()
+        self.check_home()
+        self.check_leftovers()
+        return done
+
+    def check_home(self) -> None:
+        """All of the home is there, and opens with its password."""
+        with self.open() as home:
+            seen = homes.Seen.of(home, APART)
+        found = [words for words in self.whole.differences(seen) if not is_of_top(words)]
+        assert found == [], found
+
+    def check_leftovers(self) -> None:
+        """Nothing is wrong, and nothing half made is left."""
+        (text,) = converting.call(self.service, "CheckHomes", "s", "")
+        assert json.loads(str(text)) == [], text
+        known = {Path(side) for side in self.rooms()}
+        lying = {path for path in self.base.iterdir() if path.name.startswith(".#")}
+        assert lying == known, lying
+        site = self.machine.site
+        for directory in (site.records, site.blobs):
+            # Something may just be written there.
+            wait_until(lambda top=directory: not [*top.rglob(".#*")], "what is unfinished to go")
+
+    def rooms(self) -> list[str]:
+        """Rooms that are there for a reason."""
+        return []
+
+    @contextmanager
+    def open(self, *words: str) -> Iterator[Path]:
+        """Use the home with its password, or with others; gives where it is."""
+        self.service.call("ActivateHome", "ss", USER, secret(*(words or self.words)))
+        try:
+            yield self.service.path_of(USER)
+        finally:
+            self.service.deactivate(USER)
+
+    def job(self, member: str, *arguments: object) -> dict[str, object]:
+        """Have something done by a member of our own; gives the result."""
+        path = converting.call(self.service, member, "s" * len(arguments), *arguments)[0]
+        return converting.wait(self.service, str(path))
+
+
+def is_of_top(words: str) -> bool:
+    """What of the top directory no two homes have in common."""
+    return words.startswith(("b'': mtime", "b'': xattrs", "b'': mode"))
+
+
+def fill(home: Path, seed: int = 1) -> None:
+    """Some files of the user, with everything that is not simply content."""
+    chance = random.Random(seed)
+    uid = home.stat().st_uid
+    with filesystem_identity(uid, uid), homes.opened(-100, os.fsencode(home)) as top:
+        for size in (0, 1, 4096, 70_000, 1_000_000):
+            homes.write(top, b"%d" % size, (0, chance.randbytes(size)), size=size)
+        homes.write(top, b"holes", (1 << 20, b"middle"), size=3 << 20)
+        with homes.entered(top, b"many") as many:
+            for number in range(12):
+                homes.write(many, b"%d" % number, (0, chance.randbytes(100 * number)))
+            os.link("1", "again", src_dir_fd=many, dst_dir_fd=many)
+        with homes.entered(top, b"empty"):
+            pass
+        os.symlink("many/1", "link", dir_fd=top)
+        os.setxattr(home / "4096", "user.x", b"value")
+
+
+class Conversion(Interrupted):
+    """Into another kind, and back with the next round."""
+
+    def __init__(self, machine: Machine, kind: str, other: str) -> None:
+        """Begin with a home of ``kind``."""
+        super().__init__(machine, kind)
+        self._other = other
+
+    def state(self) -> str:
+        """The phase on disk; empty if there is none."""
+        known = converting.known(self.service)
+        return str(known[USER]["phase"]) if known else ""
+
+    def rooms(self) -> list[str]:
+        """That of the old home."""
+        return [str(path) for path in converting.rooms(self.base)] if self.state() else []
+
+    def storage(self) -> str:
+        """What the home is."""
+        if (self.base / f"{USER}.homeimage").exists():
+            return "image"
+        return converting.storage_of(self.service, USER)
+
+    def prepare(self) -> None:
+        """Keep nothing of the last one."""
+        if self.state():
+            converting.call(self.service, "ConfirmConversion", "s", USER)
+        self.goal = self._other if self.kind == self.storage() else self.kind
+
+    def work(self) -> None:
+        """Convert it."""
+        more = {"disk_size": FIELDS["image"]["diskSize"]} if self.goal == "image" else {}
+        converting.convert(self.service, USER, *self.words, storage=self.goal, **more)
+
+    def has_happened(self) -> bool:
+        """Either the new one is there and the old one kept, or nothing was ever done."""
+        state, storage = self.state(), self.storage()
+        assert (state, storage == self.goal) in (("", False), ("kept", True)), (state, storage)
+        assert len(converting.rooms(self.base)) == bool(state)
+        return bool(state)
+
+
+class Undoing(Conversion):
+    """The old home takes its place again."""
+
+    def prepare(self) -> None:
+        """Convert it, if that was undone."""
+        if not self.state():
+            super().prepare()
+            super().work()
+
+    def work(self) -> None:
+        """Go back."""
+        converting.undo(self.service, USER)
+
+    def has_happened(self) -> bool:
+        """Either it is back and the new one gone, or nothing was done."""
+        return not super().has_happened()
+
+
+class Confirming(Conversion):
+    """The old home is deleted."""
+
+    def prepare(self) -> None:
+        """Convert it, if that was confirmed."""
+        if not self.state():
+            super().prepare()
+            super().work()
+
+    def work(self) -> None:
+        """Keep nothing of it."""
+        converting.call(self.service, "ConfirmConversion", "s", USER)
+
+    def has_happened(self) -> bool:
+        """The new one is the home."""
+        state = self.state()
+        assert (self.storage(), state in ("", "kept")) == (self.goal, True), state
+        return not state
+
+
+class Resizing(Interrupted):
+    """An image that nobody uses gets another size, back and forth."""
+
+    sizes = 320 * MIB, 352 * MIB
+
+    def prepare(self) -> None:
+        """Go to the other size than the one of now."""
+        before = self.size()
+        self.goal = self.sizes[before == self.sizes[0]]
+
+    def size(self) -> int:
+        """Of the image."""
+        return (self.base / f"{USER}.homeimage").stat().st_size
+
+    def work(self) -> None:
+        """Have it."""
+        self.service.call("ResizeHome", "sts", USER, self.goal, secret(*self.words))
+
+    def has_happened(self) -> bool:
+        """It has one of both, or is on its way, which the same command goes on with."""
+        return self.size() == self.goal
+
+    def check(self) -> bool:
+        """Also once more to its end."""
+        done = super().check()
+        self.work()
+        assert self.size() == self.goal
+        super().check()
+        return done
+
+
+class Shrinking(Resizing):
+    """An ext4 that nobody uses gets smaller, again and again."""
+
+    def prepare(self) -> None:
+        """Less than now, or begin anew."""
+        if self.size() < 36 * MIB:
+            self.service.call("RemoveHome", "s", USER)
+            self.make()
+        self.goal = self.size() - MIB
+
+    def check(self) -> bool:
+        """Growing, which the same size once more is, takes more rights than tests may have."""
+        return Interrupted.check(self) if self.size() == self.goal else super().check()
+
+
+class Password(Interrupted):
+    """The password is changed."""
+
+    def prepare(self) -> None:
+        """To the other one."""
+        (self._old,) = self.words
+        self._new = OTHER_PASSWORD if self._old == PASSWORD else PASSWORD
+
+    def work(self) -> None:
+        """Change it."""
+        change = (USER, secret(self._new), secret(self._old))
+        self.service.call("ChangePasswordHome", "sss", *change)
+
+    def has_happened(self) -> bool:
+        """Exactly one of both opens it."""
+        wrong = "ActivateHome", "ss", USER
+        try:
+            with self.open(self._new):
+                self.words = [self._new]
+        except BusError:
+            self.words = [self._old]
+        other = self._old if self.words == [self._new] else self._new
+        assert self.service.error(*wrong, secret(other)) == "BadPassword"
+        return self.words == [self._new]
+
+
+class Creation(Interrupted):
+    """Somebody else gets a home."""
+
+    _number = 0
+
+    def prepare(self) -> None:
+        """Of another name each time."""
+        if self._number and self.name in self.service.states():
+            self.service.call("RemoveHome", "s", self.name)
+        self._number += 1
+        self.name = f"new{self._number}"
+
+    def work(self) -> None:
+        """Make it."""
+        self.service.create(self.name, **FIELDS[self.kind])
+
+    def has_happened(self) -> bool:
+        """It can be used, or was never there."""
+        if self.name not in self.service.states():
+            assert [path for path in self.base.iterdir() if self.name in path.name] == []
+            self.work()
+            return False
+        self.service.activate(self.name)
+        self.service.deactivate(self.name)
+        return True
+
+
+class Removal(Creation):
+    """Somebody else goes."""
+
+    def prepare(self) -> None:
+        """Make him, with something in his home."""
+        super().prepare()
+        super().work()
+        self.service.activate(self.name)
+        fill(self.service.path_of(self.name))
+        self.service.deactivate(self.name)
+        os.sync()
+
+    def work(self) -> None:
+        """Have him removed."""
+        self.service.call("RemoveHome", "s", self.name)
+
+    def has_happened(self) -> bool:
+        """He is there, or gone."""
+        if self.service.states().get(self.name) == "inactive":
+            self.service.activate(self.name)
+            self.service.deactivate(self.name)
+            return False
+        assert self.name not in self.service.states()
+        super().work()
+        return True
+
+
+class Snapshot(Interrupted):
+    """The home is kept as it is."""
+
+    _number = 0
+
+    def names(self) -> list[str]:
+        """All snapshots."""
+        (text,) = converting.call(self.service, "ListSnapshots", "s", USER)
+        return [str(row["name"]) for row in json.loads(str(text))]
+
+    def take(self, name: str) -> None:
+        """Make one."""
+        self.job("CreateSnapshot", USER, json.dumps({"name": name, "full_copy": True}))
+
+    def remove(self, name: str) -> None:
+        """Delete one."""
+        converting.call(self.service, "RemoveSnapshot", "ss", USER, name)
+
+    def prepare(self) -> None:
+        """Have none."""
+        for name in self.names():
+            self.remove(name)
+        self._number += 1
+        self.name = f"snap{self._number}"
+
+    def work(self) -> None:
+        """Make it."""
+        self.take(self.name)
+
+    def has_happened(self) -> bool:
+        """It is complete or not there."""
+        shelf = self.base / SNAPSHOTS / USER
+        found = sorted(os.listdir(shelf)) if shelf.exists() else []
+        assert found == self.names(), found
+        if not found:
+            return False
+        assert found == [self.name], found
+        (home,) = self.base.glob(f"{USER}.*")
+        differing = homes.compare(home, shelf / self.name / "home", leave_out=APART)
+        assert [words for words in differing if not is_of_top(words)] == []
+        return True
+
+
+class Unsnapping(Snapshot):
+    """A snapshot is deleted."""
+
+    def prepare(self) -> None:
+        """Have one."""
+        super().prepare()
+        super().work()
+
+    def work(self) -> None:
+        """Delete it."""
+        self.remove(self.name)
+
+    def has_happened(self) -> bool:
+        """It is there in full, or gone."""
+        return not super().has_happened()
+
+
+class Restoring(Snapshot):
+    """The home is again what it was; what it was until then is kept."""
+
+    def write(self, word: str) -> None:
+        """Have something in the home that it had not, on disk."""
+        with self.open() as home:
+            uid = home.stat().st_uid
+            with filesystem_identity(uid, uid):
+                (home / "diary").write_text(word)
+            os.sync()
+
+    def prepare(self) -> None:
+        """Have a snapshot that says so, and a home that says something else."""
+        super().prepare()
+        self.write("then")
+        self.take(self.name)
+        self.write("now")
+
+    def work(self) -> None:
+        """Restore it."""
+        self.job("RestoreSnapshot", USER, self.name, "{}")
+
+    def has_happened(self) -> bool:
+        """It is one or the other, and what it was is not lost."""
+        with self.open() as home:
+            said = (home / "diary").read_text()
+        shelf = self.base / SNAPSHOTS / USER
+        assert (shelf / self.name / "home/diary").read_text() == "then"
+        if said == "now":
+            return False
+        assert said == "then"
+        others = [name for name in self.names() if name != self.name]
+        assert "now" in [(shelf / name / "home/diary").read_text() for name in others]
+        return True
+
+
+class Classic(Interrupted):
+    """A classic account becomes a home area."""
+
+    def __init__(self, machine: Machine, kind: str) -> None:
+        """Make the account."""
+        super().__init__(machine, kind)
+        self.bob = Account(self.service, self.service.site.home_root / "bob")
+        self.bob.make()
+        os.sync()
+        self.files, self.contents = self.bob.files(), contents(self.bob.home)
+
+    def prepare(self) -> None:
+        """Have it be an account."""
+        if self.bob.phase():
+            self.undo()
+
+    def undo(self) -> None:
+        """Make it an account again."""
+        self.job("UndoAccountConversion", "bob")
+
+    def work(self) -> None:
+        """Convert it."""
+        (job,) = converting.call(self.service, "ConvertAccount", "st", "bob", 0)
+        converting.wait(self.service, str(job))
+
+    def has_happened(self) -> bool:
+        """It is one or the other."""
+        wait_until(lambda: self.bob.phase() in ("", "converted"), "it to be finished", 10)
+        wait_until(lambda: self.service.states().get("bob", "inactive") == "inactive", "bob", 10)
+        left = [*self.machine.site.accounts.glob(".#*")]
+        assert left == [], left
+        if not self.bob.phase():
+            assert_account(self.bob, self.files)
+            assert contents(self.bob.home) == self.contents
+            return False
+        assert_home_area(self.bob)
+        assert contents(self.bob.image) == self.contents
+        return True
+
+
+class Unclassic(Classic):
+    """It becomes an account again."""
+
+    def prepare(self) -> None:
+        """Have it be a home area."""
+        if not self.bob.phase():
+            super().work()
+
+    def work(self) -> None:
+        """Undo it."""
+        self.undo()
+
+    def has_happened(self) -> bool:
+        """The other way round."""
+        return not super().has_happened()
