@@ -23,7 +23,7 @@ from homemgr.daemon.home import now_usec
 from homemgr.record import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Conversion:
     is_used: bool = False
     #: Passwords and so on of the old one, as a digest.
     hashes: str = ""
+    #: Hashes of the passwords that unlock the old one, if it is encrypted.
+    former: Sequence[str] = ()
     #: When the new one became the home, microseconds since 1970.
     switched: int = 0
 

@@ -35,6 +35,8 @@ from homemgr.record import storages
 from homemgr.record.storages import abilities_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homemgr.daemon.activity import Activity
     from homemgr.daemon.conversion_options import ConvertOptions
     from homemgr.daemon.home import Home
@@ -155,6 +157,11 @@ class Conversions:
         """What is in the home is about to change: going back will not be for nothing."""
         await self._register.note_writing(user)
 
+    def former_hashes(self, user: str) -> Sequence[str]:
+        """Hashes of the passwords that unlock what is kept of a home, if it is encrypted."""
+        state = self._register.find(user)
+        return () if state is None else state.former
+
     def listed(self) -> list[dict[str, object]]:
         """All of them, as a client is shown them."""
         return self._register.listed()
@@ -221,6 +228,7 @@ class Conversions:
             new=state.new.holding(made["tree"], made["binding"]),
             is_renamed=bool(made["is_renamed"]),
             hashes=passwords_of(home),
+            former=home.effective.hashed_passwords if home.abilities.has_key else (),
         )
         try:
             state = await self._register.save(switching)

@@ -106,6 +106,7 @@ async def _change(
                 secret,
                 private_key=key.to_pem().decode(),
                 now_usec=now_usec(),
+                former_hashes=[*home.services.former_hashes(home.name)],
                 **arguments,
             )
         await home.store_record(record_in(result).with_local_sections_of(home.record))

@@ -91,6 +91,8 @@ class Services:
     removing: Callable[[str], Awaitable[None]] = field(default=_keep_nothing)
     #: Called before files of a user's home are changed while he is logged out.
     writing: Callable[[str], Awaitable[None]] = field(default=_keep_nothing)
+    #: Hashes of the passwords that unlock what else is kept of a user's home.
+    former_hashes: Callable[[str], Iterable[str]] = field(default=lambda user: ())
     #: Called when a home has come into use.
     activated: Callable[[Home], None] = field(default=lambda home: None)
     #: Called when a home ceased to exist.

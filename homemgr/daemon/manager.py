@@ -62,6 +62,7 @@ class Manager:
         services.vanished = self.registry.remove
         services.removing = self.conversions.removing
         services.writing = self.conversions.writing
+        services.former_hashes = self.conversions.former_hashes
         services.reserving_names = self.registry.reserving_names
         services.keys.changed.append(self._keys_changed)
 

@@ -14,7 +14,7 @@ from homemgr import errors
 from homemgr.record import changes, password, signature, slots
 from homemgr.record.quality import check_quality
 from homemgr.record.secret import Secret
-from homemgr.work import inside
+from homemgr.work import former, inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def run(task: Task) -> dict[str, object]:
                 opened.write_through_if_possible()
             return {"record": opened.record.embedded().data}
         _require_news(task, opened.record, words)
-        hashes = [task.hash_password(word) for word in words]
+        hashes = [former.hash_of(task, word) for word in words]
         changed = changes.with_new_password(opened.record, hashes, now_usec(task))
         return commit(task, opened, changed)
 

@@ -12,7 +12,7 @@ from homemgr import errors
 from homemgr.record import changes, password, signature, slots
 from homemgr.record.quality import check_quality
 from homemgr.record.secret import normalise_recovery_key
-from homemgr.work import activate, inside, passwd
+from homemgr.work import activate, former, inside, passwd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,8 +106,9 @@ def _new_word(task: Task, record: UserRecord, kind: Kind) -> str:
 
 def _entry(task: Task, kind: Kind, word: str) -> Json:
     """What the record gets for it."""
-    hashed = task.hash_password(word)
-    return hashed if kind is slots.PASSWORD else {"type": "modhex64", "hashedPassword": hashed}
+    if kind is slots.PASSWORD:
+        return former.hash_of(task, word)
+    return {"type": "modhex64", "hashedPassword": task.hash_password(word)}
 
 
 def _check_password(task: Task, record: UserRecord, word: str) -> None:

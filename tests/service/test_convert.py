@@ -150,6 +150,11 @@ def test_an_encrypted_home_opens_with_its_password_and_with_nothing_else(service
     service.call("ChangePasswordHome", "sss", "gina", new, old)
     with pytest.raises(BusError, match="passwords of gina were changed"):
         call(service, "UndoConversion", "ss", "gina", '{"force": true}')
+    service.call("ChangePasswordHome", "sss", "gina", old, new)
+    call(service, "UndoConversion", "ss", "gina", '{"force": true}')
+    assert storage_of(service, "gina") == "fscrypt"
+    with logged_in(service, "gina"):
+        assert len(diary(service, "gina")) == number
     assert PASSWORD not in service.site.log.read_text()
     service.call("RemoveHome", "s", "gina")
     assert rooms(image.parent) == []
