@@ -18,7 +18,6 @@ _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP = 0xD0009412
 _SEND = 0x40489426
 _GET_SUBVOL_INFO = 0x81F8943C
-_FS_INFO = 0x8400941F
 
 #: struct btrfs_ioctl_vol_args: a descriptor, not used here, and a name.
 _VOL_ARGS = "=q4088s"
@@ -38,9 +37,6 @@ _NO_FILE_DATA = 1
 #: is a snapshot of, another id, and the transactions that last changed and that made it.
 _INFO_BYTES, _INFO = 504, struct.Struct("=296x16s16s16xQQ")
 
-#: struct btrfs_ioctl_fs_info_args: after two numbers of devices the id of the file system.
-_FS_INFO_BYTES, _FS_ID = 1024, struct.Struct("=16x16s")
-
 #: The top directory of every subvolume has this inode number, and nothing else has it.
 _TOP_INODE = 256
 
@@ -49,14 +45,6 @@ def is_subvolume(fd: int) -> bool:
     """Whether the open directory is the top of a subvolume or snapshot."""
     # The cheap question first: few directories have that number elsewhere.
     return os.fstat(fd).st_ino == _TOP_INODE and file_system_type(fd) == BTRFS_SUPER_MAGIC
-
-
-def file_system_id(fd: int) -> bytes:
-    """What tells the btrfs of ``fd`` from all others, in whichever of its subvolumes that is."""
-    found = bytearray(_FS_INFO_BYTES)
-    fcntl.ioctl(fd, _FS_INFO, found)
-    (uuid,) = _FS_ID.unpack_from(found)
-    return bytes(uuid)
 
 
 def make_writable(fd: int) -> bool:

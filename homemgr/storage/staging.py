@@ -12,8 +12,9 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from homemgr.errors import HomeAbsent, PathExists
+from homemgr.errors import HomeAbsent, NotSupported, PathExists
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel import btrfs
 from homemgr.kernel.identity import filesystem_identity
@@ -27,6 +28,9 @@ from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.paths import location
 from homemgr.storage.tree import delete_tree
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: Where a file has another inode number each time it is mounted: none is stored.
 _NUMBERED_ANEW = {MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC}
 #: FAT stores local time in units of 10 ms. What that is here may be something else tomorrow, by
@@ -37,15 +41,11 @@ _QUARTER_NS = 900 * 10**9
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_stage(parent: Fd, stage_name: str, *, is_subvolume: bool = False) -> Fd:
-    """The directory for what arrives, made empty and nobody's if there is none yet.
+def open_stage(parent: Fd, stage_name: str, make: Callable[[Fd, str], None] = make_directory) -> Fd:
+    """The directory for what arrives, made empty and nobody's by ``make`` if there is none yet.
 
-    It is to be a subvolume, if it can be one, with ``is_subvolume``. PathExists if there is
-    something that is no directory.
+    PathExists if there is something that is no directory.
     """
-    make = make_directory
-    if is_subvolume and subvolume.is_possible(parent):
-        make = subvolume.make_subvolume
     with suppress(FileExistsError), filesystem_identity(NOBODY, NOBODY):
         make(parent, stage_name)
     try:
@@ -57,6 +57,14 @@ def open_stage(parent: Fd, stage_name: str, *, is_subvolume: bool = False) -> Fd
             f"{os.path.join(location(parent.fileno()), stage_name)} is no directory, and what"
             " arrives is stored there: move it away, then run the same command again."
         ) from error
+
+
+def make_subvolume_if_possible(parent: Fd, name: str) -> None:
+    """Make an empty subvolume, or a directory where there are no subvolumes."""
+    try:
+        subvolume.make_subvolume(parent, name)
+    except NotSupported:
+        make_directory(parent, name)
 
 
 def is_there(parent: Fd, name: str) -> bool:

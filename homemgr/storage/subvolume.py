@@ -6,32 +6,37 @@ What it has more are snapshots, see `storage.snapshot`, and a limit, see
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from homemgr.errors import NotSupported
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.btrfs import create_subvolume, is_subvolume, make_read_only, make_writable
-from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, file_system_type
 from homemgr.storage.paths import location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def is_possible(parent: Fd) -> bool:
-    """Whether there can be subvolumes in a directory."""
-    return file_system_type(parent.fileno()) == BTRFS_SUPER_MAGIC
+#: What file systems answer that have none.
+_NO_SUBVOLUMES: Final = (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def make_subvolume(parent: Fd, name: str) -> None:
-    """Make an empty subvolume. In a directory that others may enter they may enter it too."""
-    if not is_possible(parent):
+    """Make an empty subvolume; NotSupported where there are none.
+
+    In a directory that others may enter they may enter it too.
+    """
+    try:
+        create_subvolume(parent.fileno(), name)
+    except OSError as error:
+        if error.errno not in _NO_SUBVOLUMES:
+            raise
         raise NotSupported(
             f"{location(parent.fileno())} is not on btrfs: homes there cannot be subvolumes;"
             " use storage directory."
-        )
-    create_subvolume(parent.fileno(), name)
+        ) from error
 
 
 @contextmanager

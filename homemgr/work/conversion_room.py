@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.kernel.btrfs import file_system_id
-from homemgr.kernel.statfs import BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC, file_system_type
+from homemgr.files import Fd
+from homemgr.kernel import reflink
 from homemgr.record.names import FILE_SUFFIXES
 from homemgr.storage import staging
 from homemgr.storage.abilities import probe
+from homemgr.storage.embedded import IDENTITY
+from homemgr.storage.guarded import open_guarded
 from homemgr.transfer.needs import lacking
 from homemgr.work.allowance import Size
 from homemgr.work.staged import require_room
@@ -20,7 +22,6 @@ from homemgr.work.staged import require_room
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from homemgr.files import Fd
     from homemgr.transfer.needs import Needs
     from homemgr.work.conversion import Target
 
@@ -80,13 +81,16 @@ def told_if_full(target: Target, room: Fd, size: Size, copied: Callable[[], int]
 
 
 def can_share(source: Fd, top: Fd) -> bool:
-    """Whether files of the one can share blocks with files of the other, as far as is known."""
-    fds = source.fileno(), top.fileno()
-    kinds = {file_system_type(fd) for fd in fds}
-    if kinds == {BTRFS_SUPER_MAGIC}:
-        # Each subvolume has a device number of its own.
-        return len({file_system_id(fd) for fd in fds}) == 1
-    return kinds == {XFS_SUPER_MAGIC} and len({os.fstat(fd).st_dev for fd in fds}) == 1
+    """Whether files of the one can share blocks with files of the other; found by trying."""
+    try:
+        with (
+            open_guarded(source, IDENTITY, os.fstat(source.fileno()).st_uid) as one,
+            Fd.open(".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=top.fileno()) as other,
+        ):
+            reflink.clone(one.fileno(), other.fileno())
+    except (OSError, errors.HomeError):
+        return False
+    return True
 
 
 def _too_small(why: str) -> errors.BadHomeSize:

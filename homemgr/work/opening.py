@@ -105,11 +105,9 @@ class Opening:
             raise errors.BadPassword(f"No password of {place.user} was given.")
 
     def _tree(self, place: Place, parent: Fd) -> Fd:
-        is_subvolume = place.storage == "subvolume"
-        if is_subvolume and not subvolume.is_possible(parent):
-            raise errors.NotSupported(
-                f"{os.path.dirname(place.image_path)} is not on btrfs: homes there cannot be"
-                " subvolumes."
-            )
-        is_subvolume = is_subvolume or (self._is_subvolume and not place.storage)
-        return staging.open_stage(parent, place.stage_name, is_subvolume=is_subvolume)
+        make = directory.make_directory
+        if place.storage == "subvolume":
+            make = subvolume.make_subvolume
+        elif self._is_subvolume and not place.storage:
+            make = staging.make_subvolume_if_possible
+        return staging.open_stage(parent, place.stage_name, make)
