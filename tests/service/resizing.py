@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Small and large (MiB), by file system.
 SIZES = {"ext4": (48, 72), "xfs": (336, 352), "btrfs": (320, 352)}
+#: From one size to the next of what only grows: more than what differs of the rest.
+_STEP = 4 * MIB
+#: Why those do not shrink while they are in use that cannot.
+REASONS = {"ext4": "deactivate the home first", "xfs": "xfs only grows"}
 
 
 def resize(service: Service, name: str, size: int) -> None:
@@ -67,10 +71,12 @@ def check_sizes(running: Service, image: Path, kind: str) -> None:
     if kind != "btrfs":
         refused = running.failure("ResizeHome", "sts", "anna", small, secret(PASSWORD))
         assert refused.name.endswith(".BadHomeSize")
+        assert REASONS[kind] in refused.message
         running.deactivate("anna")
     # Less than what is in it never; of xfs nothing at all.
     refused = running.failure("ResizeHome", "sts", "anna", 20 * MIB, secret(PASSWORD))
     assert refused.name.endswith(".BadHomeSize")
+    assert kind != "xfs" or REASONS[kind] in refused.message
     for size in (1 << 60, (5 << 40) + 4096):
         refused = running.failure("ResizeHome", "sts", "anna", size, secret(PASSWORD))
         assert refused.name.endswith(".BadHomeSize")
@@ -98,10 +104,11 @@ def check_kills(
     sizes = [size * MIB for size in SIZES[kind]]
     running.activate("anna")
     digest = write(running, "anna", "kept", 5 * MIB)
+    overhead = image.stat().st_size - room_in(running, "anna")
     running.deactivate("anna")
-    grows_only = kind == "ext4" and is_active
+    grows_only = kind == "xfs" or (kind == "ext4" and is_active)
     for number, delay_s in enumerate((0.05, 0.2, 0.35, 0.7)):
-        goal = sizes[1] + number * MIB if grows_only else sizes[number % 2 == 0]
+        goal = sizes[1] + number * _STEP if grows_only else sizes[number % 2 == 0]
         if is_active:
             running.activate("anna")
         changing = running.begin("ResizeHome", "sts", "anna", goal, secret(PASSWORD))
@@ -120,6 +127,8 @@ def check_kills(
         resize(running, "anna", goal)
         assert image.stat().st_size == goal
         running.activate("anna")
+        # All of it came to the file system.
+        assert abs(goal - room_in(running, "anna") - overhead) < 2 * MIB
         assert holds(running, "anna", "kept", digest)
         running.deactivate("anna")
     assert [name for name in os.listdir(running.site.base) if name.startswith(".#")] == []

@@ -21,7 +21,7 @@ def test_a_home_grows_under_its_user_and_shrinks_as_far_as_it_can(
     resizing.check_sizes(running, image, kind)
 
 
-@pytest.mark.parametrize(("kind", "is_active"), [("btrfs", True), ("btrfs", False)])
+@pytest.mark.parametrize(("kind", "is_active"), [("btrfs", True), ("btrfs", False), ("xfs", True)])
 def test_killed_anywhere_it_has_one_of_both_sizes_and_all_its_files(
     alone: Service, kind: str, *, is_active: bool
 ) -> None:
