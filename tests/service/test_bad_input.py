@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -281,12 +282,22 @@ def test_weak_hash_in_the_record_is_no_way_in(anna: Service) -> None:
 
 def test_a_home_on_a_file_server_needs_the_kernel_and_the_server(service: Service) -> None:
     fields = {"storage": "cifs", "cifsService": "//127.0.0.1/homes/nobodys"}
-    refused = service.failure("CreateHome", "s", people.text(people.record("nobodys", **fields)))
     try:
         mounts.fsopen("cifs").close()
     except OSError:
-        assert short(refused.name) == "NotSupported"
-        assert "it has no file system cifs" in str(refused)
+        expected = ("NotSupported", "it has no file system cifs")
     else:
-        assert short(refused.name) == "System.Error.ECONNREFUSED"
+        expected = ("System.Error.ECONNREFUSED", "")
+    before = service.site.digest()
+    refused = service.failure("CreateHome", "s", people.text(people.record("nobodys", **fields)))
+    assert (short(refused.name), expected[1] in refused.message) == (expected[0], True)
     assert "nobodys" not in service.states()
+    assert service.site.digest() == before
+    # One that was made where both are.
+    brought = service.site.signed(people.record("nobodys", secret=None, uid=60099, **fields))
+    service.call("RegisterHome", "s", people.text(brought.data))
+    refused = service.failure("ActivateHome", "ss", "nobodys", people.secret(PASSWORD))
+    assert (short(refused.name), expected[1] in refused.message) == (expected[0], True)
+    assert service.state("nobodys") == "inactive"
+    assert "nobodys" not in Path("/proc/self/mounts").read_text()
+    service.call("UnregisterHome", "s", "nobodys")
