@@ -8,6 +8,7 @@ passwords is refused.
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ from homemgr.storage.file_restore import FileRestore
 from homemgr.storage.paths import location
 from homemgr.storage.top import Top
 from homemgr.work import inside
+from homemgr.work.damage import Obstacle
 from homemgr.work.exclusion import alone_with_home
 from homemgr.work.snapshot_place import Place, shelf_of, teller
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from homemgr.record.model import UserRecord
     from homemgr.storage.snapshot_pending import Pending
     from homemgr.work.task import Task
+
+log = logging.getLogger(__name__)
 
 #: The most names that are told of, as they stay as they are.
 _TOLD = 1000
@@ -158,12 +162,22 @@ def _top_of(parent: Fd, name: str) -> Top:
 def _carry_over(task: Task, now: Top | None, new: Top) -> None:
     """Give the restored home the record that counts, and the public files that it names."""
     record = _present_record(task, now)
-    embedded.write_identity(new, record.embedded().pretty())
+    try:
+        embedded.write_identity(new, record.embedded().pretty())
+    except errors.HostileHome:
+        # Its user had put a directory in that place.
+        Obstacle(new).keep()
+        embedded.write_identity(new, record.embedded().pretty())
     if now is None:
         return
     manifest = record.on(task.machine).blob_manifest or {}
     with ExitStack() as copies:
-        blobs = embedded.read_blobs(now, manifest)
+        blobs: dict[str, Fd] = {}
+        try:
+            blobs = embedded.read_blobs(now, manifest)
+        except errors.HostileHome as error:
+            # What is wrong with the home of now is no reason to leave it as it is.
+            log.warning("Public files of %s are not restored: %s", task.record.name, error)
         for copy in blobs.values():
             copies.enter_context(copy)
         embedded.write_blobs(new, {name: copy.fileno() for name, copy in blobs.items()})

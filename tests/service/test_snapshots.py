@@ -14,10 +14,12 @@ from typing import cast
 
 import pytest
 
+from homemgr.files import Fd
 from homemgr.kernel import mounts
 from homemgr.storage import snapshot_shelf
 from homemgr.wire.messages import BusError
 from tests import homes, volumes
+from tests.service import people
 from tests.service.authority import Authority
 from tests.service.bus import Bus
 from tests.service.converting import call, convert
@@ -193,6 +195,30 @@ def test_users_have_their_own_files_again_and_nobody_elses(service: Service) -> 
         bert.call_at((NAME, PATH, MANAGER, "RemoveSnapshot"), "ss", "bert", "mine")
     assert list(listed(service, "bert")) == ["roots"]
     service.deactivate("bert")
+
+
+def test_whatever_lies_in_the_place_of_record_and_blobs_a_home_is_restored(
+    service: Service, tmp_path: Path
+) -> None:
+    top = service.site.base / "lutz.homedir"
+    (tmp_path / "avatar").write_bytes(b"png")
+    with Fd.open(str(tmp_path / "avatar"), os.O_RDONLY) as avatar:
+        record, blobs = people.text(people.record("lutz")), {"avatar": 0}
+        service.call("CreateHomeEx", "sa{sh}t", record, blobs, 0, fds=[avatar])
+    (top / ".identity").rename(top / "taken away")
+    (top / ".identity").mkdir()
+    (top / ".identity/mine").write_text("mine")
+    homes.give_away(top)
+    homemgr(service, "create", "lutz", "one")
+    shutil.rmtree(top / ".identity")
+    (top / "taken away").rename(top / ".identity")
+    shutil.rmtree(top / ".identity-blob")
+    (top / ".identity-blob").symlink_to("/etc")
+    homes.give_away(top)
+    homemgr(service, "restore", "lutz", "one")
+    assert [path.read_text() for path in top.glob(".identity.kept-*/mine")] == ["mine"]
+    service.activate("lutz")
+    service.deactivate("lutz")
 
 
 def test_one_that_is_called_off_is_whole_or_none(service: Service) -> None:
