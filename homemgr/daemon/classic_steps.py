@@ -147,7 +147,9 @@ class ClassicSteps:
                 if home.is_fixated:
                     state = replace(state, record=home.record.for_host().data)
                 await self._save(state.at(RETURNING))
-                return await self.give_back(state.at(RETURNING), home, activity)
+                is_area = await asyncio.to_thread(self._is_home_area, state)
+                returning = state.at(RETURNING)
+                return await self.give_back(returning, home, activity, is_home_area=is_area)
         except errors.HomeError:
             if await asyncio.to_thread(self._is_home_area, state):
                 # Its user goes on with it: days later this would be a surprise.
@@ -161,10 +163,23 @@ class ClassicSteps:
         return has_record and os.path.lexists(state.image)
 
     async def give_back(
-        self, state: ClassicState, home: Home | None, activity: Activity | None
+        self,
+        state: ClassicState,
+        home: Home | None,
+        activity: Activity | None,
+        *,
+        is_home_area: bool = False,
     ) -> Result:
         """The files first, then the account: whoever logs in in between finds nobody."""
-        result = await self._run("classic-give-back", self._home(state), activity)
+
+        async def note_tree(_question: str, about: Message) -> Message:
+            nonlocal state
+            state = replace(state, tree=str(about["tree"]))
+            await self._save(state)
+            return {}
+
+        told = {**self._home(state), "is_home_area": is_home_area}
+        result = await self._run("classic-give-back", told, activity, note_tree)
         if home is not None:
             await self._manager.services.extensions.forget(home.name)
             await home.drop_record()

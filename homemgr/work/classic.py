@@ -117,6 +117,7 @@ def give_back(task: Task) -> dict[str, object]:
     telling = Telling(task.channel)
     report = Report()
     with where.open_base() as base, paths.open_safe_parent(where.home) as parent:
+        where = _with_tree_of_now(task, where, base, parent)
         if tree_at(parent, where.home_name) == where.tree:
             os.fsync(parent.fileno())
         else:
@@ -146,6 +147,22 @@ def _drop_automatic_snapshots(base: Fd, user: str) -> None:
     except (errors.HomeError, OSError) as error:
         # They end by themselves some day, and the account waits for the rest of this.
         log.warning("Automatic snapshots of %s stay for now: %s", user, error)
+
+
+def _with_tree_of_now(task: Task, where: _Places, base: Fd, parent: Fd) -> _Places:
+    """The places with the tree that is the home now, noted by the daemon if it is another one.
+
+    A snapshot was restored, or the home was converted and is a directory again. Of what never
+    became a home area another directory of its name is none of ours.
+    """
+    if not task.argument("is_home_area"):
+        return where
+    known = (tree_at(base, where.stage_name), tree_at(parent, where.home_name))
+    now = tree_at(base, where.file_name)
+    if not now or where.tree in (now, *known):
+        return where
+    task.channel.ask("tree", {"tree": now})
+    return where._replace(tree=now)
 
 
 def _ledger(task: Task) -> Ledger:

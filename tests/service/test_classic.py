@@ -18,7 +18,7 @@ from homemgr.kernel import mounts
 from homemgr.kernel.lock import try_lock_byte
 from homemgr.work.exclusion import position
 from tests import volumes
-from tests.service import people
+from tests.service import converting, people
 from tests.service.site import ROOT, Service, Site, wait_until
 from tests.service.test_defects import update
 from tests.volumes import fill
@@ -328,6 +328,27 @@ def test_what_was_taken_from_the_account_or_the_home_area_does_not_come_back(
     bob.run("--undo")
     assert ":alice\n" in bob.files()["group"]
     assert f"bob:!{people.hashed()}:19000:" in bob.files()["shadow"]
+
+
+def test_undone_is_what_the_home_area_came_to_be_also_if_it_is_another_directory(
+    bob: Account,
+) -> None:
+    files, before = bob.files(), contents(bob.home)
+    bob.run()
+    service, tree = bob.service, bob.image.stat().st_ino
+    for member, *words in (
+        ("CreateSnapshot", "bob", '{"name": "one", "full_copy": true}'),
+        ("RestoreSnapshot", "bob", "one", "{}"),
+    ):
+        job = converting.call(service, member, "s" * len(words), *words)
+        converting.wait(service, str(job[0]))
+    converting.call(service, "RemoveSnapshot", "ss", "bob", "one")
+    assert bob.image.stat().st_ino != tree
+    bob.run("--undo")
+    assert (bob.files(), contents(bob.home)) == (files, before)
+    # What was root's is so no more: it is another file.
+    assert owners(bob.home) == {(UID, GID)}
+    assert bob.phase() == ""
 
 
 def test_an_account_that_was_deleted_meanwhile_does_not_come_back(bob: Account) -> None:
