@@ -56,30 +56,34 @@ class Trying(Thread):
 class Machine:
     """An installation of which all that lasts lies on one disk."""
 
-    def __init__(self, directory: Path, kind: str) -> None:
-        """Start its service for the first time."""
+    def __init__(self, directory: Path, kind: str, *, is_apart: bool) -> None:
+        """Start its service for the first time; ``is_apart``: /home has a file system of its own.
+
+        What is flushed in one file system is not in the other.
+        """
         directory.mkdir()
         self.steps = Steps()
         # Before there is the disk, or it would keep that in its namespace.
-        self._bus = Bus(directory / "state")
-        self.disk = Disk(directory, kind)
-        home_root = self.disk.path / "home"
-        home_root.mkdir(0o755)
-        self.site = Site(home_root, directory / "state", self._bus.address)
-        self.site.records = self.disk.path / "records"
-        self.site.blobs = self.disk.path / "blobs"
-        self.site.accounts = self.disk.path / "etc"
+        self._bus = Bus(directory / "run")
+        self.disk = Disk(directory, kind, *(("root", "home") if is_apart else ("root",)))
+        root, home = self.disk.parts[0].path, self.disk.parts[-1].path
+        (home / "homes").mkdir(0o755)
+        self.site = Site(home / "homes", directory / "run", self._bus.address)
+        self.site.records = root / "records"
+        self.site.blobs = root / "blobs"
+        self.site.accounts = root / "etc"
+        os.sync()
         self.service = Watched(self.site, self.steps)
 
     def cut(self) -> None:
         """Lose power: nothing is written from this moment on, and nothing in memory stays."""
         self.disk.lose_power()
         slay_all(self.service, self.site)
-        for mount in reversed(mounts_below(self.disk.path)):
-            mounts.umount2(mount, mounts.MNT_DETACH)
-        shutil.rmtree(self.site.runtime)
-        below = f"{self.disk.path}/"
-        wait_until(lambda: not [p for p in verifying.loops() if p.startswith(below)], "loops to go")
+        shutil.rmtree(self.site.runtime, ignore_errors=True)
+        for path in (part.path for part in self.disk.parts):
+            for mount in reversed(mounts_below(path)):
+                mounts.umount2(mount, mounts.MNT_DETACH)
+            wait_until(lambda top=f"{path}/": not loops_below(top), "loop devices to go")  # type: ignore[misc]
         self.disk.come_back()
         self.steps.begin()
 
@@ -144,3 +148,8 @@ def mounts_below(path: Path) -> list[str]:
     table = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     places = [line.split(" ", 5)[4] for line in table.splitlines()]
     return [place for place in places if place.startswith(f"{path}/")]
+
+
+def loops_below(top: str) -> list[str]:
+    """Images in a directory that are devices."""
+    return [image for image in verifying.loops() if image.startswith(top)]

@@ -34,23 +34,25 @@ _KINDS = {
 }
 
 
-class Disk:
-    """A file system of a kind at ``path``, on a disk of its own."""
+class FileSystem:
+    """One of a kind, mounted at ``path``."""
 
-    def __init__(self, directory: Path, kind: str) -> None:
-        """Make it in ``directory``, which is to be in memory: so much is flushed."""
-        self.path, self._kind = directory / "disk", kind
-        self._below, self._beside = directory / "below.image", directory / "below"
-        self._image = self._beside / "image"
-        plain = ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0"]
-        _make(self._below, _ROOM, plain)
-        for target in (self.path, self._beside):
-            target.mkdir()
-        _mount(self._below, self._beside, "ext4", "")
+    def __init__(self, image: Path, path: Path, kind: str) -> None:
+        """Make it in a new image."""
+        self.path, self._image, self._kind = path, image, kind
         make, size = _KINDS[kind]
-        _make(self._image, size, make)
-        self._show()
-        self.path.chmod(0o755)
+        _make(image, size, make)
+        path.mkdir()
+        self.show()
+        path.chmod(0o755)
+
+    def show(self) -> None:
+        """Mount it."""
+        _mount(self._image, self.path, self._kind, _OPTIONS[self._kind])
+
+    def take_away(self) -> None:
+        """Unmount it."""
+        _unmount(self.path, self._image)
 
     def write_names(self) -> None:
         """Have names and sizes written of all that was done, and no contents."""
@@ -66,27 +68,35 @@ class Disk:
             file.flush()
             os.fsync(file.fileno())
 
+
+class Disk:
+    """Some file systems of a kind, by name, which lose power in the same moment."""
+
+    def __init__(self, directory: Path, kind: str, *names: str) -> None:
+        """Make it in ``directory``, which is to be in memory: so much is flushed."""
+        self._image, self._below = directory / "platter.image", directory / "platter"
+        _make(self._image, _ROOM, ["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0"])
+        self._below.mkdir()
+        _mount(self._image, self._below, "ext4", "")
+        self.parts = [FileSystem(self._below / name, directory / name, kind) for name in names]
+
     def lose_power(self) -> None:
         """Nothing reaches the disk from now on."""
-        with Fd.open(str(self._beside), os.O_RDONLY) as top:
+        with Fd.open(str(self._below), os.O_RDONLY) as top:
             fcntl.ioctl(top.fileno(), _SHUTDOWN, _WITH_ALL)
 
     def come_back(self) -> None:
         """Be there again after `lose_power`; nobody may use anything of it."""
         self.take_away()
-        _mount(self._below, self._beside, "ext4", "")
-        self._show()
+        _mount(self._image, self._below, "ext4", "")
+        for part in self.parts:
+            part.show()
 
     def take_away(self) -> None:
         """Unmount all."""
-        for target, image in ((self.path, self._image), (self._beside, self._below)):
-            verifying.wait_until_unused(target)
-            mounts.umount2(str(target), 0)
-            # Who had a mount of it in a namespace of his own lets go a moment later.
-            wait_until(lambda path=str(image): path not in verifying.loops(), f"{image} to be free")
-
-    def _show(self) -> None:
-        _mount(self._image, self.path, self._kind, _OPTIONS[self._kind])
+        for part in self.parts:
+            part.take_away()
+        _unmount(self._below, self._image)
 
 
 def _make(image: Path, size: int, make: list[str]) -> None:
@@ -98,3 +108,10 @@ def _make(image: Path, size: int, make: list[str]) -> None:
 def _mount(image: Path, target: Path, kind: str, options: str) -> None:
     words = ["-t", kind, "-o", f"loop{options}", str(image), str(target)]
     subprocess.run(["mount", *words], check=True)
+
+
+def _unmount(target: Path, image: Path) -> None:
+    verifying.wait_until_unused(target)
+    mounts.umount2(str(target), 0)
+    # Who had a mount of it in a namespace of his own lets go a moment later.
+    wait_until(lambda: str(image) not in verifying.loops(), f"{image} to be free")

@@ -230,21 +230,21 @@ class Service:
                     stdout=log,
                     stderr=log,
                 )
-            self._wait_until_ready(ready)
+            self._wait_until_ready(self._process, ready)
 
-    def _wait_until_ready(self, ready: socket.socket) -> None:
-        assert self._process is not None
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], ready: socket.socket) -> None:
         deadline = time.monotonic() + _START_S
         ready.settimeout(0.1)
         told = b""
         while b"READY=1" not in told:
-            is_late = self._process.poll() is not None or time.monotonic() > deadline
+            is_late = process.poll() is not None or time.monotonic() > deadline
             with suppress(TimeoutError):
                 # What it said before it died counts as well.
                 told = ready.recv(4096)
                 continue
             if is_late:
-                self.kill()
+                process.kill()
+                process.wait()
                 raise AssertionError(self.site.log.read_text())
 
     def stop(self) -> int:

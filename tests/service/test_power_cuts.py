@@ -31,6 +31,7 @@ from tests.service.interrupted import (
     Unclassic,
     Undoing,
     Unsnapping,
+    Update,
 )
 from tests.service.power import Disk
 
@@ -71,6 +72,9 @@ CASES = [
     Case(Password, "ext4", ("fscrypt",), 2),
     Case(Password, "ext4", ("image",)),
     Case(Password, "btrfs", ("image",), 1),
+    *(Case(Update, disk, ("directory",), disk == "xfs") for disk in ("ext4", "xfs", "btrfs")),
+    Case(Update, "ext4", ("fscrypt",)),
+    Case(Update, "btrfs", ("image",)),
     *(Case(Creation, disk, ("directory",), disk == "btrfs") for disk in ("ext4", "xfs", "btrfs")),
     Case(Creation, "ext4", ("fscrypt",)),
     Case(Creation, "ext4", ("image",)),
@@ -81,22 +85,24 @@ CASES = [
     Case(Removal, "xfs", ("image",), 1),
     *(Case(Snapshot, disk, ("directory",), disk == "xfs") for disk in ("ext4", "xfs", "btrfs")),
     Case(Snapshot, "btrfs", ("subvolume",)),
+    *(Case(Snapshot, disk, ("image",)) for disk in ("xfs", "btrfs")),
     Case(Unsnapping, "xfs", ("directory",)),
     Case(Unsnapping, "btrfs", ("subvolume",)),
     *(Case(Restoring, disk, ("directory",), disk == "ext4") for disk in ("ext4", "xfs", "btrfs")),
     Case(Restoring, "btrfs", ("subvolume",), 2),
+    *(Case(Restoring, disk, ("image",)) for disk in ("xfs", "btrfs")),
     *(Case(Classic, disk, ("directory",), disk == "xfs") for disk in ("ext4", "xfs", "btrfs")),
     *(Case(Unclassic, disk, ("directory",), disk == "btrfs") for disk in ("ext4", "xfs", "btrfs")),
 ]
 
 
 @pytest.fixture
-def new_machine(ground: Path, numbers: Iterator[int]) -> Iterator[Callable[[str], Machine]]:
+def new_machine(ground: Path, numbers: Iterator[int]) -> Iterator[Callable[..., Machine]]:
     """Makes machines with a disk of a kind."""
     made = []
 
-    def make(kind: str) -> Machine:
-        made.append(Machine(ground / f"machine{next(numbers)}", kind))
+    def make(kind: str, *, is_apart: bool) -> Machine:
+        made.append(Machine(ground / f"machine{next(numbers)}", kind, is_apart=is_apart))
         return made[-1]
 
     yield make
@@ -105,18 +111,16 @@ def new_machine(ground: Path, numbers: Iterator[int]) -> Iterator[Callable[[str]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.rounds or ROUNDS], ids=str)
-def test_a_home_is_whole_after_a_power_cut(
-    case: Case, new_machine: Callable[[str], Machine]
-) -> None:
+def test_a_home_is_whole_after_a_power_cut(case: Case, new_machine: Callable[..., Machine]) -> None:
     chance = random.Random(f"{SEED} {case}")
-    machine = new_machine(case.file_system)
+    machine = new_machine(case.file_system, is_apart=(is_apart := chance.random() < 0.7))
     one = case.what(machine, *case.kinds)
     one.prepare()
     # The first time to its end: what was answered is on disk.
     trying = machine.attempt(one.work, None)
     assert trying.error is None, trying.error
     count = len(machine.steps.done)
-    print(f"seed {SEED}: {case}, {count} steps")
+    print(f"seed {SEED}: {case}, {is_apart=}, {count} steps")
     machine.cut()
     machine.service.start()
     assert one.check()
@@ -126,21 +130,26 @@ def test_a_home_is_whole_after_a_power_cut(
         last = int(count * (number + chance.random()) / rounds)
         trying = machine.attempt(one.work, last)
         was_held = machine.steps.held.is_set()
-        writes_names = chance.random() < 0.5
-        done = [f"{step.program} {step.call}" for step in machine.steps.done[-4:]]
-        print(f"cut {number}: before step {last} of {', '.join(done)}; {writes_names=} {was_held=}")
-        if writes_names:
-            machine.disk.write_names()
+        named = [part for part in machine.disk.parts if chance.random() < 0.5]
+        calls = ", ".join(f"{step.program} {step.call}" for step in machine.steps.done[-4:])
+        print(f"cut {number}: before step {last} of {calls}; {was_held=}, {len(named)} named")
+        for part in named:
+            part.write_names()
         machine.cut()
         trying.join(30)
+        if chance.random() < 0.25:
+            # Also while what was interrupted is seen to.
+            trying = machine.attempt(machine.service.start, chance.randrange(20))
+            machine.cut()
+            trying.join(30)
         machine.service.start()
         assert one.check() or was_held
 
 
 def test_a_room_that_was_left_does_not_come_back(ground: Path) -> None:
     (ground / "room").mkdir()
-    disk = Disk(ground / "room", "btrfs")
-    room = disk.path / ".#homemgr-room-anna"
+    disk = Disk(ground / "room", "btrfs", "home")
+    room = disk.parts[0].path / ".#homemgr-room-anna"
     rooms.make(str(room)).close()
     os.sync()
     rooms.leave(str(room))
