@@ -245,6 +245,13 @@ INTENDED = (
         f"{DBUS}InvalidArgs",
         "It can be read, which is all that is done with it.",
     ),
+    Intended(
+        r"blobs: (stored|manifest) \((brought along|still there)\)",
+        r"((avatar|x)(\[[012]\])?)?",
+        r"\{\}|None",
+        "None|0o100644|0|a picture|[0-9a-f]{64}",
+        "A picture comes back with its home, or the next update would delete it there.",
+    ),
     # Passwords
     Intended(
         "passwords: numbers?|passwords: a numbers?",

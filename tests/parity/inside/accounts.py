@@ -338,6 +338,14 @@ def _blobs_by_homectl(to: Recorder, avatar: Path) -> None:
     _blobs_now(to, "by homectl")
     to.run("homectl -b", "homectl", "update", "anna", f"--blob=x={avatar}", env=env)
     _blobs_now(to, "two by homectl")
+    # The home brings them along, and homectl hands all that are public over with the next update.
+    to.call("forget", "UnregisterHome", "s", "anna")
+    to.wait("anna", "unfixated")
+    to.call("take up", "ActivateHome", "ss", "anna", SECRET)
+    to.call("lay down", "DeactivateHome", "s", "anna")
+    _blobs_now(to, "brought along")
+    to.run("homectl -c", "homectl", "update", "anna", "--real-name=Anna", env=env)
+    _blobs_now(to, "still there")
     to.run("homectl -b=", "homectl", "update", "anna", "--blob=", env=env)
     _blobs_now(to, "none by homectl")
 
