@@ -184,16 +184,12 @@ class Switch:
         nobody would find. Those that were taken of the new one stay.
         """
         old, new = state.old, state.new
-        if state.has_moved or abilities_of(new.storage).has_key:
-            await snapshots.forget(
-                self._services,
-                state.user,
-                old.image_path,
-                # An earlier version has not noted the switch.
-                before_usec=state.switched or state.when,
-                # Of an encrypted home they are encrypted themselves.
-                spares_images=not state.has_moved and abilities_of(old.storage).has_key,
-            )
+        if abilities_of(new.storage).has_key:
+            await snapshots.forget_readable(self._services, state.user, old.image_path)
+        if state.has_moved:
+            # An earlier version has not noted the switch.
+            until = state.switched or state.when
+            await snapshots.forget(self._services, state.user, old.image_path, before_usec=until)
         await self._drop(state, old.room)
 
     async def drop_new(self, state: Conversion) -> None:
@@ -202,7 +198,9 @@ class Switch:
         As with `drop_old`, the other way round. One that never was the home has none.
         """
         old, new = state.old, state.new
-        if state.switched and (state.has_moved or abilities_of(old.storage).has_key):
+        if state.switched and abilities_of(old.storage).has_key:
+            await snapshots.forget_readable(self._services, state.user, new.image_path)
+        if state.switched and state.has_moved:
             await snapshots.forget(
                 self._services,
                 state.user,
@@ -210,7 +208,6 @@ class Switch:
                 since_usec=state.switched,
                 # Repeated later it takes none of those that were taken after the return.
                 before_usec=state.when,
-                spares_images=not state.has_moved and abilities_of(new.storage).has_key,
             )
         await asyncio.to_thread(_forget_scratch, scratch_of(self._services.config, state.user))
         await self._drop(state, new.room)

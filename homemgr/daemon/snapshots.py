@@ -6,6 +6,7 @@ A worker knows where they lie and how they are taken; here is decided beside wha
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import os
@@ -180,26 +181,28 @@ async def unmount(services: Services, path: str) -> None:
 
 
 async def forget(
-    services: Services,
-    user: str,
-    image_path: str,
-    *,
-    since_usec: int = 0,
-    before_usec: int | None = None,
-    spares_images: bool,
+    services: Services, user: str, image_path: str, *, before_usec: int, since_usec: int = 0
 ) -> None:
-    """Delete snapshots of ``user`` that lie beside an image and were taken between two moments.
+    """Delete snapshots of ``user`` that lie beside an image and were taken between two moments."""
+    window: Answer = {"since_usec": since_usec, "before_usec": before_usec}
+    await _forget(services, user, image_path, only_readable=False, **window)
 
-    With ``spares_images`` not those that are images themselves.
+
+async def forget_readable(services: Services, user: str, image_path: str) -> None:
+    """Delete those that are not encrypted themselves, beside an image that is.
+
+    Whenever they were taken: the clock may have been set since.
     """
+    await _forget(services, user, image_path, only_readable=True, since_usec=0, before_usec=0)
+
+
+async def _forget(services: Services, user: str, image_path: str, **which: object) -> None:
     told = {
         "directory": os.path.dirname(image_path),
         "user": user,
-        "since_usec": since_usec,
-        "before_usec": before_usec,
-        "spares_images": spares_images,
+        "machine": dataclasses.asdict(services.machine),
     }
-    await services.runner.run("snapshot-forget", told, about=user)
+    await services.runner.run("snapshot-forget", {**told, **which}, about=user)
 
 
 async def prune_daily(manager: Manager) -> None:

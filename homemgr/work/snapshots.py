@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from homemgr import errors
 from homemgr.record import sizing, snapshots
 from homemgr.record.snapshots import COPIED, IMAGE, Note
+from homemgr.record.storages import abilities_of
 from homemgr.storage import (
     image_file,
     mountpoint,
@@ -168,20 +168,28 @@ def prune(task: Task) -> dict[str, object]:
 def forget(task: Task) -> dict[str, object]:
     """Delete those of ``user`` in ``directory`` from ``since_usec`` on, and before ``before_usec``.
 
-    With ``spares_images`` not those of images.
+    With ``only_readable`` those that are not encrypted, whenever they were taken.
     """
     since, before = task.argument("since_usec"), task.argument("before_usec")
     assert isinstance(since, int)
-    until = before if isinstance(before, int) else sys.maxsize
-    spares_images = task.argument("spares_images")
+    assert isinstance(before, int)
+    only_readable = task.argument("only_readable")
 
     def is_dropped(note: Note) -> bool:
-        return since <= note.taken_usec < until and not (spares_images and note.how == IMAGE)
+        if only_readable:
+            return not _is_encrypted(task, note)
+        return since <= note.taken_usec < before
 
     path = os.path.join(task.text("directory"), "any")
     with suppress(errors.FileNotFound), paths.open_safe_parent(path) as parent:
         snapshot_sweep.drop(parent, task.text("user"), is_dropped)
     return {}
+
+
+def _is_encrypted(task: Task, note: Note) -> bool:
+    """Whether nobody can read it without a password: it is an image, and was no plain one."""
+    storage = note.record.on(task.machine).storage
+    return note.how == IMAGE and (storage is None or abilities_of(storage).has_key)
 
 
 # -- looking and removing ------------------------------------------------------------------------

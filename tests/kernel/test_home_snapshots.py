@@ -286,7 +286,7 @@ def test_an_image_is_had_again_as_a_whole(file_system: Callable[..., Path]) -> N
         assert plain.read_bytes() == b"encrypted" * 100_000
 
 
-def test_what_was_readable_goes_and_what_was_taken_since_stays(
+def test_what_is_readable_goes_whenever_it_was_taken(
     file_system: Callable[..., Path],
 ) -> None:
     for worker in worker_on("xfs", file_system):
@@ -299,18 +299,22 @@ def test_what_was_readable_goes_and_what_was_taken_since_stays(
         image.write_bytes(b"encrypted")
         image.chmod(0o600)
         take(worker, "image", full_copy=False)
+        plain = image.with_name("alice.homeimage")
+        worker.extra = {"storage": "image"}
+        image.rename(plain)
+        worker.record = worker.record.with_binding(
+            "0" * 31 + "1", {"imagePath": str(plain), "storage": "directory"}
+        )
+        switched = int(str(take(worker, "plain", full_copy=False)["taken_usec"]))
         told: dict[str, object] = {"directory": str(image.parent), "user": "alice"}
-        switched = int(str(take(worker, "since", full_copy=False)["taken_usec"]))
-        told |= {"since_usec": 0, "before_usec": switched}
-        worker.run("snapshot-forget", **told, spares_images=True)
-        assert listed(worker) == ["image", "since"]
+        told |= {"since_usec": 0, "before_usec": 0}
         for _ in range(2):
-            worker.run("snapshot-forget", **told, spares_images=False)
-            assert listed(worker) == ["since"]
-        told |= {"since_usec": switched, "before_usec": None}
-        worker.run("snapshot-forget", **{**told, "since_usec": switched + 1}, spares_images=False)
-        assert listed(worker) == ["since"]
-        worker.run("snapshot-forget", **told, spares_images=False)
+            worker.run("snapshot-forget", **told, only_readable=True)
+            assert listed(worker) == ["image"]
+        told["before_usec"] = switched
+        worker.run("snapshot-forget", **{**told, "since_usec": switched}, only_readable=False)
+        assert listed(worker) == ["image"]
+        worker.run("snapshot-forget", **told, only_readable=False)
         assert not shelf(worker).parent.exists()
 
 

@@ -215,7 +215,7 @@ def test_a_confirmation_that_is_repeated_takes_only_snapshots_from_before_the_sw
         asked: list[tuple[int, bool]] = []
 
         async def forget(_ask: Ask, told: Mapping[str, object]) -> Told:
-            asked.append((int(str(told["before_usec"])), bool(told["spares_images"])))
+            asked.append((int(str(told["before_usec"])), bool(told["only_readable"])))
             return {}
 
         async def failing(_ask: Ask, _told: object) -> Told:
@@ -235,9 +235,9 @@ def test_a_confirmation_that_is_repeated_takes_only_snapshots_from_before_the_sw
         await conversions.confirm("alice")
         assert len(asked) == 2
         assert len(set(asked)) == 1
-        (switched, spares_images), _ = asked
+        (switched, only_readable), _ = asked
         assert switched <= before
-        assert not spares_images
+        assert not only_readable
         assert world.on_disk is None
 
     run(tmp_path, scenario)
