@@ -124,7 +124,10 @@ class Switch:
         With ``force`` also if the new one is gone.
         """
         image = await self._image_of_now(home, state, may_be_gone=force)
-        if (state.is_used or image != state.new.image) and not force:
+        # As systemd-homed notes it too, if that had the home meanwhile.
+        last_login = home.effective.last_good_authentication_usec or 0
+        is_used = state.is_used or last_login > state.switched > 0
+        if (is_used or image != state.new.image) and not force:
             raise errors.HomeExists(
                 f"Home area {home.name} has been used since it was converted: what was"
                 " changed in it would be lost. Confirm the conversion, or use --force."

@@ -307,6 +307,11 @@ class EffectiveRecord:
         return self._certain_number("goodAuthenticationCounter")
 
     @property
+    def last_good_authentication_usec(self) -> int | None:
+        """When one worked last."""
+        return self._number("lastGoodAuthenticationUSec")
+
+    @property
     def bad_authentication_counter(self) -> int:
         """Authentications that failed."""
         return self._certain_number("badAuthenticationCounter")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -266,8 +267,18 @@ def test_undone_it_is_as_before_unless_it_was_used(on_btrfs: Service) -> None:
     assert image.stat().st_ino == number
     with logged_in(on_btrfs, "bert"):
         assert not (on_btrfs.path_of("bert") / "diary").exists()
-    # What is kept of somebody who goes, goes with him.
+    # Used by systemd-homed, which knows nothing of it.
     convert(on_btrfs, "bert", storage="subvolume")
+    on_btrfs.kill()
+    path = on_btrfs.site.records / "bert.identity"
+    record = json.loads(path.read_text())
+    (status,) = record["status"].values()
+    status["lastGoodAuthenticationUSec"] = time.time_ns() // 1000
+    path.write_text(json.dumps(record))
+    on_btrfs.start()
+    with pytest.raises(BusError, match="has been used since"):
+        call(on_btrfs, "UndoConversion", "ss", "bert", "{}")
+    # What is kept of somebody who goes, goes with him.
     on_btrfs.call("RemoveHome", "s", "bert")
     assert (rooms(base), known(on_btrfs)) == ([], {})
 
