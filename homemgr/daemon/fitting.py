@@ -69,6 +69,8 @@ async def _fit(home: Home, size: int, *, only_grows: bool) -> bool:
     else:
         if told.get("has_changed"):
             log.info("Home area %s has %s bytes now.", home.name, told.get("size"))
+        else:
+            log.debug("Home area %s keeps its size: it can have no other.", home.name)
     return True
 
 

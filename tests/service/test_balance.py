@@ -172,6 +172,38 @@ def test_a_login_succeeds_where_there_is_no_room_to_grow(pool: Service) -> None:
     resizing.write(pool, "hugo", "kept", 5 * MIB)
 
 
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_login_succeeds_on_a_full_disk(pool: Service, kind: str) -> None:
+    name = f"mia-{kind}"
+    small, large = (size * MIB for size in resizing.SIZES[kind])
+    pool.create(name, **{**SETTINGS, "diskSize": small, "fileSystemType": kind})
+    pool.activate(name)
+    digest = resizing.write(pool, name, "kept", 5 * MIB)
+    leave(pool, name)
+    wait_until(lambda: loops_of(pool) == [], "the device to go", 20)
+    grow_to(pool, name, large)
+    filler = pool.site.home_root / "filler"
+    there, said = os.statvfs(pool.site.home_root), f"Home area {name} keeps its size: "
+    try:
+        with filler.open("wb") as file:
+            # Quicker than `fill`, which takes the rest.
+            os.posix_fallocate(file.fileno(), 0, there.f_bfree * there.f_frsize - 32 * MIB)
+        ballast = volumes.fill(pool.site.home_root)
+        for _ in range(2):
+            pool.activate(name)
+            assert resizing.holds(pool, name, "kept", digest)
+            wait_until(lambda: said in pool.site.log.read_text(), "it to be tried", 15)
+            assert pool.state(name) == "active"
+            leave(pool, name)
+            assert size_of(pool, name) == small
+    finally:
+        filler.unlink()
+        ballast.unlink()
+    pool.activate(name)
+    wait_until(lambda: size_of(pool, name) == large, "the home to grow", 15)
+    assert resizing.holds(pool, name, "kept", digest)
+
+
 def leave(service: Service, name: str) -> None:
     """Log out; that is over while more goes on."""
     service.deactivate(name)
