@@ -262,6 +262,11 @@ def test_before_something_risky_there_is_a_snapshot(service: Service, ground: Pa
     assert (row["automatic"], row["reason"]) == (True, "before repair")
     shelf = service.site.base / snapshot_shelf.DIRECTORY / "dora"
     assert (shelf / name / "home/.identity").stat().st_mode & 0o777 == 0o644
+    discard = (NAME, PATH, MANAGER, "DiscardExtensionChanges", "sast")
+    service.client.call(*discard, ("dora", [], 0))
+    (first, second) = sorted(listed(service, "dora"))
+    assert first.startswith("before-extension-discard-")
+    assert second == name
 
 
 def test_an_image_that_shrinks_is_kept_and_had_again(service: Service) -> None:
