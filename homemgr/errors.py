@@ -578,7 +578,18 @@ def bus_name_of(error: HomeError) -> str:
 def from_os_error(error: OSError, doing: str) -> HomeError:
     """Turn a failed system call into the answer for it: ``doing`` names the step and object."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoDiskSpace(f"{doing}: {os.strerror(error.errno)}.")
+        return _noted(NoDiskSpace(f"{doing}: {os.strerror(error.errno)}."), error)
     if error.errno == errno.EBUSY:
-        return HomeBusy(f"{doing}: {os.strerror(error.errno)}.")
-    return SystemFailure(error, doing)
+        return _noted(HomeBusy(f"{doing}: {os.strerror(error.errno)}."), error)
+    return _noted(SystemFailure(error, doing), error)
+
+
+def _noted(made: HomeError, error: OSError) -> HomeError:
+    for note in getattr(error, "__notes__", ()):
+        made.add_note(note)
+    return made
+
+
+def with_notes(error: HomeError) -> str:
+    """What a failure says, and what was noted on its way about where it was."""
+    return " ".join((error.message, *(f"({note})" for note in getattr(error, "__notes__", ()))))

@@ -107,7 +107,7 @@ def unpack(body: bytes) -> Message:
 
 def failure(error: errors.HomeError) -> Message:
     """The message that carries a failure from the worker to the daemon."""
-    told: Message = {"class": type(error).__name__, "message": error.message}
+    told: Message = {"class": type(error).__name__, "message": errors.with_notes(error)}
     if isinstance(error, errors.SystemFailure):
         told["errno"] = error.number
     if isinstance(error, errors.BadSignature):

@@ -13,7 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from homemgr.errors import HomeBusy, HostileHome
+from homemgr.errors import HomeBusy, HomeError, HostileHome, NotSupported
 from homemgr.files import Fd
 from homemgr.kernel.file_flags import get_flags
 from homemgr.kernel.openat2 import open_number, way_to_open
@@ -57,6 +57,12 @@ _KINDS = {
     stat.S_IFCHR: Kind.CHARACTER,
     stat.S_IFBLK: Kind.BLOCK,
 }
+
+
+#: What may fail because of a file, and does not say of which.
+NAMELESS: Final = (OSError, NotSupported)
+#: What a disk says that is damaged: unreadable, or no file system of sense.
+_OF_DISK: Final = (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA)
 
 
 class FileVanished(Exception):
@@ -141,6 +147,9 @@ def walk(
                         raise
                     denied(here)
                     continue
+                except OSError as error:
+                    note_path(error, here)
+                    raise
                 path = here
                 if len(levels) > _OPEN:
                     levels[-1 - _OPEN].fd.close()
@@ -216,6 +225,13 @@ def _open(parent: int, name: bytes, path: bytes, how: Way) -> Fd:
             # To leave it out would be to lose it.
             raise HomeBusy(f"Something is mounted at {os.fsdecode(path)!r}.") from error
         raise
+
+
+def note_path(error: OSError | HomeError, path: bytes) -> None:
+    """Have a failure say that it was met at ``path``, unless it is of another place, or a line."""
+    is_of_file = not isinstance(error, OSError) or error.errno in _OF_DISK
+    if is_of_file and not getattr(error, "__notes__", ()):
+        error.add_note(f"at {os.fsdecode(path) or '.'!r} in the home area")
 
 
 def open_content(step: Step) -> Fd:

@@ -91,10 +91,14 @@ class _Copy:
                 self._count += 1
                 if self._count % 100 == 0:
                     self._tell(self._count)
-                if step.what == reader.ENTER:
-                    writer.enter(step.name, _kept(reader.read_entry(step)))
-                else:
-                    self._entry(writer, step)
+                try:
+                    if step.what == reader.ENTER:
+                        writer.enter(step.name, _kept(reader.read_entry(step)))
+                    else:
+                        self._entry(writer, step)
+                except reader.NAMELESS as error:
+                    reader.note_path(error, step.path)
+                    raise
         self._tell(self._count)
 
     def _entry(self, writer: TreeWriter, step: Step) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.errors import StreamError
+from homemgr.storage import reader
 from homemgr.storage.ledger import Row
 from homemgr.transfer import content, frames, policy
 from homemgr.transfer.content import ContentDigest
@@ -60,7 +61,12 @@ class Arrival:
         taker = self._takers.get(type(frame))
         if taker is None:
             raise StreamError(f"A {type(frame).__name__} came where a change was expected.")
-        taker(*frame)
+        try:
+            taker(*frame)
+        except reader.NAMELESS as error:
+            here, name = self._paths[-1] if self._paths else b"", getattr(frame, "name", b"")
+            reader.note_path(error, join(here, name) if name else here)
+            raise
         self._files += 1
         if not self._files & 0xFF:
             self._progress(self._files, self._bytes)

@@ -80,12 +80,16 @@ class Pass:
     def run(self, leave_out: frozenset[bytes]) -> Totals:
         """Walk the tree once; ``leave_out`` are paths that do not travel."""
         for step in reader.walk(self._top, leave_out=leave_out, only=self._only):
-            if step.what == reader.ENTRY:
-                self._entry(step)
-            elif step.what == reader.ENTER:
-                self._enter(step)
-            else:
-                self._changes.leave(step.path)
+            try:
+                if step.what == reader.ENTRY:
+                    self._entry(step)
+                elif step.what == reader.ENTER:
+                    self._enter(step)
+                else:
+                    self._changes.leave(step.path)
+            except reader.NAMELESS as error:
+                reader.note_path(error, step.path)
+                raise
         self._changes.delete_rest()
         self._tally.tell()
         totals = Totals(self._tally.files, self._tally.bytes, self._changes.count)

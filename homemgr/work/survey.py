@@ -57,7 +57,11 @@ def survey(
             if see is not None:
                 see(step.path, proof(found))
         if asked:
-            looking.look(step)
+            try:
+                looking.look(step)
+            except reader.NAMELESS as error:
+                reader.note_path(error, step.path)
+                raise
     return Size(files, blocks * 512, content), looking.needs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from homemgr import errors
 from homemgr.errors import StreamError
 from homemgr.files import Fd
 from homemgr.kernel.synchronization import syncfs
+from homemgr.storage import reader, tree_copy
 from homemgr.storage.ledger import Ledger
 from homemgr.storage.verify import verify
 from homemgr.storage.writer import TreeWriter
@@ -262,3 +265,33 @@ def test_an_empty_directory_is_replaced(journey: Journey, replacing: Frame) -> N
     journey.go()
     journey.arrive([frames.Enter(b"", None), replacing, frames.Leave()])
     assert not (journey.there / "folder").is_dir()
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    journey: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = journey.here / "directory"
+    directory.mkdir()
+    (directory / "damaged").write_bytes(b"x")
+    (journey.here / "later").write_bytes(b"x")
+    opened = reader.open_content
+
+    def damaged(step: reader.Step) -> Fd:
+        if step.name == b"damaged":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(step)
+
+    monkeypatch.setattr(reader, "open_content", damaged)
+
+    def copy_it() -> None:
+        with (
+            Fd.open(str(journey.here), os.O_RDONLY) as source,
+            Fd.open(str(journey.there), os.O_RDONLY) as target,
+        ):
+            tree_copy.copy_tree(source, target, lambda _: None)
+
+    for act in (journey.go, copy_it):
+        with pytest.raises(OSError, match="Input/output error") as failed:
+            act()
+        said = errors.with_notes(errors.from_os_error(failed.value, "Copying"))
+        assert said == "Copying: Input/output error (at 'directory/damaged' in the home area)"

@@ -162,6 +162,23 @@ def test_an_encrypted_home_opens_with_its_password_and_with_nothing_else(service
     subprocess.run(["rm", "-rf", reference], check=True)
 
 
+def test_a_file_with_more_attributes_than_there_is_room_for_is_named(service: Service) -> None:
+    service.create("nele", storage="directory")
+    path = service.site.base / "nele.homedir/full"
+    path.touch()
+    for size in (500, 50, 1):
+        with suppress(OSError):
+            # What tells how a file is encrypted has to fit beside them.
+            for number in range(100):
+                os.setxattr(path, f"user.{size}-{number}", b"x" * size)
+    os.chown(path, 65534, 65534)
+    named = r"attribute 'user\.[\d-]+'.* \(at 'full' in the home area\)"
+    with pytest.raises(BusError, match=named):
+        convert(service, "nele", PASSWORD, storage="fscrypt")
+    assert (rooms(service.site.base), known(service)) == ([], {})
+    service.call("RemoveHome", "s", "nele")
+
+
 def test_into_an_image_file_and_out_of_it_only_by_its_user(service: Service) -> None:
     base = service.site.base
     settle(service, "hugo", rateLimitBurst=1000, luksDiscard=True)
