@@ -152,6 +152,7 @@ def test_password_is_changed_over_a_damaged_record(alice: Worker) -> None:
         "passwd",
         new_secret={"password": [NEW_PASSWORD]},
         private_key=alice.keyring.signer.to_pem().decode(),
+        former_hashes=[],
         now_usec=2_000_000,
     )
     assert alice.kept == [b"{"]

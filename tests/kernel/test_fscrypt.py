@@ -181,6 +181,7 @@ def passwd_arguments(alice: Worker) -> dict[str, object]:
     return {
         "new_secret": {"password": [NEW]},
         "private_key": alice.keyring.signer.to_pem().decode(),
+        "former_hashes": [],
         "now_usec": 2_000_000,
     }
 

@@ -267,6 +267,7 @@ def test_passwd_killed_anywhere_leaves_one_password_that_works(
     more = {
         "new_secret": {"password": [new]},
         "private_key": alice.keyring.signer.to_pem().decode(),
+        "former_hashes": [],
         "now_usec": 5_000_000,
     }
     if verb == "slot":
@@ -362,5 +363,6 @@ def test_passwd_leaves_a_newer_record_of_another_signer_alone(alice: Worker) -> 
             public_keys=keys,
             new_secret={"password": ["new correct horse"]},
             private_key=alice.keyring.signer.to_pem().decode(),
+            former_hashes=[],
             now_usec=5_000_000,
         )
