@@ -16,6 +16,7 @@ from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.service import people
 from tests.service.site import Service, short, wait_until
+from tests.service.test_usage import usage
 
 SETTINGS = {
     "storage": "luks",
@@ -65,7 +66,15 @@ def test_a_home_is_made_used_and_gone(running: Service, kind: str) -> None:
         verifying.wait_until_gone()
     running.activate("anna")
     assert (running.path_of("anna") / "file").read_text() == "words\n" * 2
+    os.sync()
+    used = usage(running, "anna")
+    taken = image.stat().st_blocks * 512
+    assert (used["storage"], used["counted_by"], used["physical"]) == ("luks", "image", taken)
+    assert 0 < int(str(used["logical"])) < taken < size
+    assert 0 <= int(str(used["reclaimable"])) < taken
     running.deactivate("anna")
+    closed = usage(running, "anna")
+    assert (closed["logical"], closed["reclaimable"]) == (None, None)
     running.call("RemoveHome", "s", "anna")
     assert not image.exists()
 
