@@ -34,11 +34,13 @@ def test_an_encrypted_image_is_made_where_that_is_asked_for(
 ) -> None:
     back = Line(there, here, tmp_path)
     settle(here, "anna", **FIELDS)
-    convert(here, "anna", to=str(here.site.base / "anna-2.homedir"))
+    elsewhere = here.site.home_root / "elsewhere"
+    elsewhere.mkdir(0o700)
+    convert(here, "anna", to=str(elsewhere / "anna.homedir"))
     convert(here, "anna", PASSWORD, storage="luks", to=str(here.site.base / "anna.home"))
-    (room,) = here.site.base.glob(".#homemgr-room-*")
+    (room,) = elsewhere.glob(".#homemgr-room-*")
     reference = here.site.home_root / "anna.reference"
-    (room / "anna-2.homedir").rename(reference)
+    (room / "anna.homedir").rename(reference)
     call(here, "ConfirmConversion", "s", "anna")
     # Read through its use, beside its user, whose it stays.
     with logged_in(here, "anna"):
