@@ -21,6 +21,9 @@ from tests.service.site import Service, Site, children, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# It says what was found where all else is chance.
+pytest.register_assert_rewrite("tests.service.interrupted")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in here needs root."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -14,21 +15,22 @@ from homemgr.kernel import mounts
 from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.service.bus import Bus
+from tests.service.moving import OtherMachine
 from tests.service.power import Disk
-from tests.service.site import Service, Site, children, wait_until
+from tests.service.site import Site, children, wait_until
 from tests.service.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Watched(Service):
+class Watched(OtherMachine):
     """A daemon whose steps are counted."""
 
-    def __init__(self, site: Site, steps: Steps) -> None:
+    def __init__(self, site: Site, identity: Path, steps: Steps) -> None:
         """Start it."""
         self._steps = steps
-        super().__init__(site)
+        super().__init__(site, identity)
 
     def start(self, *under: str) -> None:
         """As of every other one."""
@@ -56,29 +58,30 @@ class Trying(Thread):
 class Machine:
     """An installation of which all that lasts lies on one disk."""
 
-    def __init__(self, directory: Path, kind: str, *, is_apart: bool) -> None:
+    def __init__(self, directory: Path, bus: Bus, kind: str, *, is_apart: bool) -> None:
         """Start its service for the first time; ``is_apart``: /home has a file system of its own.
 
-        What is flushed in one file system is not in the other.
+        What is flushed in one file system is not in the other. ``bus`` was there before any disk:
+        it would keep that in its namespace.
         """
-        directory.mkdir()
         self.steps = Steps()
-        # Before there is the disk, or it would keep that in its namespace.
-        self._bus = Bus(directory / "run")
+        self._bus = bus
         self.disk = Disk(directory, kind, *(("root", "home") if is_apart else ("root",)))
         root, home = self.disk.parts[0].path, self.disk.parts[-1].path
         (home / "homes").mkdir(0o755)
-        self.site = Site(home / "homes", directory / "run", self._bus.address)
+        self.site = Site(home / "homes", directory / "run", bus.address)
         self.site.records = root / "records"
         self.site.blobs = root / "blobs"
         self.site.accounts = root / "etc"
+        identity = directory / "machine-id"
+        identity.write_text(f"{uuid.uuid4().hex}\n")
         os.sync()
-        self.service = Watched(self.site, self.steps)
+        self.service = Watched(self.site, identity, self.steps)
 
     def cut(self) -> None:
         """Lose power: nothing is written from this moment on, and nothing in memory stays."""
         self.disk.lose_power()
-        slay_all(self.service, self.site)
+        self.slay()
         shutil.rmtree(self.site.runtime, ignore_errors=True)
         for path in (part.path for part in self.disk.parts):
             for mount in reversed(mounts_below(path)):
@@ -86,6 +89,17 @@ class Machine:
             wait_until(lambda top=f"{path}/": not loops_below(top), "loop devices to go")  # type: ignore[misc]
         self.disk.come_back()
         self.steps.begin()
+
+    def slay(self) -> None:
+        """End the daemon and all that it started, whatever they do."""
+        mark = f"HOMEMGR_RUNTIME_DIR={self.site.runtime}".encode()
+        found = set(family(self.service.pid)) if self.service.is_running else set()
+        while found := {pid for pid in (*found, *marked(mark)) if is_alive(pid)}:
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.service.is_running:
+                self.service.kill()
 
     def attempt(self, work: Callable[[], object], last: int | None) -> Trying:
         """Do ``work`` up to step ``last``, or to its end."""
@@ -103,18 +117,6 @@ class Machine:
         self._bus.close()
         self.steps.close()
         self.disk.take_away()
-
-
-def slay_all(service: Service, site: Site) -> None:
-    """End the daemon and all that it started, whatever they do."""
-    mark = f"HOMEMGR_RUNTIME_DIR={site.runtime}".encode()
-    found = set(family(service.pid)) if service.is_running else set()
-    while found := {pid for pid in (*found, *marked(mark)) if is_alive(pid)}:
-        for pid in found:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if service.is_running:
-            service.kill()
 
 
 def family(pid: int) -> list[int]:

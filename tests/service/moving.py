@@ -40,11 +40,11 @@ class OtherMachine(Service):
         self._identity = identity
         super().__init__(site)
 
-    def start(self) -> None:
+    def start(self, *under: str) -> None:
         """Start it where it reads that file."""
         volumes.show_file(self._identity, MACHINE_ID)
         try:
-            super().start()
+            super().start(*under)
         finally:
             mounts.umount2(str(MACHINE_ID), 0)
 

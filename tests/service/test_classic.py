@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-UID, GID = 3_000_001, 3_000_002
+# Nobody else's: a test beside this one may be at work as such a user.
+UID = 3_000_001 + 2 * (os.getpid() % 100_000)
+GID = UID + 1
 PROGRAM = "import sys; from homemgr.cli.main import main; sys.exit(main(sys.argv[1:]))"
 NOBODY = (65534, 65534)
 LINES = {
