@@ -27,7 +27,6 @@ _BUS_ADVICE = {
     _PREFIX + "Spawn.ChildExited": _NOT_RUNNING,
     _PREFIX + "Disconnected": _NOT_RUNNING,
     _PREFIX + "NoReply": "The service may still be working on it: see `homemgr list`.",
-    _PREFIX + "FileNotFound": "Is the system bus running?",
     _PREFIX + "NoServer": "Is the system bus running?",
     _PREFIX + "InteractiveAuthorizationRequired": "Run it as root, or leave --no-ask-password out.",
     _PREFIX + "AccessDenied": _AS_ROOT,

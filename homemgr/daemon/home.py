@@ -152,6 +152,8 @@ class Home:
         self._lock = asyncio.Lock()
         #: True while the lock is held by an attempt that no client asked for.
         self._is_background = False
+        #: What who has it exclusively was asked for last.
+        self._doing = ""
         #: Set when somebody waits for what holds the home, if that wants to know.
         self._called_off: asyncio.Event | None = None
         self._waiting = 0
@@ -269,7 +271,8 @@ class Home:
         self.check_lease(operation)
         if not queued and self._lock.locked() and not self._is_background:
             raise errors.HomeBusy(
-                f"Cannot {operation.value} home area {self.name}: it is {self.state} just now."
+                f"Cannot {operation.value} home area {self.name}: an earlier request, to"
+                f" {self._doing} it, is not done yet."
             )
         most = MAX_QUEUE_OF_OTHERS if origin.get() else MAX_QUEUE
         if self._waiting >= most:
@@ -283,6 +286,7 @@ class Home:
         finally:
             self._waiting -= 1
         self._is_background, self._called_off = background, called_off
+        self._doing = operation.value
         self.call_off(unless_alone=True)
         try:
             self._require_known()

@@ -52,12 +52,6 @@ _ANCILLARY = CMSG_SPACE(253 * array("i").itemsize)
 #: Longest line a server may send while authenticating.
 _MAX_LINE_BYTES = 16 << 10
 
-_UNREACHABLE: dict[type, str] = {
-    FileNotFoundError: "FileNotFound",
-    ConnectionRefusedError: "NoServer",
-    PermissionError: "AccessDenied",
-}
-
 
 class Reply:
     """What a call gave back; the caller owns the descriptors, ``h`` in the body indexes them."""
@@ -74,7 +68,7 @@ class Client:
     """A connection to the bus, opened by the first call and good for many.
 
     Every failure is a `BusError`: the peer's own error reply, or ours when the bus
-    cannot be reached (FileNotFound, NoServer, AccessDenied), leaves (Disconnected) or
+    cannot be reached (NoServer, AccessDenied), leaves (Disconnected) or
     stays silent (NoReply). Close it, or use it as a context manager.
     """
 
@@ -198,7 +192,7 @@ class Client:
                 failure = wrong
             else:
                 return new
-        name = _ERROR + _UNREACHABLE.get(type(failure), "NoServer")
+        name = _ERROR + ("AccessDenied" if isinstance(failure, PermissionError) else "NoServer")
         reason = (failure.strerror or failure) if failure else "no address"
         raise BusError(name, f"The bus at {address} cannot be reached: {reason}.") from failure
 

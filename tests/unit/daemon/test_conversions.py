@@ -116,7 +116,7 @@ def test_who_is_cancelled_at_the_switch_has_it_done_and_the_home_kept_from_other
         await asyncio.wait([world.task], timeout=0.05)
         with pytest.raises(errors.TransferBusy):
             home.check_lease(Operation.ACTIVATE)
-        with pytest.raises(errors.HomeBusy):
+        with pytest.raises(errors.HomeBusy, match="an earlier request, to convert it"):
             async with home.exclusively(Operation.CONVERT):
                 pass
         go_on.set()
