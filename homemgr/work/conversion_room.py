@@ -11,7 +11,7 @@ from homemgr import errors
 from homemgr.files import Fd
 from homemgr.kernel import reflink
 from homemgr.record.names import FILE_SUFFIXES
-from homemgr.storage import staging
+from homemgr.storage import limits, staging
 from homemgr.storage.abilities import probe
 from homemgr.storage.embedded import IDENTITY
 from homemgr.storage.guarded import open_guarded
@@ -40,6 +40,10 @@ def require_outside(target: Target, room: Fd, size: Size) -> None:
 
 def require_fit(target: Target, source: Fd, top: Fd, size: Size, needs: Needs) -> None:
     """Raise NoDiskSpace, BadHomeSize or NotSupported if the home cannot be stored in ``top``."""
+    limit = None if target.name in FILE_SUFFIXES else limits.taken(top)
+    # Blocks that are shared count too, but nobody is stopped by them until he writes.
+    if limit is not None and 0 < limit.limit < size.bytes:
+        raise _over_its_size(target)
     try:
         # What is shared takes no room; how much that will be is not known before.
         require_room(top, Size(0, 0), size._replace(bytes=0) if can_share(source, top) else size)
@@ -59,7 +63,7 @@ def told_if_full(target: Target, room: Fd, size: Size, copied: Callable[[], int]
     """Have it said what has become full inside the block, and how much was still to come.
 
     ``copied`` says how many bytes of contents were. Raises NoDiskSpace; BadHomeSize if it is the
-    new image.
+    new image, or the size that the new home is kept to.
     """
     try:
         yield
@@ -76,6 +80,8 @@ def told_if_full(target: Target, room: Fd, size: Size, copied: Callable[[], int]
         )
         if is_image and not is_outside:
             raise _too_small(said) from error
+        if number == errno.EDQUOT:
+            raise _over_its_size(target) from error
         where = os.path.dirname(target.image_path)
         raise errors.NoDiskSpace(f"The disk of {where} is full. {said}") from error
 
@@ -91,6 +97,13 @@ def can_share(source: Fd, top: Fd) -> bool:
     except (OSError, errors.HomeError):
         return False
     return True
+
+
+def _over_its_size(target: Target) -> errors.BadHomeSize:
+    return errors.BadHomeSize(
+        "The home area holds more than its size allows, which would be kept to at"
+        f" {target.image_path}; it stays as it was. Give it more bytes by --disk-size=."
+    )
 
 
 def _too_small(why: str) -> errors.BadHomeSize:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from homemgr.kernel import mounts
+from homemgr.wire.messages import BusError
 from tests import volumes
 from tests.service import people
+from tests.service.converting import convert
 from tests.service.people import PASSWORD, secret
 from tests.service.site import Service, Site, short
 from tests.service.sizes import SIZE, figures, take, take_up_to_the_limit
@@ -63,6 +65,14 @@ def test_a_directory_of_btrfs_cannot_be_kept_to_a_size(on_btrfs: Service) -> Non
     assert short(failure.name) == "NotSupported"
     assert "storage subvolume" in failure.message
     assert on_btrfs.site.digest() == before
+    # It has more in it than where it would be kept to its size.
+    path = on_btrfs.site.base / "carl.homedir/large"
+    path.write_bytes(os.urandom(2 * SIZE))
+    os.chown(path, 65534, 65534)
+    with pytest.raises(BusError, match="more than its size allows") as refused:
+        convert(on_btrfs, "carl", storage="subvolume")
+    assert short(refused.value.name) == "BadHomeSize"
+    assert convert(on_btrfs, "carl", storage="subvolume", disk_size=4 * SIZE)["phase"] == "kept"
 
 
 def test_where_nothing_is_counted_it_says_what_would_count(service: Service) -> None:

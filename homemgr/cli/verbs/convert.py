@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     Option("storage", "", "STORAGE", f"What it is to be: {', '.join(ABILITIES)}"),
     Option("to", "", "PATH", "Where it is to lie"),
-    Option("disk-size", "", "BYTES", "How large a new image file is"),
+    Option("disk-size", "", "BYTES", "How large a new image file is, or the home may become"),
     Option("confirm", "", "", "Delete the home as it was before, which was kept"),
     Option("undo", "", "", "Have the home as it was before"),
     Option("force", "", "", "undo: also if what was changed since then is lost"),
