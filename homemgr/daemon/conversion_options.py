@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from homemgr import errors
 from homemgr.daemon.transfer_options import Given
+from homemgr.record.fields import MAX_DISK_SIZE, MIN_DISK_SIZE
 
 #: See PATH_MAX in limits.h, which counts the zero at the end.
 _LONGEST_PATH = 4095
@@ -24,12 +25,17 @@ class ConvertOptions:
 
 
 def to_convert(text: str) -> ConvertOptions:
-    """Options of ConvertHome; raises InvalidArgs."""
+    """Options of ConvertHome; raises InvalidArgs and BadHomeSize."""
     given = Given(text, "storage", "to", "disk_size")
     to = given.text("to", _LONGEST_PATH)
     if to and not to.startswith("/"):
         raise errors.InvalidArgs(f"options: to is {to!r}, expected an absolute path.")
-    return ConvertOptions(given.text("storage"), to, given.number("disk_size", 1 << 62))
+    size = given.number("disk_size", 1 << 62)
+    if size is not None and not MIN_DISK_SIZE <= size <= MAX_DISK_SIZE:
+        raise errors.BadHomeSize(
+            f"options: disk_size is {size}, expected {MIN_DISK_SIZE} to {MAX_DISK_SIZE} bytes."
+        )
+    return ConvertOptions(given.text("storage"), to, size)
 
 
 def to_undo(text: str) -> bool:

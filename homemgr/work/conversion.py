@@ -36,6 +36,7 @@ from homemgr.work.telling import Telling
 
 if TYPE_CHECKING:
     from homemgr.files import Fd
+    from homemgr.record.jsontext import JsonObject
     from homemgr.storage.kind import Storage
     from homemgr.transfer.frames import Frame
     from homemgr.work.task import Task
@@ -195,9 +196,11 @@ class _Conversion:
 
     def _image(self, record: UserRecord) -> Image:
         """The new home as its storage has to know it: nothing of the old one's image."""
-        plain = record.without("binding")
-        if self._target.disk_size is not None:
-            plain = plain.replaced({"diskSize": self._target.disk_size})
+        plain, size = record.without("binding"), self._target.disk_size
+        if size is not None:
+            # The last one counts: a size that was chosen on this machine is in such an entry too.
+            here: JsonObject = {"matchMachineId": [self._task.machine.id], "diskSize": size}
+            plain = plain.replaced(perMachine=[*plain.per_machine, here])
         # The old one is open too, under its name.
         device = f"{luks_devices.NEW_PREFIX}{record.name}"
         return Image(self._target.place, plain.on(self._task.machine), device=device)

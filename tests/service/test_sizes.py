@@ -11,7 +11,7 @@ import pytest
 from homemgr.kernel import mounts
 from homemgr.wire.messages import BusError
 from tests import volumes
-from tests.service import people
+from tests.service import converting, people
 from tests.service.converting import convert
 from tests.service.people import PASSWORD, secret
 from tests.service.site import Service, Site, short
@@ -58,7 +58,7 @@ def test_a_subvolume_is_kept_to_its_size(on_btrfs: Service) -> None:
 
 
 def test_a_directory_of_btrfs_cannot_be_kept_to_a_size(on_btrfs: Service) -> None:
-    on_btrfs.create("carl", diskSize=SIZE)
+    on_btrfs.create("carl", diskSize=SIZE, luksDiscard=True)
     assert "home area carl has no effect" in on_btrfs.site.log.read_text()
     before = on_btrfs.site.digest()
     failure = on_btrfs.failure("ResizeHome", "sts", "carl", AS_RECORDED, secret(PASSWORD))
@@ -67,12 +67,20 @@ def test_a_directory_of_btrfs_cannot_be_kept_to_a_size(on_btrfs: Service) -> Non
     assert on_btrfs.site.digest() == before
     # It has more in it than where it would be kept to its size.
     path = on_btrfs.site.base / "carl.homedir/large"
-    path.write_bytes(os.urandom(2 * SIZE))
+    path.write_bytes(os.urandom(SIZE + 1))
     os.chown(path, 65534, 65534)
     with pytest.raises(BusError, match="more than its size allows") as refused:
         convert(on_btrfs, "carl", storage="subvolume")
     assert short(refused.value.name) == "BadHomeSize"
-    assert convert(on_btrfs, "carl", storage="subvolume", disk_size=4 * SIZE)["phase"] == "kept"
+    assert convert(on_btrfs, "carl", storage="subvolume", disk_size=2 * SIZE)["phase"] == "kept"
+    # A size that was chosen here counts less than the one that is asked for now.
+    converting.call(on_btrfs, "ConfirmConversion", "s", "carl")
+    on_btrfs.call("ResizeHome", "sts", "carl", 4 * SIZE, secret(PASSWORD))
+    for wrong in (0, 1, 1 << 60):
+        with pytest.raises(BusError, match="bytes"):
+            convert(on_btrfs, "carl", storage="image", disk_size=wrong)
+    convert(on_btrfs, "carl", storage="image", disk_size=5 * SIZE)
+    assert (on_btrfs.site.base / "carl.homeimage").stat().st_size == 5 * SIZE
 
 
 def test_where_nothing_is_counted_it_says_what_would_count(service: Service) -> None:
