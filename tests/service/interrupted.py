@@ -51,6 +51,18 @@ FIELDS: dict[str, dict[str, object]] = {
         "diskSize": 320 * MIB,
         "luksDiscard": True,
     },
+    "image of xfs": {
+        "storage": "directory",
+        "org.homemgr.storage": "image",
+        "fileSystemType": "xfs",
+        "diskSize": 336 * MIB,
+        "luksDiscard": True,
+    },
+    "full image": {
+        "storage": "directory",
+        "org.homemgr.storage": "image",
+        "diskSize": 40 * MIB,
+    },
 }
 #: What the service and the tests write; all else has to stay as it is.
 APART = (b".identity", b".identity.homemgr-new", b".identity-blob", b"diary")
@@ -314,6 +326,63 @@ class Password(Interrupted):
         other = self._old if self.words == [self._new] else self._new
         assert self.service.error(*wrong, secret(other)) == "BadPassword"
         return self.words == [self._new]
+
+
+class Use(Interrupted):
+    """The user logs in and writes; the power goes before he has logged out."""
+
+    def __init__(self, machine: Machine, kind: str) -> None:
+        """Nothing is written yet."""
+        self._written: dict[str, bytes] = {}
+        super().__init__(machine, kind)
+
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
+    def use(self) -> None:
+        """Log in, and have something on disk."""
+        self.service.activate(USER)
+        home = self.service.path_of(USER)
+        name, content = f"written-{len(self._written)}", os.urandom(200_000)
+        uid = home.stat().st_uid
+        with filesystem_identity(uid, uid), (home / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            # From here on it has to stay; what only its directory knows of does not.
+            self._written[name] = content
+            (home / "unwritten").write_bytes(content)
+
+    def work(self) -> None:
+        """Use it."""
+        self.use()
+
+    def check_home(self) -> None:
+        """With what was written since."""
+        with self.open() as home:
+            for name, content in self._written.items():
+                assert (home / name).read_bytes() == content
+                (home / name).unlink()
+            (home / "unwritten").unlink(missing_ok=True)
+            os.sync()
+        self._written.clear()
+        super().check_home()
+
+    def has_happened(self) -> bool:
+        """Nothing is to happen."""
+        return True
+
+
+class Leave(Use):
+    """The user logs out after that."""
+
+    def prepare(self) -> None:
+        """Have him log in."""
+        self.use()
+
+    def work(self) -> None:
+        """Log out."""
+        self.service.deactivate(USER)
 
 
 class Update(Interrupted):

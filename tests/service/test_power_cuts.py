@@ -28,6 +28,7 @@ from tests.service.interrupted import (
     Conversion,
     Creation,
     Interrupted,
+    Leave,
     Password,
     Removal,
     Resizing,
@@ -38,6 +39,7 @@ from tests.service.interrupted import (
     Undoing,
     Unsnapping,
     Update,
+    Use,
 )
 from tests.service.moving import Line, assert_idle, settle
 from tests.service.power import Disk
@@ -77,6 +79,14 @@ CASES = [
     *cases(Confirming, "directory", "subvolume", btrfs=1),
     *cases(Resizing, "image of btrfs", ext4=0, xfs=1, btrfs=0),
     *cases(Shrinking, "image", ext4=1, xfs=0, btrfs=0),
+    *cases(Use, "image", ext4=0, xfs=0, btrfs=0),
+    *cases(Use, "image of btrfs", ext4=0, xfs=0),
+    *cases(Use, "image of xfs", ext4=0, btrfs=0),
+    *cases(Use, "full image", ext4=1, btrfs=0),
+    *cases(Use, "fscrypt", ext4=0),
+    *cases(Leave, "full image", ext4=0, xfs=0, btrfs=1),
+    *cases(Leave, "image of btrfs", xfs=0),
+    *cases(Leave, "image of xfs", ext4=0),
     *cases(Password, "directory", ext4=0, xfs=0, btrfs=0),
     *cases(Password, "fscrypt", ext4=1),
     *cases(Password, "image", ext4=0, btrfs=1),
