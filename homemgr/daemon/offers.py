@@ -18,6 +18,7 @@ from homemgr.daemon import accounts, login
 from homemgr.daemon.home import image_is_there
 from homemgr.daemon.states import Operation
 from homemgr.daemon.sticks import BY_UUID, Sticks
+from homemgr.record.names import is_device
 
 if TYPE_CHECKING:
     from homemgr.daemon.discovery import Image
@@ -56,7 +57,7 @@ class Offers:
             await self._offer(image)
 
     async def _look_for_known(self, pulled: set[str]) -> None:
-        homes = [h for h in self._manager.registry if h.image_path.startswith("/dev/")]
+        homes = [h for h in self._manager.registry if is_device(h.image_path)]
         paths = [home.image_path for home in homes]
         present = await asyncio.to_thread(lambda: [image_is_there(path) for path in paths])
         for home, path, is_linked in zip(homes, paths, present, strict=True):

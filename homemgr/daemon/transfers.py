@@ -38,6 +38,7 @@ from homemgr.daemon.transfer_states import (
     TransferState,
     TransferStore,
 )
+from homemgr.record.names import is_device
 from homemgr.record.storages import is_tree
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class Transfers:
             raise errors.NotSupported(
                 f"Home area {home.name} lies on a file server: register its record there instead."
             )
-        if home.image_path.startswith("/dev/") and not (options.keep or options.undo):
+        if is_device(home.image_path) and not (options.keep or options.undo):
             # Found out before all of it has travelled: a device is not renamed, to be no home.
             raise errors.NotSupported(
                 f"Home area {home.name} lies on {home.image_path}, a device, and cannot leave it:"

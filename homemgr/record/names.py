@@ -94,6 +94,16 @@ def is_remote(image_path: str) -> bool:
     return image_path.startswith("//")
 
 
+def is_device(image_path: str) -> bool:
+    """Whether an image path names a device, whether or not it is plugged in."""
+    return image_path.startswith("/dev/")
+
+
+def stays(image_path: str) -> bool:
+    """Whether what lies there is never renamed nor deleted: it is on a device or a file server."""
+    return is_device(image_path) or is_remote(image_path)
+
+
 def parse_image_file_name(file_name: str) -> tuple[str, str | None] | None:
     """User and realm of an image's name; None if it is no such name.
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+from homemgr.record.names import is_device
+
 if TYPE_CHECKING:
     from homemgr.record.effective import EffectiveRecord
 
@@ -63,7 +65,7 @@ def sizing_of(effective: EffectiveRecord) -> Sizing:
 
 def _has_own_disk(effective: EffectiveRecord) -> bool:
     """Whether nobody else has something of the room; and who logged out may pull it out at once."""
-    return (effective.image_path or "").startswith("/dev/")
+    return is_device(effective.image_path or "")
 
 
 def has_chosen_size(effective: EffectiveRecord) -> bool:

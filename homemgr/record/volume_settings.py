@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from homemgr.record.names import is_device
+
 if TYPE_CHECKING:
     from homemgr.record.effective import EffectiveRecord
 
@@ -75,8 +77,8 @@ def _discards(effective: EffectiveRecord) -> tuple[bool, bool]:
     Flash wants to know what it need not keep; but the room of a file that is in use may be gone
     when it is needed again.
     """
-    is_device = (effective.image_path or "").startswith("/dev/")
+    on_device = is_device(effective.image_path or "")
     said = cast("bool | None", effective.get("luksDiscard"))
-    discard = is_device if said is None else said
+    discard = on_device if said is None else said
     offline = cast("bool | None", effective.get("luksOfflineDiscard"))
-    return discard, (discard if is_device else True) if offline is None else offline
+    return discard, (discard if on_device else True) if offline is None else offline

@@ -24,7 +24,6 @@ from homemgr.volume import signatures, udev
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-_DIRECTORY: Final = "/dev/"
 #: Where udev names devices after what is on them.
 _BY_UUID: Final = "/dev/disk/by-uuid"
 #: Of loop devices, without their partitions (Documentation/admin-guide/devices.txt).
@@ -44,11 +43,6 @@ _ENDS: Final = 2 << 20
 _LOOKED_AT: Final = 1 << 20
 #: What an end is filled with that holds nothing: never written or discarded, or erased flash.
 _BLANKS: Final = (b"\0", b"\xff")
-
-
-def is_device(path: str) -> bool:
-    """Whether an image path names a device, whether or not it is plugged in."""
-    return path.startswith(_DIRECTORY)
 
 
 def open_device(path: str, *, alone: bool) -> Fd:

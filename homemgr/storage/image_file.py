@@ -28,6 +28,7 @@ from homemgr.kernel import space
 from homemgr.kernel.file_flags import get_flags, set_flags
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
+from homemgr.record.names import is_device
 from homemgr.storage import block_device, directory
 from homemgr.storage.directory import GONE_PREFIX, NEW_PREFIX, RANDOM_BYTES
 from homemgr.storage.kind import Storage
@@ -97,7 +98,7 @@ def _is_device(parent: Fd, name: str) -> bool:
 
 def open_image(path: str) -> Fd:
     """The image, open for reading and writing. Raises HomeAbsent and HostileHome."""
-    if block_device.is_device(path):
+    if is_device(path):
         return block_device.open_device(path, alone=False)
     try:
         with open_safe_parent(path) as parent:
@@ -127,7 +128,7 @@ def open_alone(path: str) -> Fd:
 
     Raises HomeInUse too.
     """
-    if block_device.is_device(path):
+    if is_device(path):
         return block_device.open_device(path, alone=True)
     with ExitStack() as on_failure:
         image = on_failure.enter_context(open_image(path))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from homemgr.kernel import process, space
 from homemgr.kernel.statfs import file_system_type
-from homemgr.storage.block_device import is_device
+from homemgr.record.names import is_device
 
 if TYPE_CHECKING:
     from homemgr.files import Fd

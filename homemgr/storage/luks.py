@@ -17,6 +17,7 @@ from homemgr.errors import (
     HomeNotActive,
     HostileHome,
 )
+from homemgr.record.names import is_device
 from homemgr.record.volume_settings import volume_settings
 from homemgr.storage import (
     block_device,
@@ -89,7 +90,7 @@ class Luks(FileStorage):
             found = luks_volume.load(inner.path_of(loop), image, settings)
             told = luks_volume.binding(held.enter_context(found), part)
             luks_uuid = found.uuid
-        if block_device.is_device(image.path):
+        if is_device(image.path):
             told["imagePath"] = block_device.lasting_path(image.path, luks_uuid)
         return told
 

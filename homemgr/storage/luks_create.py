@@ -7,6 +7,7 @@ import uuid
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from homemgr.record.names import is_device
 from homemgr.record.volume_settings import VolumeSettings, volume_settings
 from homemgr.storage import (
     block_device,
@@ -31,7 +32,7 @@ def create(image: Image, parent: Fd, file_name: str, content: Content, words: Wo
     """Make it as large as the record says; NotSupported without device-mapper."""
     luks_devices.control().close()
     settings = volume_settings(image.effective)
-    if block_device.is_device(image.path):
+    if is_device(image.path):
         return _create_on_device(image, settings, content, words)
     with ExitStack() as undo:
         name, new = luks_image.make(parent, file_name, settings, inner.label_of(image), undo)

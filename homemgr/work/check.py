@@ -15,7 +15,8 @@ from homemgr import errors
 from homemgr.extension import whole
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
-from homemgr.storage import block_device, mountpoint, paths
+from homemgr.record.names import is_device
+from homemgr.storage import mountpoint, paths
 from homemgr.storage.idmapping import NOBODY
 from homemgr.work import check_blobs, check_files, check_inside
 from homemgr.work.trouble import Trouble
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 #: What tells a thing that a repair moved away from what it was.
 KEPT = ".kept-"
-_DEVICES = "/dev/"
 
 
 def run(task: Task) -> dict[str, object]:
@@ -77,17 +77,13 @@ def _base(base: Fd) -> Iterator[Trouble]:
 
 def _image(task: Task, parent: Fd) -> Iterator[Trouble]:
     path = task.image_path
-    if block_device.is_device(path):
+    if is_device(path):
         yield from _block_device(task, path)
         return
     try:
         found = os.stat(os.path.basename(path), dir_fd=parent.fileno(), follow_symlinks=False)
     except FileNotFoundError:
         yield Trouble("image-missing", path)
-        return
-    if task.storage.image_is_file and path.startswith(_DEVICES):
-        # What is plugged in looks after itself; `open_area` says if it is no home.
-        yield from _inside(task, path)
         return
     if not (stat.S_ISREG if task.storage.image_is_file else stat.S_ISDIR)(found.st_mode):
         yield Trouble("image-type", path)

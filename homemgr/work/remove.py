@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from homemgr import errors
-from homemgr.storage import block_device, hidden, inner, mountpoint, paths, snapshot_shelf
+from homemgr.record.names import stays
+from homemgr.storage import hidden, inner, mountpoint, paths, snapshot_shelf
 
 if TYPE_CHECKING:
     from homemgr.work.task import Task
@@ -20,7 +21,7 @@ def run(task: Task) -> dict[str, object]:
     if task.text("step") == "set-aside":
         # A worker that was killed may have left a mount, which would hold the image for ever.
         hidden.take_away(inner.name_of(task.image))
-    if task.abilities.is_remote or block_device.is_device(task.image_path):
+    if stays(task.image_path):
         if task.text("step") != "set-aside":
             mountpoint.discard(task.effective.home_directory)
         return {}
