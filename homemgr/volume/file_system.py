@@ -53,6 +53,8 @@ _MAKE: Final = {
     "xfs": ("mkfs.xfs", "-q", "-f", "-K"),
     "btrfs": ("mkfs.btrfs", "-q", "-f", "-K"),
 }
+#: Bytes of the smallest that mkfs makes, in some version of it; an ext4 may be smaller than homes.
+_LEAST: Final = {"xfs": 300 << 20, "btrfs": 109 << 20}
 _UUID_OPTION: Final = {"ext4": ("-U", "{}"), "xfs": ("-m", "uuid={}"), "btrfs": ("-U", "{}")}
 _OPTIONS: Final = {
     "ext4": ("user_xattr",),
@@ -110,6 +112,11 @@ def make(kind: str, device: str, label: str, uid: str, entries: int = 0) -> None
 
 def _make(kind: str, device: str, words: Sequence[str]) -> None:
     status, said = _run([*_MAKE[kind], *words, device])
+    if status and (size := _size_of(device)) < _LEAST.get(kind, 0):
+        raise BadHomeSize(
+            f"A file system {kind} of {size} bytes cannot be made; it has {_LEAST[kind]} bytes at"
+            " least. Give the home more by --disk-size=, or another kind by --fs-type=."
+        )
     if status:
         raise from_os_error(OSError(errno.EIO, said), f"{_MAKE[kind][0]} on {device}")
 
@@ -121,14 +128,18 @@ def _with_growth(entries: int) -> int:
 
 def _require_inodes_fit(device: str, wanted: int, entries: int) -> None:
     """Raise BadHomeSize if the tables of inodes would take more than half of the device."""
-    with Fd.open(device, os.O_RDONLY) as fd:
-        size = os.lseek(fd.fileno(), 0, os.SEEK_END)
+    size = _size_of(device)
     least = 2 * wanted * _EXT4_INODE_BYTES
     if size < least:
         raise BadHomeSize(
             f"A file system of {size} bytes has no room for {entries} files and directories:"
             f" {least - size} bytes are missing."
         )
+
+
+def _size_of(device: str) -> int:
+    with Fd.open(device, os.O_RDONLY) as fd:
+        return os.lseek(fd.fileno(), 0, os.SEEK_END)
 
 
 def _ext4_inodes(device: str) -> int:

@@ -70,6 +70,21 @@ def test_there_is_an_inode_for_every_file_that_is_to_come(
         make(tmp_path / "many", size, entries * 10)
 
 
+@pytest.mark.parametrize(("kind", "least"), [("xfs", 300 << 20), ("btrfs", 109 << 20)])
+def test_what_is_too_small_for_a_kind_is_said_with_how_much_it_needs(
+    tmp_path: Path, kind: str, least: int
+) -> None:
+    image = tmp_path / "small"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    with pytest.raises(BadHomeSize, match=f"it has {least} bytes at least") as refused:
+        file_system.make(kind, str(image), "anna", "0a9b4a1c-6d4e-4a55-9f4e-0d1c2b3a4f5e")
+    assert "--fs-type=" in str(refused.value)
+    with image.open("wb") as file:
+        file.truncate(least + (1 << 20))
+    file_system.make(kind, str(image), "anna", "0a9b4a1c-6d4e-4a55-9f4e-0d1c2b3a4f5e")
+
+
 def test_what_the_program_said_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         SystemFailure, match=r"mkfs\.ext4 on /.*: Not enough space to build"
