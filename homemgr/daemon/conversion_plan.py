@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import uuid
 from typing import TYPE_CHECKING
 
 from homemgr import errors
@@ -43,7 +44,8 @@ def planned(home: Home, options: ConvertOptions) -> Conversion:
         home.name,
         MAKING,
         Side(old_storage, home.image_path, _room_for(home.image_path), binding=kept),
-        Side(storage, path, _room_for(path)),
+        # A device has no room: what is made there is told by what it is called before it is made.
+        Side(storage, path, _room_for(path), str(uuid.uuid4()) if names.is_device(path) else ""),
         hashes=passwords_of(home),
     )
 
@@ -57,18 +59,23 @@ def _require_convertible(home: Home, storage: str) -> None:
     if storage not in ABILITIES:
         known = ", ".join(sorted(ABILITIES))
         raise errors.InvalidArgs(f"storage: {storage!r} is none of {known}.")
-    if home.abilities.is_remote or ABILITIES[storage].is_remote:
-        raise errors.NotSupported("Files on a file server are not converted: copy them.")
-    if f"{os.path.dirname(home.image_path)}/".startswith("/dev/"):
+    if not ABILITIES[storage].is_remote:
+        return
+    if home.abilities.is_remote:
         raise errors.NotSupported(
-            f"Home area {home.name} lies on {home.image_path}, which cannot be kept beside a"
-            " new one."
+            f"Home area {home.name} lies on a file server already: copy it to another share there,"
+            f" then say where it is with `homectl update {home.name} --cifs-service=`."
         )
+    raise errors.NotSupported(
+        f"Home area {home.name} would not be what it is: a file server keeps neither modes of files"
+        " nor exact times, access control lists and pipes. Make a home area there for another user,"
+        " with `homectl create --storage=cifs`, and copy what is to go there."
+    )
 
 
 def _require_place(home: Home, storage: str, path: str) -> None:
     """Raise InvalidArgs if a home cannot lie at ``path``, or would be taken for somebody else's."""
-    if os.path.normpath(path) != path or path.startswith("//"):
+    if os.path.normpath(path) != path or names.is_remote(path):
         raise errors.InvalidArgs(
             f"to: {path!r} is no plain absolute path, without '.', '..' or double slashes."
         )
@@ -93,12 +100,14 @@ def _usual_path(home: Home, old_storage: str, storage: str) -> str:
         return home.image_path
     directory = os.path.dirname(home.image_path)
     name = names.image_file_name(home.name, home.record.realm, storage)
-    if directory == home.services.config.home_root:
+    if directory == home.services.config.home_root or names.stays(home.image_path):
         # Where systemd-homed has homes others may enter; new ones are kept from them.
         directory = home.services.config.base_directory
     return os.path.join(directory, name)
 
 
 def _room_for(path: str) -> str:
+    if names.stays(path):
+        return ""
     directory, name = os.path.split(path)
     return os.path.join(directory, f"{ROOM_PREFIX}{name}.{secrets.token_hex(4)}")

@@ -63,7 +63,7 @@ class ConversionRegister:
 
     def rooms(self) -> set[str]:
         """Where homes are made and kept."""
-        return {side.room for state in self._states.values() for side in (state.old, state.new)}
+        return {room for state in self._states.values() for room in state.rooms}
 
     async def save(self, state: Conversion) -> Conversion:
         """Have a state on disk and in effect when this returns."""

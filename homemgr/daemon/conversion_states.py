@@ -41,16 +41,23 @@ class Side:
 
     storage: str
     image_path: str
-    #: The room beside it, see ``storage.rooms``, in which it is made or kept.
+    #: The room beside it, see ``storage.rooms``, in which it is made or kept; empty if it stays.
     room: str
-    #: What tells it from all others, once it is there.
+    #: What tells it from all others, once it is there; of a new one on a device, before that too.
     image: str = ""
     #: What a record's binding says of it.
     binding: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def stays(self) -> bool:
+        """Whether it is on a device or a file server: it has no room, and is where it was made."""
+        return names.stays(self.image_path)
+
+    @property
     def place(self) -> str:
-        """Where in the room it lies."""
+        """Where in the room it lies, if it has one."""
+        if self.stays:
+            return self.image_path
         return os.path.join(self.room, os.path.basename(self.image_path))
 
     def holding(self, image: object, binding: object = None) -> Side:
@@ -93,10 +100,16 @@ class Conversion:
         """What is renamed to switch: from, to, which image."""
         if self.is_renamed:
             return [(self.old.image_path, self.new.image_path, self.old.image)]
-        return [
+        moves = [
             (self.old.image_path, self.old.place, self.old.image),
             (self.new.place, self.new.image_path, self.new.image),
         ]
+        return [move for move in moves if move[0] != move[1]]
+
+    @property
+    def rooms(self) -> list[str]:
+        """Those that there are."""
+        return [side.room for side in (self.old, self.new) if side.room]
 
     @property
     def moves_back(self) -> list[tuple[str, str, str]]:
@@ -106,7 +119,7 @@ class Conversion:
     @property
     def free_to_return(self) -> list[str]:
         """Where nothing may be for `moves_back` to begin."""
-        return sorted({self.new.place, self.old.image_path} - {self.new.image_path})
+        return sorted({where for _, where, _ in self.moves_back} - {self.new.image_path})
 
     def listed(self) -> dict[str, object]:
         """As a client is shown it."""

@@ -26,7 +26,7 @@ from homemgr.record.storages import abilities_of
 if TYPE_CHECKING:
     from homemgr.daemon.config import Config
     from homemgr.daemon.conversion_register import ConversionRegister
-    from homemgr.daemon.conversion_states import Conversion
+    from homemgr.daemon.conversion_states import Conversion, Side
     from homemgr.daemon.home import Home, Services
     from homemgr.record.jsontext import Json, JsonObject
 
@@ -63,8 +63,7 @@ class Switch:
             else:
                 await self._put_in_place(home, state)
             members: dict[str, object] = dict.fromkeys(OF_THE_IMAGE)
-            members |= {**side.binding, "imagePath": side.image_path}
-            members |= storages.members(side.storage)
+            members |= {**side.binding, **storages.bound_to(side.storage, side.image_path)}
             machine_id = self._services.machine.id
             bound = home.record.with_binding(machine_id, cast("dict[str, Json]", members))
             await home.store_record(bound)
@@ -110,7 +109,7 @@ class Switch:
     async def _move(self, home: Home, moves: list[tuple[str, str, str]], state: Conversion) -> None:
         arguments: JsonObject = {
             "moves": [list(move) for move in moves],
-            "rooms": [state.old.room, state.new.room],
+            "rooms": list(state.rooms),
             "takes_snapshots": state.is_renamed and state.has_moved,
         }
         request = {**home.job_arguments(Secret()), **arguments}
@@ -187,13 +186,17 @@ class Switch:
         nobody would find. Those that were taken of the new one stay.
         """
         old, new = state.old, state.new
+        if old.stays:
+            # As of a home that is removed: it may be somebody's only copy.
+            await self._register.forget(state.user)
+            return
         if abilities_of(new.storage).has_key:
             await snapshots.forget_readable(self._services, state.user, old.image_path)
         if state.has_moved:
             # An earlier version has not noted the switch.
             until = state.switched or state.when
             await snapshots.forget(self._services, state.user, old.image_path, before_usec=until)
-        await self._drop(state, old.room)
+        await self._drop(state, old)
 
     async def drop_new(self, state: Conversion) -> None:
         """Delete a new home that is none, and snapshots of it that are out of place with the old.
@@ -201,9 +204,10 @@ class Switch:
         As with `drop_old`, the other way round. One that never was the home has none.
         """
         old, new = state.old, state.new
-        if state.switched and abilities_of(old.storage).has_key:
+        has_snapshots = state.switched and not new.stays
+        if has_snapshots and abilities_of(old.storage).has_key:
             await snapshots.forget_readable(self._services, state.user, new.image_path)
-        if state.switched and state.has_moved:
+        if has_snapshots and state.has_moved:
             await snapshots.forget(
                 self._services,
                 state.user,
@@ -213,12 +217,16 @@ class Switch:
                 before_usec=state.when,
             )
         await asyncio.to_thread(_forget_scratch, scratch_of(self._services.config, state.user))
-        await self._drop(state, new.room)
+        await self._drop(state, new)
 
-    async def _drop(self, state: Conversion, room: str) -> None:
-        """Delete a room and forget the conversion; what cannot be deleted is tried again."""
+    async def _drop(self, state: Conversion, side: Side) -> None:
+        """Delete a room, or what is on a device, and forget the conversion.
+
+        What cannot be deleted is tried again.
+        """
+        what = {"room": side.room, "path": side.image_path, "image": side.image}
         try:
-            await self._services.runner.run("clear", {"room": room}, about=state.user)
+            await self._services.runner.run("clear", what, about=state.user)
         except (errors.UnsafePath, errors.InvalidArgs):
             if state.phase != MAKING:
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from homemgr import errors
@@ -207,6 +208,7 @@ class Conversions:
                         to_storage=state.new.storage,
                         to_path=state.new.image_path,
                         room=state.new.room,
+                        image=state.new.image,
                         scratch=scratch,
                         disk_size=options.disk_size,
                     )
@@ -222,10 +224,12 @@ class Conversions:
         self, home: Home, state: Conversion, made: dict[str, object]
     ) -> dict[str, object]:
         """Have what was made as the home. From here on there is no way back but by an undo."""
+        new = state.new.holding(made["tree"], made["binding"])
         switching = state.at(
             SWITCHING,
             old=state.old.holding(made["was"]),
-            new=state.new.holding(made["tree"], made["binding"]),
+            # A device has a name that it keeps wherever it is plugged in.
+            new=replace(new, image_path=str(new.binding.get("imagePath", new.image_path))),
             is_renamed=bool(made["is_renamed"]),
             hashes=passwords_of(home),
             former=home.effective.hashed_passwords if home.abilities.has_key else (),
@@ -246,4 +250,5 @@ class Conversions:
             "phase": self._register.phase(home.name),
             "storage": state.new.storage,
             "image_path": state.new.image_path,
+            "stays_at": state.old.image_path if state.old.stays else None,
         }

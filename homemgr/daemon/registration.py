@@ -141,7 +141,7 @@ async def _rebind(home: Home, image: Image) -> None:
 def _binding_to(image: Image) -> JsonObject:
     """What a binding says of an image; None takes away what was true of another."""
     of_image = dict.fromkeys(OF_THE_IMAGE)
-    return {"imagePath": image.path, **storages.members(image.storage), **of_image}
+    return {**storages.bound_to(image.storage, image.path), **of_image}
 
 
 def _found_at(manager: Manager, path: str) -> Image:
@@ -152,7 +152,7 @@ def _found_at(manager: Manager, path: str) -> Image:
         status = os.lstat(path)
     except OSError as error:
         raise errors.FileNotFound(f"There is no {path}.") from error
-    if path.startswith("/dev/"):
+    if names.is_device(path):
         return _found_on(manager, path)
     image = discovery.assess(*os.path.split(path))
     if image is None:

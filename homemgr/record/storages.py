@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from homemgr.errors import InvalidArgs
 from homemgr.record.fields import OWN_STORAGE, OWN_STORAGES
-from homemgr.record.names import FILE_SUFFIXES
+from homemgr.record.names import FILE_SUFFIXES, is_device, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,12 +73,26 @@ def members(storage: str) -> JsonObject:
     return {"storage": _STAND_IN if storage in OWN_STORAGES else storage}
 
 
+def bound_to(storage: str, image_path: str) -> JsonObject:
+    """The members of a binding that say how and where a home is stored.
+
+    A home on a file server has no path here.
+    """
+    return {"imagePath": None if is_remote(image_path) else image_path, **members(storage)}
+
+
 def check_path(storage: str, image_path: str) -> None:
     """Raise InvalidArgs if no home with ``storage`` can be at ``image_path``.
 
-    The path has to say what `members` leaves unsaid, and must not be where this program keeps
-    what it deletes in time.
+    On a device only what is told from all else by what is on it can be. Elsewhere the path has to
+    say what `members` leaves unsaid, and must not be where this program keeps what it deletes in
+    time.
     """
+    if is_device(image_path) and storage != "luks":
+        raise InvalidArgs(
+            f"imagePath: only a home with storage luks can lie on a device, found {image_path!r}"
+            f" for one with storage {storage}."
+        )
     said = next((own for own in OWN_STORAGES if image_path.endswith(FILE_SUFFIXES[own])), None)
     if storage in OWN_STORAGES and said != storage:
         raise InvalidArgs(

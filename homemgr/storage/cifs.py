@@ -156,7 +156,10 @@ def _mount(image: Image, share: Share, words: Words) -> Fd:
     values |= {"file_mode": mode, "dir_mode": mode}
     if share.domain is not None:
         values["domain"] = share.domain
-    options = ("forceuid", "forcegid", *share.mount_options)
+    options = ["forceuid", "forcegid", *share.mount_options]
+    if image.is_copied:
+        # Of a file that was only seen in its directory the kernel does not know the further names.
+        options.append("actimeo=0")
     try:
         address = smb.address_of(share.host)
         for word in words.words:

@@ -45,6 +45,8 @@ class Image(NamedTuple):
     #: What its device is called where such have names, while it is none that anybody uses; else
     #: after its user.
     device: str = ""
+    #: All of it is about to be read, and everything about each file has to be right from the first.
+    is_copied: bool = False
 
 
 class Working(Protocol):

@@ -15,7 +15,8 @@ from homemgr.errors import FileNotFound, HomeAbsent, InvalidArgs, PathExists, Un
 from homemgr.files import DIRECTORY_FLAGS, Fd
 from homemgr.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
-from homemgr.storage import directory, paths, staging, subvolume
+from homemgr.record.names import stays
+from homemgr.storage import directory, paths, staging, staying, subvolume
 from homemgr.storage.tree import delete_tree
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def move(old: str, new: str, image: str) -> None:
 
 def image_at(path: str) -> str:
     """What tells the image at ``path`` from all others, as `move` wants it; empty without one."""
+    if stays(path):
+        return staying.image_at(path)
     with suppress(FileNotFound), paths.open_safe_parent(path) as parent:
         return staging.tree_at(parent, os.path.basename(path))
     return ""

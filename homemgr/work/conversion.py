@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from homemgr import errors
 from homemgr.kernel.synchronization import syncfs
-from homemgr.record import password
+from homemgr.record import names, password
 from homemgr.record.model import UserRecord
 from homemgr.record.storages import abilities_of
 from homemgr.record.volume_settings import volume_settings
-from homemgr.storage import luks_devices, paths, rooms, snapshot_moving, staging
+from homemgr.storage import luks_devices, paths, rooms, snapshot_moving, staging, staying
 from homemgr.storage.abilities import storable_flags
 from homemgr.storage.idmapping import NOBODY
 from homemgr.storage.kind import Content, Image, Words
@@ -48,12 +48,10 @@ def run(task: Task) -> dict[str, object]:
     Where a rename is all there is to do nothing is made, and ``is_renamed`` says so.
     """
     target = Target.of(task)
-    with paths.open_safe_parent(task.image_path) as parent:
-        was = staging.tree_at(parent, os.path.basename(task.image_path))
-        if not was:
-            raise errors.HomeAbsent(f"There is no home area at {task.image_path}.")
-        is_renamed = _is_renamed(task, target, parent)
-    if is_renamed:
+    was = rooms.image_at(task.image_path)
+    if not was:
+        raise errors.HomeAbsent(f"There is no home area at {task.image_path}.")
+    if not target.stays and _is_renamed(task, target):
         return {"tree": was, "was": was, "is_renamed": True, "binding": {}}
     _require_own_ids(task, target)
     try:
@@ -61,7 +59,7 @@ def run(task: Task) -> dict[str, object]:
     except BaseException:
         # Where there cannot be a room there is none.
         with suppress(errors.UnsafePath):
-            rooms.clear(target.room, STORAGES.values())
+            target.clear()
         raise
     return {**made, "was": was, "is_renamed": False}
 
@@ -71,8 +69,11 @@ class Target(NamedTuple):
 
     name: str
     image_path: str
+    #: Empty if it stays where it is made.
     room: str
     disk_size: int | None
+    #: Of the volume on a device.
+    luks_uuid: str
 
     @classmethod
     def of(cls, task: Task) -> Target:
@@ -83,7 +84,13 @@ class Target(NamedTuple):
             task.text("to_path"),
             task.text("room"),
             size if isinstance(size, int) else None,
+            task.text("image"),
         )
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is made on a device, where nothing is renamed."""
+        return names.stays(self.image_path)
 
     @property
     def storage(self) -> Storage:
@@ -93,15 +100,32 @@ class Target(NamedTuple):
     @property
     def place(self) -> str:
         """Where it is made."""
+        if self.stays:
+            return self.image_path
         return os.path.join(self.room, os.path.basename(self.image_path))
 
+    def parent(self) -> Fd:
+        """The directory in which it is made."""
+        return paths.open_safe_parent(self.image_path) if self.stays else rooms.make(self.room)
 
-def _is_renamed(task: Task, target: Target, parent: Fd) -> bool:
-    """Whether it stays what it is, and only gets another path on the same file system."""
-    with _new_parent(task, target) as there:
+    def clear(self) -> None:
+        """Leave nothing of it."""
+        if self.stays:
+            staying.forget(self.image_path, self.luks_uuid)
+        else:
+            rooms.clear(self.room, STORAGES.values())
+
+
+def _is_renamed(task: Task, target: Target) -> bool:
+    """Whether it remains what it is, and only gets another path on the same file system."""
+    with ExitStack() as opened:
+        there = opened.enter_context(_new_parent(task, target))
         name = os.path.basename(target.image_path)
         if target.image_path != task.image_path and staging.is_there(there, name):
             raise errors.PathExists(f"{target.image_path} exists already; nothing was changed.")
+        if names.stays(task.image_path):
+            return False
+        parent = opened.enter_context(paths.open_safe_parent(task.image_path))
         is_same = target.name == (task.effective.storage or "directory")
         is_renamed = is_same and _device(there) == _device(parent)
         has_moved = os.path.dirname(target.image_path) != os.path.dirname(task.image_path)
@@ -116,7 +140,8 @@ def _require_own_ids(task: Task, target: Target) -> None:
         return
     settings = volume_settings(task.record.without("binding").on(task.machine))
     named = []
-    if settings.luks_uuid and target.name == task.effective.storage == "luks":
+    has_own = target.stays or target.name != task.effective.storage
+    if settings.luks_uuid and target.name == "luks" and not has_own:
         named.append("luksUuid")
     if settings.file_system_uuid:
         named.append("fileSystemUuid")
@@ -162,7 +187,7 @@ class _Conversion:
             image = self._image(record)
             # Of all that a file system may lack: what it does is found out once there is one.
             size, needs = survey(source.fd, LEFT_OUT, tuple(Ability))
-            room = closing.enter_context(rooms.make(target.room))
+            room = closing.enter_context(target.parent())
             conversion_room.require_outside(target, room, size)
             name = os.path.basename(target.image_path)
             content = Content(0o700, None, record.embedded().pretty(), {}, size.files)
@@ -179,7 +204,7 @@ class _Conversion:
             with target.storage.open(image, words, is_active=False) as area:
                 self._compare(area.top.fd, ledger, rules)
             return {
-                "tree": staging.tree_at(room, name),
+                "tree": rooms.image_at(target.place),
                 "binding": target.storage.binding(image),
                 "files": size.files,
                 "bytes": size.content,
@@ -196,14 +221,24 @@ class _Conversion:
 
     def _image(self, record: UserRecord) -> Image:
         """The new home as its storage has to know it: nothing of the old one's image."""
-        plain, size = record.without("binding"), self._target.disk_size
-        if size is not None:
+        plain, here = record.without("binding"), self._chosen()
+        if here:
             # The last one counts: a size that was chosen on this machine is in such an entry too.
-            here: JsonObject = {"matchMachineId": [self._task.machine.id], "diskSize": size}
-            plain = plain.replaced(perMachine=[*plain.per_machine, here])
+            entry: JsonObject = {"matchMachineId": [self._task.machine.id], **here}
+            plain = plain.replaced(perMachine=[*plain.per_machine, entry])
         # The old one is open too, under its name.
         device = f"{luks_devices.NEW_PREFIX}{record.name}"
         return Image(self._target.place, plain.on(self._task.machine), device=device)
+
+    def _chosen(self) -> JsonObject:
+        """What is said of the new home alone."""
+        target = self._target
+        chosen: JsonObject = {}
+        if target.disk_size is not None:
+            chosen["diskSize"] = target.disk_size
+        if target.stays:
+            chosen |= {"imagePath": target.image_path, "luksUuid": target.luks_uuid}
+        return chosen
 
     def _is_wide(self, record: UserRecord) -> bool:
         return record.on(self._task.machine).idmap_policy != "strict"

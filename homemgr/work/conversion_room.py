@@ -34,7 +34,7 @@ def require_outside(target: Target, room: Fd, size: Size) -> None:
 
     One that takes it only as it is filled would be damaged by a disk that is full.
     """
-    if target.name in FILE_SUFFIXES:
+    if target.name in FILE_SUFFIXES and not target.stays:
         require_room(room, Size(0, 0), size._replace(files=1))
 
 
@@ -51,7 +51,7 @@ def require_fit(target: Target, source: Fd, top: Fd, size: Size, needs: Needs) -
         if target.name not in FILE_SUFFIXES:
             raise
         # A new file system has nothing that could be freed.
-        raise _too_small(error.message) from error
+        raise _too_small(target, error.message) from error
     if missing := lacking(needs, probe(top)):
         raise errors.NotSupported(
             f"The file system of {target.image_path} cannot hold the home area: it lacks {missing}."
@@ -70,7 +70,8 @@ def told_if_full(target: Target, room: Fd, size: Size, copied: Callable[[], int]
     except (OSError, errors.SystemFailure, errors.DamagedFileSystem) as error:
         is_image = target.name in FILE_SUFFIXES
         # What is written to an image on a full disk fails in ways of its own.
-        is_outside = is_image and staging.free_bytes(room) < _FULL_BYTES
+        is_file = is_image and not target.stays
+        is_outside = is_file and staging.free_bytes(room) < _FULL_BYTES
         number = error.errno if isinstance(error, OSError) else 0
         if number not in (errno.ENOSPC, errno.EDQUOT) and not is_outside:
             raise
@@ -79,7 +80,7 @@ def told_if_full(target: Target, room: Fd, size: Size, copied: Callable[[], int]
             " bytes of the home area, which stays as it was."
         )
         if is_image and not is_outside:
-            raise _too_small(said) from error
+            raise _too_small(target, said) from error
         if number == errno.EDQUOT:
             raise _over_its_size(target) from error
         where = os.path.dirname(target.image_path)
@@ -106,5 +107,10 @@ def _over_its_size(target: Target) -> errors.BadHomeSize:
     )
 
 
-def _too_small(why: str) -> errors.BadHomeSize:
-    return errors.BadHomeSize(f"{why} Give the new image more bytes by --disk-size=.")
+def _too_small(target: Target, why: str) -> errors.BadHomeSize:
+    advice = (
+        "Take a larger device, or more of this one by --disk-size=."
+        if target.stays
+        else "Give the new image more bytes by --disk-size=."
+    )
+    return errors.BadHomeSize(f"{why} {advice}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homemgr.errors import HomeAbsent, PathExists
+from homemgr.record.names import is_device
 from homemgr.storage import rooms
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def run(task: Task) -> dict[str, object]:
             f"There is no home area at {path}. With --force the one that was kept comes back."
         )
     if rooms.image_at(kept) != task.text("kept_image"):
-        raise HomeAbsent(f"The home area that was kept is not at {kept} any more.")
+        hint = " (is it plugged in?)" if is_device(kept) else ""
+        raise HomeAbsent(f"The home area that was kept is not at {kept} any more{hint}.")
     for free in task.texts("free"):
         if rooms.is_there(free):
             raise PathExists(f"{free} exists, where a home area is to be put; move it away.")

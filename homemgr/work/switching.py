@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homemgr.storage import rooms, snapshot_moving
+from homemgr.storage import rooms, snapshot_moving, staying
 from homemgr.storage.kinds import STORAGES
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def run(task: Task) -> dict[str, object]:
 
 
 def clear(task: Task) -> dict[str, object]:
-    """Delete what a room holds, and it."""
-    rooms.clear(task.text("room"), STORAGES.values())
+    """Delete what a room holds, and it; of a home without one what is on its device."""
+    if room := task.text("room"):
+        rooms.clear(room, STORAGES.values())
+    else:
+        staying.forget(task.text("path"), task.text("image"))
     return {}

@@ -162,7 +162,12 @@ class Task:
             )
         return record
 
-    def open_area(self, before: Callable[[UserRecord | None], None] | None = None) -> Area:
+    def open_area(
+        self,
+        before: Callable[[UserRecord | None], None] | None = None,
+        *,
+        is_copied: bool = False,
+    ) -> Area:
         """Open the home as it lies on disk, with the secret if that is needed.
 
         ``before`` gets the record that can be read without mounting, if there is a place for
@@ -174,7 +179,7 @@ class Task:
         if self.abilities.is_remote and self.is_fixated and not is_active:
             # A server that was asked with too many guesses locks the account for all it is for.
             self.check_credentials(self.record)
-        image = self.image
+        image = self.image._replace(is_copied=is_copied)
         if before is not None:
             image = image._replace(judge=lambda identity: before(self._judged(identity)))
         return self.storage.open(image, self.words(self.spellings()), is_active=is_active)
@@ -190,7 +195,7 @@ class Task:
         def check(found: UserRecord | None) -> None:
             self.check_credentials(found or self.record)
 
-        return self.open_area(check if needs_proof else None)
+        return self.open_area(check if needs_proof else None, is_copied=True)
 
     def spellings(self) -> Iterator[str]:
         """Every word of the secret, and of tokens, that a key slot may know it by."""

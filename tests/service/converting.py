@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from homemgr.kernel import mounts
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.wire.messages import BusError
-from tests import homes
+from tests import homes, volumes
 from tests.service.people import PASSWORD, secret
 from tests.service.site import Service
 
@@ -95,7 +97,12 @@ def kept(service: Service, name: str) -> Path:
 
 def differences(reference: Path, raw: Path) -> list[str]:
     """What is not as it was made, but for times and key slots of the top directory."""
-    found = homes.compare(reference, raw, leave_out=APART)
+    return unlike(homes.Seen.of(reference, APART), raw)
+
+
+def unlike(reference: homes.Seen, raw: Path) -> list[str]:
+    """The same, of what was seen before."""
+    found = reference.differences(homes.Seen.of(raw, APART))
     return [words for words in found if not words.startswith(("b'': mtime", "b'': xattrs"))]
 
 
@@ -121,3 +128,20 @@ def logged_in(service: Service, name: str) -> Iterator[None]:
     finally:
         os.sync()
         service.deactivate(name)
+
+
+@contextmanager
+def raw(service: Service, name: str, image: Path, scratch: Path, kind: str) -> Iterator[Path]:
+    """An active home as it lies on its disk; one in an image has a file system of ``kind``."""
+    if image.is_dir():
+        yield image
+        return
+    argv = ["findmnt", "-nrvo", "SOURCE,FSTYPE", str(service.path_of(name))]
+    found = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    # Of btrfs it says which directory of it is seen, too.
+    assert found[1] == kind
+    volumes.mount_new(kind, found[0].partition("[")[0], scratch)
+    try:
+        yield scratch / name
+    finally:
+        mounts.umount2(str(scratch), 0)

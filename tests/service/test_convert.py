@@ -21,7 +21,7 @@ from homemgr.kernel.btrfs import is_subvolume
 from homemgr.storage import staging
 from homemgr.storage.snapshot_shelf import DIRECTORY as SNAPSHOTS
 from homemgr.wire.messages import BusError
-from tests import volumes
+from tests import verifying, volumes, walks
 from tests.service.converting import (
     JOB,
     MANAGER,
@@ -33,6 +33,7 @@ from tests.service.converting import (
     kept,
     known,
     logged_in,
+    raw,
     rooms,
     settle,
     storage_of,
@@ -228,36 +229,57 @@ def test_an_image_whose_uuid_is_given_goes_nowhere_that_needs_a_second_one(
         other.rmdir()
 
 
-def test_from_one_file_system_to_another_it_is_kept_as_either_can(
-    service: Service, ground: Path, tmp_path: Path
+@pytest.fixture
+def disks(service: Service, ground: Path, tmp_path: Path) -> Iterator[dict[str, list[Path]]]:
+    """Two for each file system."""
+    encrypting = ["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "encrypt"]
+    wanted = {"more": ("ext4", encrypting), "one": ("btrfs", None), "two": ("btrfs", None)}
+    for name, (kind, make) in wanted.items():
+        image, place = tmp_path / name, ground / name
+        volumes.mount_image(image, kind, place, 256 * volumes.MIB, make)
+        (place / "homes").mkdir(0o700)
+    more, one, two = (ground / name / "homes" for name in wanted)
+    yield {"ext4": [service.site.base, more], "btrfs": [one, two]}
+    for name in wanted:
+        verifying.wait_until_unused(ground / name)
+        mounts.umount2(str(ground / name), 0)
+        (ground / name).rmdir()
+
+
+def test_from_one_disk_to_another_it_is_kept_as_either_can(
+    service: Service, disks: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    base, other = service.site.base, ground / "other"
-    volumes.mount_image(tmp_path / "image", "btrfs", other, 256 * volumes.MIB)
-    try:
-        (other / "homes").mkdir(0o700)
-        there, here = other / "homes/ines.homedir", base / "ines.homedir"
-        settle(service, "ines", rateLimitBurst=1000)
-        convert(service, "ines", PASSWORD, storage="fscrypt")
-        reference = kept(service, "ines")
-        convert(service, "ines", PASSWORD, storage="subvolume", to=str(there))
-        assert is_a_subvolume(there)
-        assert differences(reference, there) == []
-        call(service, "ConfirmConversion", "s", "ines")
-        assert not here.exists()
+    old = service.site.base / "ines.homedir"
+    settle(service, "ines", many=100, rateLimitBurst=1000, luksDiscard=True)
+    lines: list[str] = []
+    reference = None
+    for kind in walks.BETWEEN_DISKS[1:]:
+        places = disks["btrfs" if kind == "subvolume" else "ext4"]
+        place = next(place for place in places if place != old.parent)
+        image = place / f"ines{'.homeimage' if kind == 'image' else '.homedir'}"
+        size = {"disk_size": 96 << 20} if kind == "image" else {}
+        convert(service, "ines", PASSWORD, storage=kind, to=str(image), **size)
+        if reference is None:
+            reference = kept(service, "ines")
+        else:
+            call(service, "ConfirmConversion", "s", "ines")
+        assert [path for every in disks.values() for at in every for path in at.iterdir()] == [
+            image
+        ]
+        if kind == "subvolume":
+            assert is_a_subvolume(image)
+        elif kind == "fscrypt":
+            assert "_names" not in os.listdir(image)
         with logged_in(service, "ines"):
-            write(service, "ines", "subvolume")
-        convert(service, "ines", PASSWORD, storage="fscrypt", to=str(here))
-        call(service, "ConfirmConversion", "s", "ines")
-        assert os.listdir(there.parent) == []
-        assert "_names" not in os.listdir(here)
-        with logged_in(service, "ines"):
-            assert differences(reference, here) == []
-            assert diary(service, "ines") == ["subvolume"]
-        service.call("RemoveHome", "s", "ines")
-        subprocess.run(["rm", "-rf", reference], check=True)
-    finally:
-        mounts.umount2(str(other), 0)
-        other.rmdir()
+            with raw(service, "ines", image, tmp_path, "ext4") as there:
+                assert differences(reference, there) == []
+            assert (diary(service, "ines") if lines else []) == lines
+            write(service, "ines", kind)
+        lines.append(kind)
+        old = image
+    service.call("RemoveHome", "s", "ines")
+    assert reference is not None
+    subprocess.run(["rm", "-rf", reference], check=True)
 
 
 def test_undone_it_is_as_before_unless_it_was_used(on_btrfs: Service) -> None:

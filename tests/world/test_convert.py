@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import homes
+from .. import homes, walks
 from . import logins
 from .conftest import World
 
@@ -17,13 +17,9 @@ if TYPE_CHECKING:
     from .box import Box, Result
     from .users import User
 
-#: Both generations of clients, and each pair of storages that a disk can have, in each direction.
+#: Both generations of clients.
 FILES = (("/etc/homemgr/homemgr.conf", "[Home]\nGraceSec=0\n"),)
 WORLDS = (World(files=FILES), World(base="sid", file_system="btrfs", files=FILES))
-ROUND = {
-    "ext4": ("directory", "fscrypt", "image", "directory", "image", "fscrypt", "directory"),
-    "btrfs": ("directory", "subvolume", "image", "directory", "image", "subvolume", "directory"),
-}
 #: Of every subvolume.
 TOP_INODE = 256
 SUFFIXES = {"image": ".homeimage"}
@@ -115,7 +111,7 @@ def test_from_each_storage_to_each_other(
     odd.mkdir()
     homes.make_odd_home(odd)
     alice.log_in("first")
-    _, *others = ROUND[box.file_system]
+    _, *others = walks.ON_ONE_DISK[box.file_system]
     place = BASE
     for number, storage in enumerate(others):
         options = [f"--storage={storage}", *([IMAGE_BYTES] if storage == "image" else [])]

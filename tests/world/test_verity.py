@@ -23,8 +23,10 @@ HOMED = "tests/service/luks/test_homed.py"
 STICKS = "tests/service/luks/test_sticks.py"
 #: One boot for all that needs a kernel which has everything: no other is as slow.
 WALK = "tests/service/luks/test_convert_crypt.py::test_from_every_storage_to_every_other"
-EVERYTHING = ("tests/kernel/fsverity", WALK)
-ABLE = ("HOMEMGR_TEST_FSVERITY", "HOMEMGR_TEST_FSCRYPT", "HOMEMGR_TEST_CRYPT")
+FROM_A_SERVER = "tests/service/cifs/test_convert_server.py"
+EVERYTHING = ("tests/kernel/fsverity", WALK, FROM_A_SERVER)
+NEEDED = ("FSVERITY", "FSCRYPT", "CRYPT", "CIFS")
+ABLE = tuple(f"HOMEMGR_TEST_{name}" for name in NEEDED)
 APART = tuple(f"--ignore={path}" for path in (DEVICES, FULL_IMAGES, HOMED, STICKS))
 
 

@@ -119,7 +119,14 @@ def _tell(user: str, answer: Answer, *, legend: bool) -> None:
     if answer.get("phase") == _KEPT:
         if not abilities_of(storage).has_key:
             report_text.say("It is not encrypted.")
+        confirmed = f"`homemgr convert --confirm {user}`"
+        if stays_at := answer.get("stays_at"):
+            report_text.say(
+                f"The home as it was before stays on {stays_at}, also after {confirmed}; until"
+                " then `--undo` brings it back."
+            )
+            return
         report_text.say(
-            "The home as it was before is kept, in full, until you say"
-            f" `homemgr convert --confirm {user}`; `--undo` brings it back."
+            f"The home as it was before is kept, in full, until you say {confirmed}; `--undo`"
+            " brings it back."
         )

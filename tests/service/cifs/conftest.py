@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 collect_ignore_glob = verifying.IGNORED_WITHOUT_CIFS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(ground: Path) -> Iterator[Server]:
     """A file server that lets one person in."""
     running = Server(ground / "smb")

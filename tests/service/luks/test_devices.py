@@ -32,8 +32,15 @@ SIZE = 64 << 20
 @pytest.fixture
 def stick() -> Iterator[str]:
     """An empty device."""
+    with device(SIZE) as made:
+        yield made
+
+
+@contextmanager
+def device(size: int) -> Iterator[str]:
+    """An empty device of so many bytes."""
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
-        file.truncate(SIZE)
+        file.truncate(size)
         with loop.attach(file.fileno()).device as held:
             yield os.readlink(f"/proc/self/fd/{held.fileno()}")
 

@@ -47,6 +47,17 @@ def test_it_says_what_became_of_the_home_and_what_is_kept(service: Service) -> N
     assert "homemgr convert --confirm alice" in last
 
 
+def test_it_says_what_stays_where_it_was(service: Service) -> None:
+    stick = "/dev/disk/by-uuid/0b9f0c0a-3f4e-4d68-9d2b-2f3d5c1f7a11"
+    service.start(**{"ConvertHome job": [{"result": {**RESULT, "stays_at": stick}}]})
+    done = homemgr("convert", "alice", "--storage=directory", service=service)
+    last = done.stdout.splitlines()[-1]
+    assert last == (
+        f"The home as it was before stays on {stick}, also after `homemgr convert --confirm alice`;"
+        " until then `--undo` brings it back."
+    )
+
+
 def test_what_is_missing_is_asked_for_and_without_anybody_to_ask_it_fails(
     service: Service,
 ) -> None:
