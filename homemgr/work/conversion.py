@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from homemgr.record.jsontext import JsonObject
     from homemgr.storage.kind import Storage
     from homemgr.transfer.frames import Frame
+    from homemgr.work.contents import Shared
     from homemgr.work.task import Task
 
 
@@ -201,6 +202,8 @@ class _Conversion:
                     self._telling.expect(size.files, size.content)
                     report = self._copy(source.fd, area.top.fd, ledger, rules)
                     syncfs(area.top.fd.fileno())
+            if not task.storage.image_is_file:
+                self._require_still(source.fd, ledger, rules)
             with target.storage.open(image, words, is_active=False) as area:
                 self._compare(area.top.fd, ledger, rules)
             return {
@@ -278,6 +281,21 @@ class _Conversion:
         finally:
             _forget(there)
         return one.report.to_json()
+
+    def _require_still(self, source: Fd, ledger: Ledger, rules: Policy) -> None:
+        """Raise HomeBusy if the old home is not what was copied any more.
+
+        Nobody is logged in, but a mount namespace that a program has for itself may still show
+        the home, and root can write anywhere. An image is nobody else's meanwhile.
+        """
+
+        def changed(_: Frame | Shared) -> None:
+            raise errors.HomeBusy(
+                f"Files of home area {self._task.record.name} were changed while it was copied,"
+                " and it stays as it was: end what writes there, then run the same command again."
+            )
+
+        Pass(source, ledger, rules, changed, 0, self._count).run(LEFT_OUT)
 
     def _compare(self, top: Fd, ledger: Ledger, rules: Policy) -> None:
         """Raise HomeError unless what is on disk is what was read from the old home."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from homemgr.kernel import mounts
+from homemgr.wire.messages import BusError
 from tests import volumes
 from tests.service.converting import (
     JOB,
@@ -166,6 +167,34 @@ def test_an_image_that_grows_on_a_disk_that_is_full_is_not_kept(
         ballast.unlink()
     assert convert(roomy, home, **options)["phase"] == "kept"
     undo(roomy, home)
+
+
+def test_what_is_written_meanwhile_is_not_lost(
+    roomy: Service, home: str, small: Callable[..., Path]
+) -> None:
+    there, path = small("ext4", 160 * MIB), roomy.site.base / f"{home}.homedir/!first"
+    image = there / f"{home}.homedir"
+
+    def count() -> int:
+        return sum(len(list(room.glob("*.homedir/*"))) for room in rooms(there))
+
+    said = ""
+    # On a busy machine it may be over before it is seen to have begun.
+    for _ in range(5):
+        job = begin(roomy, home, to=str(image))
+        # By then names that come before are not looked at any more.
+        wait_until(lambda: count() > FILES // 50 or image.exists(), "some files", 30)
+        path.write_text("meanwhile")
+        try:
+            wait(roomy, job)
+        except BusError as error:
+            said = str(error)
+            break
+        finally:
+            path.unlink(missing_ok=True)
+        undo(roomy, home)
+    assert "were changed while it was copied" in said
+    assert_as_before(roomy, home, there)
 
 
 def test_a_disk_of_too_few_inodes_is_refused(
