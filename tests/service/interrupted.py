@@ -126,15 +126,18 @@ class Interrupted(ABC):
         """Nothing is wrong, and nothing half made is left."""
         (text,) = converting.call(self.service, "CheckHomes", "s", "")
         assert json.loads(str(text)) == [], text
-        known = {Path(side) for side in self.rooms()}
-        lying = {path for path in self.base.iterdir() if path.name.startswith(".#")}
-        assert lying == known, lying
+        lying = [path for place in self.places() for path in place.glob(".#*")]
+        assert lying == self.rooms(), lying
         site = self.machine.site
         for directory in (site.records, site.blobs):
             # Something may just be written there.
             wait_until(lambda top=directory: not [*top.rglob(".#*")], "what is unfinished to go")
 
-    def rooms(self) -> list[str]:
+    def places(self) -> list[Path]:
+        """Where homes may lie."""
+        return [self.base]
+
+    def rooms(self) -> list[Path]:
         """Rooms that are there for a reason."""
         return []
 
@@ -189,9 +192,13 @@ class Conversion(Interrupted):
         known = converting.known(self.service)
         return str(known[USER]["phase"]) if known else ""
 
-    def rooms(self) -> list[str]:
+    def rooms(self) -> list[Path]:
         """That of the old home."""
-        return [str(path) for path in converting.rooms(self.base)] if self.state() else []
+        return self.all_rooms() if self.state() else []
+
+    def all_rooms(self) -> list[Path]:
+        """Rooms that there are."""
+        return [room for place in self.places() for room in converting.rooms(place)]
 
     def storage(self) -> str:
         """What the home is."""
@@ -214,8 +221,56 @@ class Conversion(Interrupted):
         """Either the new one is there and the old one kept, or nothing was ever done."""
         state, storage = self.state(), self.storage()
         assert (state, storage == self.goal) in (("", False), ("kept", True)), (state, storage)
-        assert len(converting.rooms(self.base)) == bool(state)
+        assert len(self.all_rooms()) == bool(state)
         return bool(state)
+
+
+class Relocation(Conversion):
+    """To another place and back: by a copy, or a rename with which the snapshots go."""
+
+    def __init__(self, machine: Machine, kind: str) -> None:
+        """Make the other place, and a snapshot."""
+        self._elsewhere = machine.disk.parts[0].path / "elsewhere"
+        self._elsewhere.mkdir(0o700)
+        #: Where both lie on one file system nothing is kept.
+        self._is_copied = len(machine.disk.parts) > 1
+        super().__init__(machine, kind, kind)
+        options = {"name": "one", "full_copy": True}
+        self.job("CreateSnapshot", USER, json.dumps(options))
+
+    def places(self) -> list[Path]:
+        """Both."""
+        return [self.base, self._elsewhere]
+
+    def image(self) -> Path:
+        """Where the record says that it is."""
+        (binding,) = self.service.user_record(USER)["binding"].values()
+        return Path(binding["imagePath"])
+
+    def prepare(self) -> None:
+        """To the other one."""
+        super().prepare()
+        here, there = (place / f"{USER}.homedir" for place in self.places())
+        self._before = self.image()
+        self._goal = there if self._before == here else here
+
+    def work(self) -> None:
+        """Move it."""
+        converting.convert(self.service, USER, to=str(self._goal))
+
+    def has_happened(self) -> bool:
+        """It is in one place, and there are its snapshots."""
+        state, image = self.state(), self.image()
+        assert image in (self._before, self._goal)
+        has_moved = image == self._goal
+        assert state == ("kept" if has_moved and self._is_copied else "")
+        homes_there = [home for place in self.places() for home in place.glob(f"{USER}.*")]
+        assert homes_there == [image]
+        if not self._is_copied:
+            shelves = [shelf for place in self.places() for shelf in place.glob(f"{SNAPSHOTS}/*")]
+            assert shelves == [image.parent / SNAPSHOTS / USER]
+            assert os.listdir(shelves[0]) == ["one"]
+        return has_moved
 
 
 class Undoing(Conversion):
