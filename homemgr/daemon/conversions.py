@@ -85,8 +85,7 @@ class Conversions:
             async with self._register.turn(home.name):
                 state = self._register.find(home.name)
                 if state is not None and state.phase in (MAKING, DROPPING):
-                    # Nothing of what was asked for then or is now: only leftovers.
-                    await to_the_end(self._switch.go_on(home, state))
+                    await self._clear_leftovers(home, state)
                 elif state is not None:
                     if state.phase == KEPT:
                         raise errors.HomeExists(
@@ -106,6 +105,17 @@ class Conversions:
                 return await to_the_end(self._replace(home, state, made))
             finally:
                 self._switch.release(home)
+
+    async def _clear_leftovers(self, home: Home, state: Conversion) -> None:
+        """Delete what an earlier conversion could not delete, so that another can be noted."""
+        try:
+            await to_the_end(self._switch.go_on(home, state))
+        except errors.HomeError as error:
+            room = state.new.room if state.phase == MAKING else state.old.room
+            raise errors.TransferBusy(
+                f"What an earlier conversion of {home.name} has left at {room} has to be deleted"
+                f" first, or its disk to be unmounted if that is broken: {error}"
+            ) from error
 
     async def undo(self, home: Home, *, force: bool) -> None:
         """Have the home as it was before its conversion; raises HomeExists if it has changed."""

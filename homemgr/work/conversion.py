@@ -7,6 +7,7 @@ a room beside its place until the daemon has both change places; here nothing of
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from homemgr.work.contents import Shared
     from homemgr.work.task import Task
 
+log = logging.getLogger(__name__)
+
 
 def run(task: Task) -> dict[str, object]:
     """Make it; gives ``tree`` and ``was`` (what tells both from others) and the ``binding``.
@@ -58,9 +61,11 @@ def run(task: Task) -> dict[str, object]:
     try:
         made = _Conversion(task, target).run()
     except BaseException:
-        # Where there cannot be a room there is none.
-        with suppress(errors.UnsafePath):
+        try:
             target.clear()
+        except (errors.HomeError, OSError) as error:
+            # The daemon tries again; and it says less than what went wrong first.
+            log.warning("%s stays for now: %s", target.room, error)
         raise
     return {**made, "was": was, "is_renamed": False}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from homemgr.errors import NoDiskSpace
 from homemgr.storage import rooms
-from homemgr.work import classic
+from homemgr.work import classic, conversion
 
 if TYPE_CHECKING:
     from homemgr.work.task import Task
@@ -58,3 +60,28 @@ def test_a_classic_home_that_was_moved_is_on_disk_before_its_account_changes(
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     step(cast("Task", task))
     assert there.parent.stat().st_ino in synced
+
+
+def test_what_cannot_be_cleared_away_does_not_hide_what_went_wrong(
+    ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = ground / "unlucky.homedir"
+    home.mkdir(0o700)
+
+    def failing(error: Exception) -> Callable[..., object]:
+        def fail(*_: object) -> object:
+            raise error
+
+        return fail
+
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    monkeypatch.setattr(conversion, "_is_renamed", lambda *_: False)
+    monkeypatch.setattr(conversion, "_require_own_ids", lambda *_: None)
+    monkeypatch.setattr(conversion, "_Conversion", failing(NoDiskSpace("There is no room.")))
+    monkeypatch.setattr(conversion.Target, "clear", failing(read_only))
+    told = {"to_path": str(home)}
+    task = SimpleNamespace(
+        image_path=str(home), text=lambda name: told.get(name, ""), argument=lambda _: None
+    )
+    with pytest.raises(NoDiskSpace):
+        conversion.run(cast("Task", task))

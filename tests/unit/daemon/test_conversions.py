@@ -259,7 +259,10 @@ def test_what_was_left_of_one_keeps_nobody_from_the_next(tmp_path: Path) -> None
             await world.begin(storage="subvolume")
         assert world.on_disk is not None
         assert world.on_disk["phase"] == MAKING
-        scripts["convert"], scripts["clear"] = wanted, clear
+        scripts["convert"] = wanted
+        with pytest.raises(errors.TransferBusy, match=r"/\.#homemgr-room-alice\.homedir.*in use"):
+            await world.begin(storage="subvolume")
+        scripts["clear"] = clear
         told = await world.begin(storage="subvolume")
         assert isinstance(told, dict)
         assert (told["phase"], told["storage"]) == (KEPT, "subvolume")
