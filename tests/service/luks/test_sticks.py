@@ -17,6 +17,7 @@ from tests import plugs, verifying
 from tests.plugs import Disk, Tools
 from tests.service import people
 from tests.service.conftest import mounts_below
+from tests.service.converting import call, convert, undo
 from tests.service.luks.test_luks import SETTINGS
 from tests.service.site import Service, Site, short, wait_until
 
@@ -235,6 +236,44 @@ def test_a_stick_of_another_machine_is_not_trusted(
     running.call("AddSigningKey", "sst", "stranger.public", key, 0)
     running.activate("emil")
     running.deactivate("emil")
+
+
+def test_what_a_home_was_before_it_left_its_stick_takes_not_its_place(
+    running: Service, sticks: list[Disk], tools: Tools
+) -> None:
+    """And it can go to another one, which is known by a lasting name from then on."""
+    first, second = sticks
+    put(running, first, "nora")
+    first.plug()
+    wait_for(running, "nora", "unfixated")
+    running.activate("nora")
+    write(running, "nora", "first")
+    running.deactivate("nora")
+    image = image_of(running, "nora")
+    convert(running, "nora", people.PASSWORD, storage="directory")
+    assert str(image_of(running, "nora")).endswith("nora.homedir")
+    first.pull()
+    first.plug()
+    wait_until(lambda: said(running, "nora.homedir already"), "the home here to win", WITHIN_S)
+    running.restart()
+    assert running.state("nora") == "inactive"
+    undo(running, "nora")
+    assert (image_of(running, "nora"), running.state("nora")) == (image, "inactive")
+    assert list(running.site.base.iterdir()) == []
+    node = second.plug()
+    subprocess.run(["blkdiscard", "--zeroout", "--force", str(node)], check=True)
+    convert(running, "nora", people.PASSWORD, storage="luks", to=str(node))
+    assert image_of(running, "nora") not in (image, str(node))
+    assert str(image_of(running, "nora")).startswith("/dev/disk/by-uuid/")
+    first.pull()
+    call(running, "ConfirmConversion", "s", "nora")
+    second.pull()
+    wait_for(running, "nora", "absent")
+    second.plug()
+    wait_for(running, "nora", "inactive")
+    running.activate("nora")
+    assert read(running, "nora") == "first"
+    running.deactivate("nora")
 
 
 def program_in(home: Path, uid: int) -> subprocess.Popen[bytes]:
