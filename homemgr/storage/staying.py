@@ -33,9 +33,10 @@ def image_at(path: str) -> str:
 def forget(path: str, image: str) -> None:
     """Have the home ``image``, see `image_at`, be none any more, if it lies on a device.
 
-    Whatever else is there stays as it is, as all does on a server. Raises HomeInUse.
+    Whatever else is there stays as it is, as all does on a server, and on what is not plugged in.
+    Raises HomeInUse.
     """
-    if is_remote(path) or image_at(path) != image:
+    if not image or is_remote(path) or image_at(path) != image:
         return
     device = block_device.open_device(path, alone=True)
     try:

@@ -83,6 +83,25 @@ def test_it_goes_to_a_device_and_is_back_with_nothing_left_there(
     assert lines(running) == ["here"]
 
 
+def test_a_device_that_is_away_costs_nobody_what_was_kept(running: Service, stick: str) -> None:
+    home = settle(running)
+    to_the_stick(running, stick)
+    away = f"{stick}-away"
+    os.rename(stick, away)
+    try:
+        for member, arguments in (("ConfirmConversion", "s"), ("UndoConversion", "ss")):
+            with pytest.raises(BusError, match="There is no home area at"):
+                call(running, member, arguments, "nina", *["{}"][: len(arguments) - 1])
+        undo(running, "nina")
+    finally:
+        os.rename(away, stick)
+    assert (rooms(home.parent), known(running)) == ([], {})
+    assert (storage_of(running, "nina"), lines(running)) == ("directory", ["here"])
+    # Nobody could see to it: what it holds is left to people.
+    with pytest.raises(BusError, match="is not empty: it holds"):
+        to_the_stick(running, stick)
+
+
 def test_it_leaves_a_device_and_is_back_as_it_lay_there(running: Service, stick: str) -> None:
     running.create("nina", imagePath=stick, storage="luks", **FIELDS)
     with logged_in(running, "nina"):
