@@ -111,9 +111,10 @@ class Conversions:
         try:
             await to_the_end(self._switch.go_on(home, state))
         except errors.HomeError as error:
-            room = state.new.room if state.phase == MAKING else state.old.room
+            side = state.new if state.phase == MAKING else state.old
+            where = side.room or side.image_path
             raise errors.TransferBusy(
-                f"What an earlier conversion of {home.name} has left at {room} has to be deleted"
+                f"What an earlier conversion of {home.name} has left at {where} has to be deleted"
                 f" first, or its disk to be unmounted if that is broken: {error}"
             ) from error
 
@@ -161,7 +162,7 @@ class Conversions:
     async def removing(self, user: str) -> None:
         """A home is about to be removed: what was kept of it goes as well, also after a kill."""
         async with self._register.turn(user):
-            if self._register.phase(user) == KEPT:
+            if self._register.phase(user) in (KEPT, DROPPING):
                 await self._confirm(self._register.state(user))
 
     async def writing(self, user: str) -> None:

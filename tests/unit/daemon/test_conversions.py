@@ -239,6 +239,14 @@ def test_a_confirmation_that_is_repeated_takes_only_snapshots_from_before_the_sw
         assert switched <= before
         assert not only_readable
         assert world.on_disk is None
+        # Nor does it stay if the user goes before it is repeated.
+        await world.begin(storage="directory")
+        scripts["clear"] = failing
+        with pytest.raises(errors.HomeBusy):
+            await conversions.confirm("alice")
+        scripts["clear"] = clear
+        await conversions.removing("alice")
+        assert world.on_disk is None
 
     run(tmp_path, scenario)
 
