@@ -65,7 +65,11 @@ class Table:
         Each name repeats the path of its directory: somebody could make them so long that the
         ledger takes all the room of a disk that is not his.
         """
-        self._most_bytes = _BASE_BYTES + files * _NAME_BYTES + content // _CONTENT_SHARE
+        self.hold(_BASE_BYTES + files * _NAME_BYTES + content // _CONTENT_SHARE)
+
+    def hold(self, most_bytes: int) -> None:
+        """Hold no more than about ``most_bytes``."""
+        self._most_bytes = most_bytes
 
     def meta(self, key: str) -> str | None:
         """The text kept under ``key``."""

@@ -40,10 +40,18 @@ if TYPE_CHECKING:
     from homemgr.record.jsontext import JsonObject
     from homemgr.storage.kind import Storage
     from homemgr.transfer.frames import Frame
+    from homemgr.work.allowance import Size
     from homemgr.work.contents import Shared
     from homemgr.work.task import Task
 
 log = logging.getLogger(__name__)
+
+#: How large a ledger may be: in any case, for each name, and for digests of blocks of files as a
+#: share of these; of holes no more than that of so many bytes.
+_LEDGER_BYTES = 32 << 20
+_LEDGER_NAME_BYTES = 1 << 10
+_LEDGER_SHARE = 2048
+_HOLES_BYTES = 128 << 30
 
 
 def run(task: Task) -> dict[str, object]:
@@ -179,6 +187,8 @@ class _Conversion:
         self._telling = Telling(task.channel)
         #: Bytes of contents in this pass.
         self._copied = 0
+        #: What is noted of the home lies in memory, twice, and a name repeats its directory's path.
+        self._ledger_bytes = 0
 
     def run(self) -> dict[str, object]:
         target, task = self._target, self._task
@@ -197,6 +207,7 @@ class _Conversion:
             conversion_room.require_outside(target, room, size)
             name = os.path.basename(target.image_path)
             content = Content(0o700, None, record.embedded().pretty(), {}, size.files)
+            self._ledger_bytes = _ledger_bytes(size)
             ledger = self._ledger(closing, "here")
             rules = Policy(source.disk_uid, source.disk_gid, self._is_wide(record), frozenset())
             with conversion_room.told_if_full(target, room, size, lambda: self._copied):
@@ -256,7 +267,9 @@ class _Conversion:
         path = self._scratch(name)
         closing.callback(_forget, path)
         _forget(path)
-        return closing.enter_context(Ledger(path))
+        ledger = closing.enter_context(Ledger(path))
+        ledger.hold(self._ledger_bytes)
+        return ledger
 
     def _scratch(self, name: str) -> str:
         return f"{self._task.text('scratch')}.{name}"
@@ -269,7 +282,7 @@ class _Conversion:
         try:
             # What arrives was made nobody's already.
             arriving = rules._replace(disk_uid=NOBODY, disk_gid=NOBODY)
-            with Handover(top, there, arriving) as handover:
+            with Handover(top, there, arriving, self._ledger_bytes) as handover:
                 one = Pass(
                     source,
                     ledger,
@@ -316,6 +329,12 @@ class _Conversion:
         self._copied = size
         self._task.channel.require_wanted()
         self._telling.count(files, size)
+
+
+def _ledger_bytes(size: Size) -> int:
+    """What a ledger needs for an ordinary home, and plenty besides."""
+    content = min(size.content, size.bytes + _HOLES_BYTES)
+    return _LEDGER_BYTES + size.files * _LEDGER_NAME_BYTES + content // _LEDGER_SHARE
 
 
 def _different(target: Target) -> errors.HomeError:

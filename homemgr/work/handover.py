@@ -34,10 +34,11 @@ _LOOK_S = 0.2
 class Handover:
     """Writes what it is given below a directory; leaving the block ends that in any case."""
 
-    def __init__(self, top: Fd, ledger: str, rules: Policy) -> None:
-        """Borrow ``top``; what was written is noted in the file ``ledger``."""
+    def __init__(self, top: Fd, ledger: str, rules: Policy, ledger_bytes: int) -> None:
+        """Borrow ``top``; what was written is noted in ``ledger``, a file of that size at most."""
         self._top = top
         self._ledger = ledger
+        self._ledger_bytes = ledger_bytes
         self._rules = rules
         self._queue: queue.Queue[list[Frame | Shared]] = queue.Queue(_BATCHES)
         self._batch: list[Frame | Shared] = []
@@ -107,6 +108,7 @@ class Handover:
                 Ledger(self._ledger) as ledger,
                 TreeWriter(self._top) as writer,
             ):
+                ledger.hold(self._ledger_bytes)
                 arrival = Arrival(writer, ledger, self._rules, self._next, _nothing)
                 while self._has_more():
                     arrival.take(self._next())

@@ -525,6 +525,21 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
         mounts.umount2(str(small), 0)
 
 
+def test_paths_without_end_do_not_fill_the_memory(on_btrfs: Service) -> None:
+    on_btrfs.create("nils", storage="directory")
+    here = os.open(on_btrfs.site.base / "nils.homedir", os.O_RDONLY)
+    for _ in range(800):
+        os.mkdir("d" * 255, dir_fd=here)
+        below = os.open("d" * 255, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+        os.fchown(here, 65534, 65534)
+    os.close(here)
+    assert "too long paths" in str(failure(on_btrfs, "nils", storage="subvolume"))
+    assert (known(on_btrfs), rooms(on_btrfs.site.base)) == ({}, [])
+    on_btrfs.call("RemoveHome", "s", "nils")
+
+
 def test_called_off_it_never_was(on_btrfs: Service) -> None:
     base = on_btrfs.site.base
     settle(on_btrfs, "emil")
