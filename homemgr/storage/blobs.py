@@ -18,6 +18,7 @@ from homemgr.files import DIRECTORY_FLAGS, GUARDED_FLAGS, Fd, write_all
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.kernel.openat2 import openat2
 from homemgr.kernel.rename import RENAME_EXCHANGE, renameat2
+from homemgr.storage import subvolume
 from homemgr.storage.guarded import RESOLVE_GUARDED, hostile, open_guarded
 from homemgr.storage.tree import delete_tree
 
@@ -92,7 +93,7 @@ def replaced(top: Top, blobs: Mapping[str, int]) -> Iterator[None]:
     If the block fails or is killed both are there, and `finish` finds out which are named.
     """
     check_blobs(blobs)
-    with filesystem_identity(top.disk_uid, top.disk_gid):
+    with subvolume.written(top.fd), filesystem_identity(top.disk_uid, top.disk_gid):
         # Also what a run that was killed left behind.
         _discard(top.fd, _BLOBS_NEW)
         try:
@@ -104,7 +105,7 @@ def replaced(top: Top, blobs: Mapping[str, int]) -> Iterator[None]:
             raise
         os.fsync(top.fd.fileno())
     yield
-    with filesystem_identity(top.disk_uid, top.disk_gid):
+    with subvolume.written(top.fd), filesystem_identity(top.disk_uid, top.disk_gid):
         _discard(top.fd, _BLOBS_NEW)
         os.fsync(top.fd.fileno())
 
@@ -120,7 +121,7 @@ def is_half_done(top: Top) -> bool:
 
 def finish(top: Top, manifest: Mapping[str, str]) -> bool:
     """Of those before and those after have what ``manifest`` names; False if neither are that."""
-    with filesystem_identity(top.disk_uid, top.disk_gid):
+    with subvolume.written(top.fd), filesystem_identity(top.disk_uid, top.disk_gid):
         if not _holds(top, BLOBS, manifest):
             if not _holds(top, _BLOBS_NEW, manifest):
                 return False

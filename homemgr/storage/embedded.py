@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from homemgr.errors import HostileHome
 from homemgr.files import GUARDED_FLAGS, Fd, read_limited, write_all
 from homemgr.kernel.identity import filesystem_identity
+from homemgr.storage import subvolume
 from homemgr.storage.blobs import read_blobs as read_blobs
 from homemgr.storage.blobs import write_blobs as write_blobs
 from homemgr.storage.guarded import open_guarded
@@ -44,7 +45,8 @@ def read_identity(top: Top) -> bytes | None:
 
 def write_identity(top: Top, data: bytes) -> None:
     """Put ``data`` in the place of `.identity`, whole or not at all, owned by the home's owner."""
-    with filesystem_identity(top.disk_uid, top.disk_gid):
+    # Its owner may keep himself from writing there, but not us.
+    with subvolume.written(top.fd), filesystem_identity(top.disk_uid, top.disk_gid):
         _replace_identity(top.fd, data)
 
 

@@ -51,12 +51,18 @@ def movable(parent: Fd, name: str) -> Iterator[None]:
     except NotADirectoryError:
         yield
         return
-    with top:
-        was_read_only = is_subvolume(top.fileno()) and make_writable(top.fileno())
-        try:
-            yield
-        finally:
-            if was_read_only:
-                # It is where it is to be: that counts for more.
-                with suppress(OSError):
-                    make_read_only(top.fileno())
+    with top, written(top):
+        yield
+
+
+@contextmanager
+def written(top: Fd) -> Iterator[None]:
+    """Let the tree ``top`` be written to until the end of the block, if it is such a subvolume."""
+    was_read_only = is_subvolume(top.fileno()) and make_writable(top.fileno())
+    try:
+        yield
+    finally:
+        if was_read_only:
+            # What was done counts for more.
+            with suppress(OSError):
+                make_read_only(top.fileno())

@@ -438,6 +438,10 @@ def test_a_home_that_its_user_made_read_only_changes_places_too(on_btrfs: Servic
     on_btrfs.create("lena", storage="subvolume")
     snapshot(on_btrfs, "CreateSnapshot", "lena", '{"name": "one"}')
     subprocess.run(["btrfs", "property", "set", str(image), "ro", "true"], check=True)
+    # Nor does it keep anybody from changing the record, such as to close the account.
+    new, old = secret(OTHER_PASSWORD), secret(PASSWORD)
+    on_btrfs.call("ChangePasswordHome", "sss", "lena", new, old)
+    on_btrfs.call("ChangePasswordHome", "sss", "lena", old, new)
     convert(on_btrfs, "lena", storage="directory")
     call(on_btrfs, "UndoConversion", "ss", "lena", "{}")
     # As it was, also in this.
