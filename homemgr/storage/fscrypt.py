@@ -133,7 +133,7 @@ class Fscrypt(Storage):
             limit = limits.preparing(image.effective, parent)
 
             def encrypt(top: Fd) -> None:
-                _add_key(top, key)
+                _add_key(top, key, paths.location(parent.fileno()))
                 # After the top directory is closed, which would stay readable else.
                 policy = fscrypt.key_name(key, _VERSION)
                 closing.callback(_take_key_away, parent, policy)
@@ -191,14 +191,14 @@ class Fscrypt(Storage):
         return ()
 
 
-def _add_key(top: Fd, key: bytearray) -> None:
+def _add_key(top: Fd, key: bytearray, where: str) -> None:
     try:
         fscrypt.add_key(top.fileno(), key, _VERSION)
     except OSError as error:
         if error.errno in fscrypt.NOT_SUPPORTED:
             raise NotSupported(
-                f"The file system of {paths.location(top.fileno())} does not encrypt directories:"
-                " ext4 and f2fs do with the feature `encrypt` (`tune2fs -O encrypt DEVICE`)."
+                f"The file system of {where} does not encrypt directories: ext4 and f2fs do with"
+                " the feature `encrypt` (`tune2fs -O encrypt DEVICE`)."
             ) from error
         raise
 

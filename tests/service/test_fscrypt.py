@@ -122,17 +122,18 @@ def test_what_others_have_in_memory_stays_there_when_a_key_goes(own: Service) ->
             own.activate("gina")
             assert take(own, "gina", MIB) == 0
             own.call("LockHome", "s", "gina")
-            locked = (status(own, "gina"), is_resident(file.fileno(), MIB))
+            assert status(own, "gina") is KeyStatus.INCOMPLETELY_REMOVED
+            locked = is_resident(file.fileno(), MIB)
             own.call("UnlockHome", "ss", "gina", secret(PASSWORD))
             own.deactivate("gina")
-            closed = (status(own, "gina"), is_resident(file.fileno(), MIB))
-            # Somebody else on this machine may have done it, but not each time.
-            if times_dropped() == before:
+            wait_until(
+                lambda: status(own, "gina") is KeyStatus.ABSENT, "the key to go", within_s=30
+            )
+            kept = (locked, is_resident(file.fileno(), MIB), times_dropped() == before)
+            # Others on this machine may need the room or have all dropped, but not each time.
+            if all(kept):
                 break
-        else:
-            pytest.fail("the machine had to drop its caches each time")
-    assert locked == (KeyStatus.INCOMPLETELY_REMOVED, True)
-    assert closed == (KeyStatus.ABSENT, True)
+    assert kept == (True, True, True)
     assert not {".identity", "ballast"} & set(os.listdir(image(own, "gina")))
 
 

@@ -24,7 +24,8 @@ STICKS = "tests/service/luks/test_sticks.py"
 #: One boot for all that needs a kernel which has everything: no other is as slow.
 WALK = "tests/service/luks/test_convert_crypt.py::test_from_every_storage_to_every_other"
 FROM_A_SERVER = "tests/service/cifs/test_convert_server.py"
-EVERYTHING = ("tests/kernel/fsverity", WALK, FROM_A_SERVER)
+ENCRYPTED = "tests/service/quota/test_encrypted.py"
+EVERYTHING = ("tests/kernel/fsverity", WALK, FROM_A_SERVER, ENCRYPTED)
 NEEDED = ("FSVERITY", "FSCRYPT", "CRYPT", "CIFS")
 ABLE = tuple(f"HOMEMGR_TEST_{name}" for name in NEEDED)
 APART = tuple(f"--ignore={path}" for path in (DEVICES, FULL_IMAGES, HOMED, STICKS))
@@ -36,7 +37,7 @@ APART = tuple(f"--ignore={path}" for path in (DEVICES, FULL_IMAGES, HOMED, STICK
     [
         ("uml", ("HOMEMGR_TEST_VERITY",), ("tests/kernel/verity", "tests/service/verity")),
         ("uml", ("HOMEMGR_TEST_CRYPT",), ("tests/service/luks", *APART)),
-        ("uml", ("HOMEMGR_TEST_CRYPT",), ("tests/service/quota",)),
+        ("uml", ("HOMEMGR_TEST_CRYPT",), ("tests/service/quota", f"--ignore={ENCRYPTED}")),
         ("uml", ("HOMEMGR_TEST_CRYPT",), (DEVICES, FULL_IMAGES)),
         ("uml", ("HOMEMGR_TEST_CRYPT",), (HOMED,)),
         ("uml", ("HOMEMGR_TEST_CRYPT",), (STICKS,)),
