@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from homemgr.kernel import mounts
+from homemgr.kernel import device_mapper, mounts
 from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.service.bus import Bus
@@ -86,6 +87,7 @@ class Machine:
         for path in (part.path for part in self.disk.parts):
             for mount in reversed(mounts_below(path)):
                 mounts.umount2(mount, mounts.MNT_DETACH)
+            forget_devices()
             wait_until(lambda top=f"{path}/": not loops_below(top), "loop devices to go")  # type: ignore[misc]
         self.disk.come_back()
         self.steps.begin()
@@ -117,6 +119,26 @@ class Machine:
         self._bus.close()
         self.steps.close()
         self.disk.take_away()
+
+
+def forget_devices() -> None:
+    """Take away encrypted devices, of which nothing goes by itself."""
+    if "HOMEMGR_TEST_CRYPT" not in os.environ:
+        return
+    with device_mapper.open_control() as control:
+        for name in device_mapper.names(control.fileno()):
+            wait_until(lambda name=name: is_removed(control.fileno(), name), f"{name} to go")  # type: ignore[misc]
+
+
+def is_removed(control: int, name: str) -> bool:
+    """Whether the device could be taken away; who used it lets go a moment later."""
+    try:
+        device_mapper.remove(control, name)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def family(pid: int) -> list[int]:

@@ -58,11 +58,18 @@ FIELDS: dict[str, dict[str, object]] = {
         "diskSize": 336 * MIB,
         "luksDiscard": True,
     },
+    "luks": {"storage": "luks", "diskSize": 48 * MIB, "luksDiscard": True},
     "full image": {
         "storage": "directory",
         "org.homemgr.storage": "image",
         "diskSize": 40 * MIB,
     },
+}
+#: What everybody has: slots that are quick to make, and guesses as often as is needed.
+SETTINGS: dict[str, object] = {
+    "rateLimitBurst": 100_000,
+    "luksPbkdfType": "pbkdf2",
+    "luksPbkdfForceIterations": 1000,
 }
 #: What the service and the tests write; all else has to stay as it is.
 APART = (b".identity", b".identity.homemgr-new", b".identity-blob", b"diary")
@@ -80,7 +87,7 @@ class Interrupted(ABC):
 
     def make(self) -> None:
         """Make the home."""
-        self.service.create(USER, rateLimitBurst=100_000, **FIELDS[self.kind])
+        self.service.create(USER, **{**SETTINGS, **FIELDS[self.kind]})
         with self.open() as home:
             fill(home)
             self.whole = homes.Seen.of(home, APART)
@@ -214,7 +221,8 @@ class Conversion(Interrupted):
 
     def work(self) -> None:
         """Convert it."""
-        more = {"disk_size": FIELDS["image"]["diskSize"]} if self.goal == "image" else {}
+        size = FIELDS[self.goal].get("diskSize")
+        more = {"disk_size": size} if size else {}
         converting.convert(self.service, USER, *self.words, storage=self.goal, **more)
 
     def has_happened(self) -> bool:
@@ -323,7 +331,8 @@ class Resizing(Interrupted):
 
     def size(self) -> int:
         """Of the image."""
-        return (self.base / f"{USER}.homeimage").stat().st_size
+        (image,) = self.base.glob(f"{USER}.home*")
+        return image.stat().st_size
 
     def work(self) -> None:
         """Have it."""
@@ -490,7 +499,7 @@ class Creation(Interrupted):
 
     def work(self) -> None:
         """Make it."""
-        self.service.create(self.name, **FIELDS[self.kind])
+        self.service.create(self.name, **{**SETTINGS, **FIELDS[self.kind]})
 
     def has_happened(self) -> bool:
         """It can be used, or was never there."""
