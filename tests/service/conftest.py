@@ -15,14 +15,16 @@ import pytest
 from homemgr.kernel import mounts
 from tests import volumes
 from tests.service.bus import Bus
+from tests.service.cutting import mounts_below
 from tests.service.moving import Line, OtherMachine
 from tests.service.site import Service, Site, children, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# It says what was found where all else is chance.
-pytest.register_assert_rewrite("tests.service.interrupted")
+# They say what was found where all else is chance.
+for module in ("interrupted", "interrupted_conversions", "interrupted_snapshots"):
+    pytest.register_assert_rewrite(f"tests.service.{module}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -150,13 +152,6 @@ def _end(service: Service) -> None:
         service.call("DeactivateAllHomes")
     service.close()
     assert mounts_below(service.site.home_root) == []
-
-
-def mounts_below(path: Path) -> list[str]:
-    """Mount points at or below ``path``."""
-    with Path("/proc/self/mountinfo").open(encoding="utf-8") as table:
-        places = [line.split(" ", 5)[4] for line in table]
-    return [place for place in places if place.startswith(f"{path}/")]
 
 
 def descriptors(pid: int) -> int:

@@ -17,7 +17,7 @@ from homemgr.wire.messages import BusError
 from tests import verifying
 from tests.service.bus import Bus
 from tests.service.moving import OtherMachine
-from tests.service.power import Disk
+from tests.service.power import WAIT_S, Disk
 from tests.service.site import Site, children, wait_until
 from tests.service.steps import Steps
 
@@ -88,20 +88,30 @@ class Machine:
             for mount in reversed(mounts_below(path)):
                 mounts.umount2(mount, mounts.MNT_DETACH)
             forget_devices()
-            wait_until(lambda top=f"{path}/": not loops_below(top), "loop devices to go")  # type: ignore[misc]
+            wait_until(lambda top=f"{path}/": not loops_below(top), "loop devices to go", WAIT_S)  # type: ignore[misc]
         self.disk.come_back()
         self.steps.begin()
 
     def slay(self) -> None:
         """End the daemon and all that it started, whatever they do."""
+        found: set[int] = set()
+        # Stopped first: who is killed before his child is known of leaves an orphan.
+        while more := self._processes(found) - found:
+            for pid in more:
+                send(pid, signal.SIGSTOP)
+            found |= more
+            wait_for_all(more, "TtZX")
+        for pid in found:
+            send(pid, signal.SIGKILL)
+        if self.service.is_running:
+            self.service.kill()
+        wait_for_all(found, "ZX")
+
+    def _processes(self, known: set[int]) -> set[int]:
+        """All that belong to the service, as far as can be seen from those that are known."""
         mark = f"HOMEMGR_RUNTIME_DIR={self.site.runtime}".encode()
-        found = set(family(self.service.pid)) if self.service.is_running else set()
-        while found := {pid for pid in (*found, *marked(mark)) if is_alive(pid)}:
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if self.service.is_running:
-                self.service.kill()
+        roots = {*known, *marked(mark), *([self.service.pid] if self.service.is_running else [])}
+        return {one for root in roots for one in family(root) if state_of(one) not in "ZX"}
 
     def attempt(self, work: Callable[[], object], last: int | None) -> Trying:
         """Do ``work`` up to step ``last``, or to its end."""
@@ -126,8 +136,9 @@ def forget_devices() -> None:
     if "HOMEMGR_TEST_CRYPT" not in os.environ:
         return
     with device_mapper.open_control() as control:
-        for name in device_mapper.names(control.fileno()):
-            wait_until(lambda name=name: is_removed(control.fileno(), name), f"{name} to go")  # type: ignore[misc]
+        number = control.fileno()
+        for name in device_mapper.names(number):
+            wait_until(lambda name=name: is_removed(number, name), f"{name} to go", WAIT_S)  # type: ignore[misc]
 
 
 def is_removed(control: int, name: str) -> bool:
@@ -159,12 +170,24 @@ def marked(mark: bytes) -> list[int]:
     return found
 
 
-def is_alive(pid: int) -> bool:
-    """Whether it could still do something."""
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal, also to who has ended by now."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def wait_for_all(pids: set[int], states: str) -> None:
+    """Return when each of these processes is in one of ``states``."""
+    what = f"{pids} to be in {states}"
+    wait_until(lambda: all(state_of(pid) in states for pid in pids), what, WAIT_S)
+
+
+def state_of(pid: int) -> str:
+    """As proc_pid_stat(5) has it; "X" if there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "X"
 
 
 def mounts_below(path: Path) -> list[str]:

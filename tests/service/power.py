@@ -7,6 +7,7 @@ the caches of that file system is lost, as the disk comes back with what it had.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -23,6 +24,9 @@ _SHUTDOWN, _WITH_ALL = 0x8004587D, struct.pack("=I", 0)
 #: BTRFS_IOC_START_SYNC and BTRFS_IOC_WAIT_SYNC.
 _START_SYNC, _WAIT_SYNC = 0x80089418, 0x40089416
 _ROOM = 1 << 30
+
+#: What lets go of a file system does so a moment later; on a machine with much to do, some.
+WAIT_S = 30.0
 
 #: Nothing is written before it has to be, and no file because another one got its name.
 _OPTIONS = {"ext4": ",commit=300,noauto_da_alloc", "xfs": "", "btrfs": ",commit=300"}
@@ -111,7 +115,16 @@ def _mount(image: Path, target: Path, kind: str, options: str) -> None:
 
 
 def _unmount(target: Path, image: Path) -> None:
-    verifying.wait_until_unused(target)
-    mounts.umount2(str(target), 0)
+    wait_until(lambda: _is_unmounted(target), f"{target} to be free", WAIT_S)
     # Who had a mount of it in a namespace of his own lets go a moment later.
-    wait_until(lambda: str(image) not in verifying.loops(), f"{image} to be free")
+    wait_until(lambda: str(image) not in verifying.loops(), f"{image} to be free", WAIT_S)
+
+
+def _is_unmounted(target: Path) -> bool:
+    try:
+        mounts.umount2(str(target), 0)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True

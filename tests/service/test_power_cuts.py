@@ -23,25 +23,25 @@ from tests.service.bus import Bus
 from tests.service.cutting import Machine
 from tests.service.interrupted import (
     APART,
-    Classic,
-    Confirming,
-    Conversion,
     Creation,
     Interrupted,
     Leave,
     Password,
-    Relocation,
     Removal,
     Resizing,
-    Restoring,
     Shrinking,
-    Snapshot,
-    Unclassic,
-    Undoing,
-    Unsnapping,
     Update,
     Use,
 )
+from tests.service.interrupted_conversions import (
+    Classic,
+    Confirming,
+    Conversion,
+    Relocation,
+    Unclassic,
+    Undoing,
+)
+from tests.service.interrupted_snapshots import Restoring, Snapshot, Unsnapping
 from tests.service.moving import Line, assert_idle, settle
 from tests.service.power import Disk
 from tests.service.test_migrate_kills import is_usable

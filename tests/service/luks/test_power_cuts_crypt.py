@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.service.interrupted import Conversion, Creation, Leave, Password, Shrinking, Use
+from tests.service.interrupted import Creation, Leave, Password, Shrinking, Use
+from tests.service.interrupted_conversions import Conversion
 from tests.service.test_power_cuts import ROUNDS, cases, check_power_cuts
 from tests.service.test_power_cuts import new_machines as new_machines
 

@@ -16,8 +16,8 @@ from homemgr.wire.messages import BusError
 from tests import plugs, verifying
 from tests.plugs import Disk, Tools
 from tests.service import people
-from tests.service.conftest import mounts_below
 from tests.service.converting import call, convert, undo
+from tests.service.cutting import mounts_below
 from tests.service.luks.test_luks import SETTINGS
 from tests.service.site import Service, Site, short, wait_until
 
