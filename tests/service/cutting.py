@@ -100,7 +100,8 @@ class Machine:
             for pid in more:
                 send(pid, signal.SIGSTOP)
             found |= more
-            wait_for_all(more, "TtZX")
+            # Also who waits in the kernel does nothing more, such as for a child that was stopped.
+            wait_for_all(more, "TtDZX")
         for pid in found:
             send(pid, signal.SIGKILL)
         if self.service.is_running:
