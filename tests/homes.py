@@ -17,6 +17,8 @@ from pathlib import Path
 NOBODY = 65534
 #: Files that nobody looks through one by one.
 MANY = 3000
+#: At most so many whose contents are smaller than a block.
+SMALL = 300
 
 #: ACL entries as xattr(7) has them on disk: version 2, then tag, permissions, id.
 _ACL = struct.Struct("<HHI")
@@ -95,7 +97,7 @@ def acl(*extra: tuple[int, int, int], mask: int = 7) -> bytes:
 def make_odd_home(top: Path, seed: int = 1, *, many: int = MANY) -> None:
     """Fill the directory ``top`` with every case that has to survive a journey, all nobody's.
 
-    One of its directories has ``many`` files.
+    One of its directories has ``many`` files, another one small ones, no more than `SMALL`.
     """
     chance = random.Random(seed)
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
@@ -105,6 +107,8 @@ def make_odd_home(top: Path, seed: int = 1, *, many: int = MANY) -> None:
                 part(directory, chance)
         with entered(fd, b"_large") as directory:
             _large(directory, many)
+        with opened(fd, b"_contents") as directory:
+            _small(directory, chance, min(many, SMALL))
         _give_times(fd, chance)
     finally:
         os.close(fd)
@@ -136,7 +140,10 @@ def _names(directory: int, chance: random.Random) -> None:
 def _contents(directory: int, chance: random.Random) -> None:
     for size in (0, 1, 511, 4096, 65_535, 65_536, 65_537, 131_072, 131_073, 1_048_577, 3_000_001):
         write(directory, b"%d" % size, (0, chance.randbytes(size)), size=size)
-    for number in range(300):
+
+
+def _small(directory: int, chance: random.Random, count: int) -> None:
+    for number in range(count):
         write(directory, b"small-%03d" % number, (0, chance.randbytes(chance.randrange(2000))))
 
 
