@@ -30,7 +30,7 @@ IDENTITY = ".identity"
 IDENTITY_LIMIT = 1 << 20
 
 #: Fixed, so that at most one leftover of a killed run exists.
-_IDENTITY_NEW = ".identity.homemgr-new"
+IDENTITY_NEW = ".identity.homemgr-new"
 
 
 def read_identity(top: Top) -> bytes | None:
@@ -48,6 +48,11 @@ def write_identity(top: Top, data: bytes) -> None:
     # Its owner may keep himself from writing there, but not us.
     with subvolume.written(top.fd), filesystem_identity(top.disk_uid, top.disk_gid):
         _replace_identity(top.fd, data)
+
+
+def forget_unfinished(directory: Fd) -> None:
+    """Delete what `write_identity` left in the top directory of a home when it was killed."""
+    _forget(directory.fileno(), IDENTITY_NEW)
 
 
 def _replace_identity(directory: Fd, data: bytes) -> None:
@@ -78,11 +83,11 @@ def _create_temporary(directory: int) -> tuple[str, Fd]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | GUARDED_FLAGS
     try:
         with suppress(FileNotFoundError):
-            os.unlink(_IDENTITY_NEW, dir_fd=directory)
-        return _IDENTITY_NEW, Fd.open(_IDENTITY_NEW, flags, 0o600, dir_fd=directory)
+            os.unlink(IDENTITY_NEW, dir_fd=directory)
+        return IDENTITY_NEW, Fd.open(IDENTITY_NEW, flags, 0o600, dir_fd=directory)
     except (IsADirectoryError, PermissionError, FileExistsError):
         # Its owner put a directory there to stop us, or recreates it in a race.
-        name = f"{_IDENTITY_NEW}.{secrets.token_hex(8)}"
+        name = f"{IDENTITY_NEW}.{secrets.token_hex(8)}"
         return name, Fd.open(name, flags, 0o600, dir_fd=directory)
 
 

@@ -21,7 +21,7 @@ from homemgr.kernel.rename import RENAME_NOREPLACE, renameat2
 from homemgr.kernel.synchronization import syncfs
 from homemgr.storage import mountpoint, owners, paths, snapshot_sweep
 from homemgr.storage.blobs import BLOBS
-from homemgr.storage.embedded import IDENTITY, write_identity
+from homemgr.storage.embedded import IDENTITY, forget_unfinished, write_identity
 from homemgr.storage.owner_ledger import Ledger
 from homemgr.storage.owners import Owner
 from homemgr.storage.staging import is_there, tree_at
@@ -93,6 +93,8 @@ def take(task: Task) -> dict[str, object]:
                 require_unheld(top)
                 telling.expect(_number(task, "files"), 0)
                 telling.phase("changing owners")
+                # Of an attempt before this one: it was not there at the survey.
+                forget_unfinished(top)
                 count = owners.take(top, owner, _ledger(task), progress)
                 _require_all(top, count, _number(task, "files"))
                 _embed(top, where, task.record.embedded().pretty())
@@ -222,6 +224,7 @@ def _unembed(top: Fd) -> None:
     found = os.fstat(top.fileno())
     with suppress(FileNotFoundError):
         os.unlink(IDENTITY, dir_fd=top.fileno())
+    forget_unfinished(top)
     if is_there(top, BLOBS):
         delete_tree(top, BLOBS)
     os.utime(top.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -15,7 +15,7 @@ from homemgr.record import account_lines, classic
 from homemgr.record.names import check_new_name, image_file_name
 from homemgr.storage import paths
 from homemgr.storage.blobs import BLOBS
-from homemgr.storage.embedded import IDENTITY
+from homemgr.storage.embedded import IDENTITY, IDENTITY_NEW
 from homemgr.storage.guarded import open_guarded
 from homemgr.storage.owner_ledger import Ledger
 from homemgr.storage.owners import Owner
@@ -59,7 +59,7 @@ def run(task: Task) -> dict[str, object]:
         image = _image_path(parent, top, who)
         keys, notes = _ssh_keys(top, who.uid)
         ledger = Ledger(task.text("directory"), f"{user}.owners")
-        reserved = frozenset({IDENTITY.encode(), BLOBS.encode()})
+        reserved = frozenset(name.encode() for name in (IDENTITY, IDENTITY_NEW, BLOBS))
         found = owner_survey.survey(
             top, Owner(who.uid, who.gid), ledger, progress, reserved=reserved
         )

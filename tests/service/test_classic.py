@@ -398,10 +398,14 @@ def test_killed_between_two_steps_it_is_finished_or_taken_back(
             wait_until(lambda: (bob.home / "sub").exists(), "the files are back")
         bob.service.kill()
         command.communicate(timeout=60)
+    if is_home_area:
+        # Killed when it wrote the record.
+        (bob.home / ".identity.homemgr-new").write_text("half of it")
     bob.service.start()
     if is_home_area:
         wait_until(lambda: bob.phase() == "converted", "it is finished")
         assert_home_area(bob)
+        assert not (bob.image / ".identity.homemgr-new").exists()
     else:
         wait_until(lambda: bob.phase() == "", "it is taken back")
         assert_account(bob, files)
