@@ -60,6 +60,13 @@ class Side:
             return self.image_path
         return os.path.join(self.room, os.path.basename(self.image_path))
 
+    def found_with(self, image: str) -> Side:
+        """The side with what is there by now: of a directory whatever has the name is the home.
+
+        A device may hold something else by now, and that is none of ours.
+        """
+        return self if self.stays else self.holding(image)
+
     def holding(self, image: object, binding: object = None) -> Side:
         """The side once ``image`` is there, and what a record's binding says of it."""
         found = binding if isinstance(binding, dict) else self.binding

@@ -138,7 +138,7 @@ class Switch:
             )
         # An earlier version has not noted the switch.
         switched = state.switched or state.when
-        return state.at(RETURNING, new=state.new.holding(image), switched=switched)
+        return state.at(RETURNING, new=state.new.found_with(image), switched=switched)
 
     async def back(self, home: Home, state: Conversion) -> None:
         """Have both change back, as `returning` says."""
@@ -171,7 +171,7 @@ class Switch:
         """Have the new home be used again if nothing was moved yet; raises HomeError if it was."""
         image = await self._image_of_now(home, state)
         is_used = state.is_used or image != state.new.image
-        await self._register.save(state.at(KEPT, new=state.new.holding(image), is_used=is_used))
+        await self._register.save(state.at(KEPT, new=state.new.found_with(image), is_used=is_used))
 
     # -- the end of what is not needed -----------------------------------------------------------
 

@@ -33,18 +33,22 @@ def image_at(path: str) -> str:
 def forget(path: str, image: str) -> None:
     """Have the home ``image``, see `image_at`, be none any more, if it lies on a device.
 
-    Whatever else is there stays as it is, as all does on a server, and on what is not plugged in.
-    Raises HomeInUse.
+    Also if it was never made to its end. Whatever else is there stays as it is, as all does on a
+    server. Raises HomeInUse.
     """
-    if not image or is_remote(path) or image_at(path) != image:
+    if is_remote(path):
         return
-    device = block_device.open_device(path, alone=True)
-    try:
-        # Now that nobody else can exchange it.
-        if _volume_on(device) == image:
-            block_device.wipe_ends(device)
-    finally:
-        block_device.finish(device)
+    with suppress(HomeAbsent), block_device.open_device(path, alone=False) as device:
+        if not probe.bears(device.fileno(), image):
+            return
+        # Whoever was killed while making it may still have it for a moment.
+        alone = block_device.open_device(path, alone=True)
+        try:
+            # Now that nobody else can exchange it.
+            if probe.bears(alone.fileno(), image):
+                block_device.wipe_ends(alone)
+        finally:
+            block_device.finish(alone)
 
 
 def _volume_on(device: Fd) -> str:

@@ -52,6 +52,14 @@ def parse(read: Reader) -> Header | None:
     return Header(_text(uuid), _text(label), _text(subsystem), _token_types(area))
 
 
+def uuid_at(read: Reader) -> str:
+    """The UUID of a header that may be half written; empty if none begins there."""
+    start = read(0, _BINARY.size)
+    if len(start) < _BINARY.size or not start.startswith(MAGIC):
+        return ""
+    return _text(_BINARY.unpack(start)[7])
+
+
 def _is_sum(algorithm: str, data: bytes, checksum: bytes) -> bool:
     try:
         found = hashlib.new(algorithm, data).digest()

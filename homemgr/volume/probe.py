@@ -50,6 +50,27 @@ def user_homes(device: int) -> list[UserHome]:
     return [home for here in homes for home in here]
 
 
+def bears(device: int, uuid: str) -> bool:
+    """Whether a volume on an open device, or a partition for one, is called so; half made or not.
+
+    Nothing is called nothing. OSError if the device cannot be read.
+    """
+    if not uuid:
+        return False
+    size = os.lseek(device, 0, os.SEEK_END)
+    read = reader(device, 0, size)
+    if luks_header.uuid_at(read) == uuid:
+        return True
+    try:
+        found = gpt.partitions(read, size)
+    except ValueError:
+        return False
+    return any(
+        uuid in (part.guid, luks_header.uuid_at(reader(device, part.start, part.size)))
+        for part in found
+    )
+
+
 def _home(device: int, offset: int, size: int, partition: gpt.Partition | None) -> list[UserHome]:
     header = luks_header.parse(reader(device, offset, size))
     if header is None:

@@ -19,6 +19,9 @@ TIMEOUT_S = 540
 # They have guests of their own, as all of them in one would take too long.
 DEVICES = "tests/service/luks/test_devices.py"
 FULL_IMAGES = "tests/service/luks/test_full_images.py"
+CONVERSIONS = tuple(
+    f"tests/service/luks/test_convert_{to}.py" for to in ("crypt", "devices", "fat")
+)
 HOMED = "tests/service/luks/test_homed.py"
 STICKS = "tests/service/luks/test_sticks.py"
 #: One boot for all that needs a kernel which has everything: no other is as slow.
@@ -28,7 +31,7 @@ ENCRYPTED = "tests/service/quota/test_encrypted.py"
 EVERYTHING = ("tests/kernel/fsverity", WALK, FROM_A_SERVER, ENCRYPTED)
 NEEDED = ("FSVERITY", "FSCRYPT", "CRYPT", "CIFS")
 ABLE = tuple(f"HOMEMGR_TEST_{name}" for name in NEEDED)
-APART = tuple(f"--ignore={path}" for path in (DEVICES, FULL_IMAGES, HOMED, STICKS))
+APART = tuple(f"--ignore={path}" for path in (*CONVERSIONS, DEVICES, FULL_IMAGES, HOMED, STICKS))
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
@@ -37,6 +40,7 @@ APART = tuple(f"--ignore={path}" for path in (DEVICES, FULL_IMAGES, HOMED, STICK
     [
         ("uml", ("HOMEMGR_TEST_VERITY",), ("tests/kernel/verity", "tests/service/verity")),
         ("uml", ("HOMEMGR_TEST_CRYPT",), ("tests/service/luks", *APART)),
+        ("uml", ("HOMEMGR_TEST_CRYPT",), CONVERSIONS),
         ("uml", ("HOMEMGR_TEST_CRYPT",), ("tests/service/quota", f"--ignore={ENCRYPTED}")),
         ("uml", ("HOMEMGR_TEST_CRYPT",), (DEVICES, FULL_IMAGES)),
         ("uml", ("HOMEMGR_TEST_CRYPT",), (HOMED,)),

@@ -30,3 +30,12 @@ def running(own_service: Service, disk: Path) -> Iterator[Service]:
     assert "device-mapper:" not in own_service.site.log.read_text()
     verifying.wait_until_gone()
     verifying.wait_until_unused(disk)
+
+
+@pytest.fixture(autouse=True)
+def no_images_stay(tmp_path: Path) -> Iterator[None]:
+    """Free the memory of the guest, where its files are: pytest would keep them to the end."""
+    yield
+    for path in tmp_path.iterdir():
+        if path.is_file():
+            path.unlink()

@@ -45,7 +45,7 @@ SIZE = 160 << 20
 XFS_SIZE = 320 << 20
 
 IS_SLOW = "HOMEMGR_TEST_FSCRYPT" in os.environ
-WALK, MANY = (walks.SLOW, 20) if IS_SLOW else (walks.ENCRYPTED, 60)
+WALK, MANY = (walks.SLOW, 20) if IS_SLOW else (walks.ENCRYPTED, 30)
 SUFFIXES = {"luks": ".home", "image": ".homeimage"}
 
 

@@ -102,6 +102,19 @@ def test_a_device_that_is_away_costs_nobody_what_was_kept(running: Service, stic
         to_the_stick(running, stick)
 
 
+def test_a_device_that_holds_another_home_by_now_keeps_it(running: Service, stick: str) -> None:
+    home = settle(running)
+    to_the_stick(running, stick)
+    subprocess.run(["blkdiscard", "--zeroout", "--force", stick], check=True)
+    running.create("otto", imagePath=stick, storage="luks", **FIELDS)
+    with pytest.raises(BusError, match="has been used since"):
+        call(running, "UndoConversion", "ss", "nina", "{}")
+    undo(running, "nina")
+    assert (rooms(home.parent), known(running), lines(running)) == ([], {}, ["here"])
+    with logged_in(running, "otto"):
+        write(running, "otto", "still there")
+
+
 def test_it_leaves_a_device_and_is_back_as_it_lay_there(running: Service, stick: str) -> None:
     running.create("nina", imagePath=stick, storage="luks", **FIELDS)
     with logged_in(running, "nina"):
@@ -150,7 +163,7 @@ def test_killed_while_it_is_made_on_a_device_it_never_was(running: Service, stic
     (home / "large").write_bytes(os.urandom(20 << 20))
     os.chown(home / "large", 65534, 65534)
     begin(running, "nina", PASSWORD, storage="luks", to=stick)
-    wait_until(lambda: homes_on(stick) != [], "a volume", 30)
+    wait_until(lambda: any(one.has_record for one in homes_on(stick)), "a volume", 30)
     workers = running.workers()
     running.kill()
     for pid in workers:

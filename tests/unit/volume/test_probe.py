@@ -12,7 +12,7 @@ import pytest
 from homemgr.files import Fd
 from homemgr.volume import luks_header
 from homemgr.volume.luks import Layout, Volume
-from homemgr.volume.probe import RECORD_TYPE, SUBSYSTEM, USER_HOME, UserHome, user_homes
+from homemgr.volume.probe import RECORD_TYPE, SUBSYSTEM, USER_HOME, UserHome, bears, user_homes
 from tests.disk_images import GENERIC, Part, gpt_image
 
 if TYPE_CHECKING:
@@ -50,6 +50,25 @@ def test_a_home_is_found_where_it_is(volume: bytes, tmp_path: Path) -> None:
     assert image.read_bytes()[found.offset :].startswith(volume)
     assert found.size == len(volume)
     assert found.has_record
+
+
+def test_what_is_half_made_is_known_by_its_name(volume: bytes, tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    # As cryptsetup has it between two writes: without a sum.
+    torn = volume[:448] + bytes(64) + volume[512:]
+    blank = bytes(1 << 20)
+    named = gpt_image([Part(USER_HOME, blank, "anna", PARTITION_UUID)])
+    for content, uuids in (
+        (torn, {LUKS_UUID}),
+        (gpt_image([Part(USER_HOME, torn, "anna", PARTITION_UUID)]), {LUKS_UUID, PARTITION_UUID}),
+        (named, {PARTITION_UUID}),
+        (blank, set()),
+        (b"", set()),
+    ):
+        assert homes_in(image, content) == []
+        with Fd.open(str(image), os.O_RDONLY) as device:
+            asked = (LUKS_UUID, PARTITION_UUID, str(uuid.uuid4()), "")
+            assert {one for one in asked if bears(device.fileno(), one)} == uuids
 
 
 def test_what_is_no_home_is_told_from_one(volume: bytes, tmp_path: Path) -> None:
