@@ -45,7 +45,7 @@ def images() -> list[str]:
 
 def wait_until_gone() -> None:
     """The kernel takes devices away a moment after their last user has gone."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (left := [*devices(), *images()]) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert left == []
@@ -53,7 +53,7 @@ def wait_until_gone() -> None:
 
 def wait_until_unused(mounted: Path) -> None:
     """A loop device lets go of its file a moment after it is seen to have none any more."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _is_busy(mounted) and time.monotonic() < deadline:
         time.sleep(0.01)
 

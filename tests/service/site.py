@@ -445,7 +445,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def wait_until(is_true: Callable[[], bool], what: str, within_s: float = 5.0) -> None:
+def wait_until(is_true: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
     """Poll until it holds; fail with ``what`` was expected."""
     deadline = time.monotonic() + within_s
     while not is_true():
