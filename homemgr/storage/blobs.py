@@ -48,12 +48,12 @@ def read_blobs(top: Top, manifest: Mapping[str, str]) -> dict[str, Fd]:
 
     Whatever is missing, misnamed or different is left out, as systemd-homed does it.
     """
-    copies: dict[str, Fd] = {}
-    # What was replaced is beside it until the record follows.
-    for place in (BLOBS, _BLOBS_NEW):
-        wanted = {name: manifest[name] for name in manifest.keys() - copies.keys()}
-        if wanted:
-            copies |= _read_blobs(top, place, wanted)
+    copies = _read_blobs(top, BLOBS, manifest)
+    missing = {name: manifest[name] for name in manifest.keys() - copies.keys()}
+    if missing:
+        # What was replaced is beside it until the record follows. Anything else there is nothing.
+        with suppress(HostileHome):
+            copies |= _read_blobs(top, _BLOBS_NEW, missing)
     return copies
 
 

@@ -259,6 +259,8 @@ def test_hostile_blob_directory_is_not_followed(
     (home / ".identity-blob.homemgr-new").symlink_to(elsewhere)
     with pytest.raises(HostileHome, match="must be a directory"):
         blobs.read_blobs(top, {"avatar": "00"})
+    (home / ".identity-blob").unlink()
+    assert blobs.read_blobs(top, {"avatar": "00"}) == {}
     blobs.write_blobs(top, pictures)
     assert (elsewhere / "avatar").read_bytes() == b"untouched"
     assert (home / ".identity-blob" / "avatar").read_bytes() == b"face"
