@@ -284,6 +284,14 @@ class Service:
         self._process.wait()
         self._process = None
 
+    def kill_with_workers(self) -> None:
+        """The same, and what it has begun ends where it is."""
+        workers = self.workers()
+        self.kill()
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def hang_up(self) -> None:
         """Have it read its rules again, as `systemctl reload` does."""
         assert self._process is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -594,11 +593,7 @@ def test_killed_anywhere_there_is_one_home_and_the_same_command_goes_on(
         wait_until(lambda whole=whole: is_made(base, whole), "so much of it", 30)  # type: ignore[misc]
         if share > 1:
             wait_until(lambda: known(service)["fred"]["phase"] != "making", "the switch", 30)
-        workers = service.workers()
-        service.kill()
-        for pid in workers:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        service.kill_with_workers()
         service.start()
         state = known(service).get("fred")
         outcomes.add(state is not None)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from homemgr.kernel import mounts
 from homemgr.kernel.identity import filesystem_identity
 from homemgr.wire.messages import BusError
-from tests import homes, verifying, volumes, walks
+from tests import homes, walks
 from tests.service.cifs.test_cifs import SETTINGS
 from tests.service.converting import (
     APART,
@@ -25,7 +24,7 @@ from tests.service.converting import (
     write,
 )
 from tests.service.luks import test_devices as devices
-from tests.service.luks.test_convert_crypt import FIELDS, IS_SLOW, SIZE, SUFFIXES
+from tests.service.luks.test_convert_crypt import FIELDS, IS_SLOW, SIZE, SUFFIXES, btrfs_homes
 from tests.service.people import PASSWORD, WRONG_PASSWORD
 from tests.service.site import Service
 from tests.smb import Server
@@ -42,14 +41,8 @@ def places(ground: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     if IS_SLOW:
         yield {}
         return
-    btrfs = ground / "btrfs"
-    volumes.mount_image(tmp_path / "btrfs", "btrfs", btrfs, 256 << 20)
-    (btrfs / "homes").mkdir(0o700)
-    with devices.device(SIZE) as stick:
-        yield {"subvolume": str(btrfs / "homes/nora.homedir"), walks.DEVICE: stick}
-    verifying.wait_until_unused(btrfs)
-    mounts.umount2(str(btrfs), 0)
-    btrfs.rmdir()
+    with btrfs_homes(ground, tmp_path) as homes_there, devices.device(SIZE) as stick:
+        yield {"subvolume": str(homes_there / "nora.homedir"), walks.DEVICE: stick}
 
 
 def fill(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,11 +56,20 @@ def places(ground: Path, tmp_path: Path) -> Iterator[dict[str, Path]]:
     if IS_SLOW:
         yield {}
         return
+    with btrfs_homes(ground, tmp_path) as homes_there:
+        yield {"subvolume": homes_there}
+
+
+@contextmanager
+def btrfs_homes(ground: Path, tmp_path: Path) -> Iterator[Path]:
+    """A directory on btrfs where only root gets."""
     btrfs = ground / "btrfs"
     volumes.mount_image(tmp_path / "btrfs", "btrfs", btrfs, 256 << 20)
     (btrfs / "homes").mkdir(0o700)
-    yield {"subvolume": btrfs / "homes"}
+    yield btrfs / "homes"
+    verifying.wait_until_unused(btrfs)
     mounts.umount2(str(btrfs), 0)
+    btrfs.rmdir()
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,11 +162,7 @@ def test_killed_while_it_is_made_on_a_device_it_never_was(running: Service, stic
     os.chown(home / "large", 65534, 65534)
     begin(running, "nina", PASSWORD, storage="luks", to=stick)
     wait_until(lambda: any(one.has_record for one in homes_on(stick)), "a volume", 30)
-    workers = running.workers()
-    running.kill()
-    for pid in workers:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    running.kill_with_workers()
     running.start()
     assert (known(running), storage_of(running, "nina")) == ({}, "directory")
     assert is_blank(stick)

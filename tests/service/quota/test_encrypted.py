@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from homemgr.kernel import mounts
 from tests.service.people import PASSWORD, secret
-from tests.service.quota.test_quota import MAKE
+from tests.service.quota.test_quota import MAKE, running_on
 from tests.service.site import Service, Site
 from tests.service.sizes import MIB, SIZE, figures, take, take_up_to_the_limit
 
@@ -21,20 +19,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 def both(new_site: Callable[..., Site], tmp_path: Path) -> Iterator[Service]:
     """A service whose homes lie on an ext4 that encrypts, and counts what projects take."""
-    site, image = new_site(), tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * MIB)
     make = [*MAKE["ext4"], "-b", "4096", "-O", "encrypt"]
-    subprocess.run([*make, str(image)], check=True, stdout=subprocess.DEVNULL)
-    place = str(site.home_root)
-    subprocess.run(["mount", "-o", "loop,prjquota", str(image), place], check=True)
-    site.home_root.chmod(0o755)
-    service = Service(site)
-    yield service
-    service.call("DeactivateAllHomes")
-    service.close()
-    mounts.umount2(place, 0)
-    image.unlink()
+    with running_on(new_site(), tmp_path / "image", 64 * MIB, make) as service:
+        yield service
 
 
 def test_one_that_was_there_before_is_counted_whole_and_kept_to_its_size(both: Service) -> None:

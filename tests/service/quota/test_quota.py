@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,17 @@ def counting(
     request: pytest.FixtureRequest, new_site: Callable[..., Site], tmp_path: Path
 ) -> Iterator[Service]:
     """A service whose homes lie where projects are held to their limits."""
-    kind, site, image = request.param, new_site(), tmp_path / "image"
+    size = BYTES.get(request.param) or volumes.KINDS[request.param][0]
+    with running_on(new_site(), tmp_path / "image", size, MAKE[request.param]) as service:
+        yield service
+
+
+@contextmanager
+def running_on(site: Site, image: Path, size: int, make: Sequence[str]) -> Iterator[Service]:
+    """A service whose homes lie in a new image, made so, where projects are held to limits."""
     with image.open("wb") as file:
-        file.truncate(BYTES.get(kind) or volumes.KINDS[kind][0])
-    subprocess.run([*MAKE[kind], str(image)], check=True, stdout=subprocess.DEVNULL)
+        file.truncate(size)
+    subprocess.run([*make, str(image)], check=True, stdout=subprocess.DEVNULL)
     place = str(site.home_root)
     subprocess.run(["mount", "-o", "loop,prjquota", str(image), place], check=True)
     site.home_root.chmod(0o755)
